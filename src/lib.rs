@@ -1,0 +1,6 @@
+//! Paisley compiles ONNX models to scheduled loop nests and emits them as WGSL compute shaders or CPU programs.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod base;
+pub mod tensor;
