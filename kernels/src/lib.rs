@@ -1,1 +1,6 @@
-//! CPU micro-kernels.
+//! CPU micro-kernels of Paisley, and the scalar operations they and the rest of the compiler share.
+#![warn(missing_docs)]
+
+pub mod scalar;
+
+pub use scalar::{BinaryOp, UnaryOp};

@@ -14,7 +14,10 @@ pub struct Id<T> {
 impl<T> Id<T> {
     /// The id of the element at `index`.
     pub fn new(index: usize) -> Self {
-        Id { index: u32::try_from(index).expect("a table should hold fewer than 2^32 elements"), marker: PhantomData }
+        Id {
+            index: u32::try_from(index).expect("a table should hold fewer than 2^32 elements"),
+            marker: PhantomData,
+        }
     }
 
     /// The element's place in its table.

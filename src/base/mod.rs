@@ -16,7 +16,8 @@ pub fn round_up(value: usize, step: usize) -> usize {
 
 /// All divisors of `value`, ascending. `value` must be positive.
 pub fn divisors(value: usize) -> Vec<usize> {
-    let mut low: Vec<usize> = (1..).take_while(|d| d * d <= value).filter(|d| value.is_multiple_of(*d)).collect();
+    let mut low: Vec<usize> =
+        (1..).take_while(|d| d * d <= value).filter(|d| value.is_multiple_of(*d)).collect();
     let high: Vec<usize> = low.iter().rev().map(|d| value / d).filter(|d| d * d > value).collect();
     low.extend(high);
     low

@@ -37,7 +37,12 @@ pub struct Comparison {
 /// Compares `actual` with `expected`. Equal infinities match; NaN matches NaN.
 pub fn compare(actual: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Comparison {
     if actual.dtype() != expected.dtype() || actual.shape() != expected.shape() {
-        return Comparison { within: false, max_absolute: f64::INFINITY, max_of_largest: f64::INFINITY, worst: None };
+        return Comparison {
+            within: false,
+            max_absolute: f64::INFINITY,
+            max_of_largest: f64::INFINITY,
+            worst: None,
+        };
     }
     let finite = |x: f64| if x.is_finite() { x.abs() } else { 0.0 };
     let largest = (0..expected.len()).map(|i| finite(expected.get_f64(i))).fold(0.0, f64::max);

@@ -37,8 +37,19 @@ pub enum DType {
 impl DType {
     /// Every type, in the order of the declaration.
     pub const ALL: [DType; 13] = [
-        DType::F16, DType::BF16, DType::F32, DType::F64, DType::I8, DType::I16, DType::I32, DType::I64, DType::U8,
-        DType::U16, DType::U32, DType::U64, DType::Bool,
+        DType::F16,
+        DType::BF16,
+        DType::F32,
+        DType::F64,
+        DType::I8,
+        DType::I16,
+        DType::I32,
+        DType::I64,
+        DType::U8,
+        DType::U16,
+        DType::U32,
+        DType::U64,
+        DType::Bool,
     ];
 
     /// The name used in text forms: `f32`, `i64`, `bool` ...
@@ -94,7 +105,9 @@ impl DType {
     pub fn integer_range(self) -> Option<(i128, i128)> {
         let bits = 8 * self.size_bytes() as u32;
         match self {
-            DType::I8 | DType::I16 | DType::I32 | DType::I64 => Some((-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1)),
+            DType::I8 | DType::I16 | DType::I32 | DType::I64 => {
+                Some((-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1))
+            }
             DType::U8 | DType::U16 | DType::U32 | DType::U64 => Some((0, (1i128 << bits) - 1)),
             DType::F16 | DType::BF16 | DType::F32 | DType::F64 | DType::Bool => None,
         }
@@ -109,9 +122,14 @@ impl DType {
             DType::F32 => f64::from(f32::from_le_bytes(array(at))),
             DType::F64 => f64::from_le_bytes(array(at)),
             DType::U64 => u64::from_le_bytes(array(at)) as f64,
-            DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 | DType::U16 | DType::U32 | DType::Bool => {
-                self.read_i64(bytes, i).expect("an integer type should read as i64") as f64
-            }
+            DType::I8
+            | DType::I16
+            | DType::I32
+            | DType::I64
+            | DType::U8
+            | DType::U16
+            | DType::U32
+            | DType::Bool => self.read_i64(bytes, i).expect("an integer type should read as i64") as f64,
         }
     }
 
@@ -155,7 +173,14 @@ impl DType {
     pub(crate) fn write_i64(self, value: i64, bytes: &mut Vec<u8>) {
         match self {
             DType::F16 | DType::BF16 | DType::F32 | DType::F64 => self.write_f64(value as f64, bytes),
-            DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U8 | DType::U16 | DType::U32 | DType::U64 => {
+            DType::I8
+            | DType::I16
+            | DType::I32
+            | DType::I64
+            | DType::U8
+            | DType::U16
+            | DType::U32
+            | DType::U64 => {
                 bytes.extend(&value.to_le_bytes()[..self.size_bytes()]);
             }
             DType::Bool => bytes.push(u8::from(value != 0)),
