@@ -4,4 +4,5 @@
 
 pub mod base;
 pub mod expr;
+pub mod loopir;
 pub mod tensor;

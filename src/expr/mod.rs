@@ -54,6 +54,8 @@ pub enum Role {
     Input,
     /// Read only, known when the nest is compiled.
     Constant,
+    /// Read only, computed from constants by the nest's preparation when it is compiled (a packed weight).
+    Packed,
     /// Written, every element at least once, before it is read.
     Output,
     /// Exists only while the nest runs; allocated by a statement.
