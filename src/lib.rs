@@ -4,5 +4,6 @@
 
 pub mod base;
 pub mod expr;
+pub mod interp;
 pub mod loopir;
 pub mod tensor;
