@@ -2,7 +2,9 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod analysis;
 pub mod base;
 pub mod expr;
 pub mod loopir;
+pub mod schedule;
 pub mod tensor;
