@@ -3,4 +3,5 @@
 #![warn(missing_docs)]
 
 pub mod base;
+pub mod target;
 pub mod tensor;
