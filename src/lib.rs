@@ -3,5 +3,6 @@
 #![warn(missing_docs)]
 
 pub mod base;
+pub mod runtime;
 pub mod target;
 pub mod tensor;
