@@ -7,4 +7,6 @@ pub mod base;
 pub mod expr;
 pub mod loopir;
 pub mod schedule;
+pub mod runtime;
+pub mod target;
 pub mod tensor;
