@@ -26,9 +26,12 @@
 
 mod affine;
 mod code;
+mod range;
+mod verify;
 
 pub use affine::{Affine, Bound, Condition};
 pub use code::{
     Access, AccessId, Accumulate, Block, BlockOp, Buffer, BufferId, Call, Code, Combine, CounterId,
     ElementType, Literal, Loop, Node, Place, Register, Tile, Trip,
 };
+pub use verify::{Problem, VerifyError};
