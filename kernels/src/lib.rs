@@ -2,6 +2,8 @@
 #![warn(missing_docs)]
 
 pub mod isa;
+pub mod pool;
+pub mod program;
 pub mod scalar;
 mod simd;
 pub mod table;
