@@ -3,4 +3,6 @@
 #![warn(missing_docs)]
 
 pub mod base;
+pub mod expr;
+pub mod loopir;
 pub mod tensor;

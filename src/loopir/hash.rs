@@ -1,0 +1,45 @@
+//! The structural hash.
+
+use super::Nest;
+use std::fmt;
+
+/// Equal for nests that differ in names alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NestHash([u8; 16]);
+
+impl fmt::Display for NestHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for NestHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Nest {
+    /// The hash of the nest's text with buffers, loops and blocks renamed in order of their ids.
+    pub fn structural_hash(&self) -> NestHash {
+        let mut renamed = self.clone();
+        renamed.name = String::new();
+        for id in renamed.pool.buffers.ids().collect::<Vec<_>>() {
+            renamed.pool.buffers[id].name = format!("b{}", id.index());
+        }
+        for id in renamed.pool.vars.ids().collect::<Vec<_>>() {
+            renamed.pool.vars[id].name = format!("v{}", id.index());
+        }
+        let mut block = 0;
+        let mut rename = |store: &mut super::Store| {
+            store.block = format!("s{block}");
+            block += 1;
+        };
+        super::walk::change_stores(&mut renamed.preparation, &mut rename);
+        super::walk::change_stores(&mut renamed.body, &mut rename);
+        let digest = blake3::hash(renamed.to_string().as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest.as_bytes()[..16]);
+        NestHash(bytes)
+    }
+}
