@@ -4,9 +4,10 @@
 
 pub mod analysis;
 pub mod base;
+pub mod codegen;
 pub mod expr;
 pub mod loopir;
-pub mod schedule;
 pub mod runtime;
+pub mod schedule;
 pub mod target;
 pub mod tensor;
