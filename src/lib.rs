@@ -2,7 +2,12 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod analysis;
 pub mod base;
+pub mod codegen;
 pub mod expr;
 pub mod loopir;
+pub mod runtime;
+pub mod schedule;
+pub mod target;
 pub mod tensor;

@@ -1,0 +1,3 @@
+//! Layer 9: running compiled programs on devices.
+
+pub mod gpu;
