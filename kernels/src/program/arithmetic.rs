@@ -327,7 +327,10 @@ mod tests {
             for a in values {
                 for b in values {
                     let (own, named) = (f64::binary(op, a, b), op.eval_f64(a, b));
-                    assert!(own == named || (own.is_nan() && named.is_nan()), "{op:?} {a} {b}: {own} {named}");
+                    assert!(
+                        own == named || (own.is_nan() && named.is_nan()),
+                        "{op:?} {a} {b}: {own} {named}"
+                    );
                 }
             }
         }

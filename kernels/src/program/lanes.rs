@@ -281,7 +281,13 @@ pub(super) unsafe fn multiply_add(
             }
             ElementType::F16 | ElementType::BF16 => {
                 let widened = |value: Value, temporary: *mut u8| {
-                    widen(table, dtype, temporary.cast(), value.pointer, if value.uniform { 1 } else { count });
+                    widen(
+                        table,
+                        dtype,
+                        temporary.cast(),
+                        value.pointer,
+                        if value.uniform { 1 } else { count },
+                    );
                     Value { pointer: temporary, uniform: value.uniform }
                 };
                 let (a, b, c) = (widened(a, first), widened(b, second), widened(c, third));

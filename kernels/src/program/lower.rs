@@ -114,15 +114,61 @@ pub(super) struct Guard {
 
 #[derive(Debug)]
 pub(super) enum LaneOp {
-    Load { to: Target, view: View, guard: Box<[Guard]>, by_reference: bool },
-    Constant { to: usize, bits: [u8; 8] },
-    Index { to: Target, value: Affine, strides: [i64; 3] },
-    Unary { to: Target, op: UnaryOp, dtype: ElementType, x: usize },
-    Binary { to: Target, op: BinaryOp, dtype: ElementType, a: usize, b: usize },
-    MultiplyAdd { to: Target, dtype: ElementType, a: usize, b: usize, c: usize },
-    Select { to: Target, dtype: ElementType, condition: usize, then: usize, otherwise: usize },
-    Cast { to: Target, dtype: ElementType, from: ElementType, x: usize },
-    Gather { to: Target, dtype: ElementType, buffer: BufferId, index: usize, mask: Option<usize> },
+    Load {
+        to: Target,
+        view: View,
+        guard: Box<[Guard]>,
+        by_reference: bool,
+    },
+    Constant {
+        to: usize,
+        bits: [u8; 8],
+    },
+    Index {
+        to: Target,
+        value: Affine,
+        strides: [i64; 3],
+    },
+    Unary {
+        to: Target,
+        op: UnaryOp,
+        dtype: ElementType,
+        x: usize,
+    },
+    Binary {
+        to: Target,
+        op: BinaryOp,
+        dtype: ElementType,
+        a: usize,
+        b: usize,
+    },
+    MultiplyAdd {
+        to: Target,
+        dtype: ElementType,
+        a: usize,
+        b: usize,
+        c: usize,
+    },
+    Select {
+        to: Target,
+        dtype: ElementType,
+        condition: usize,
+        then: usize,
+        otherwise: usize,
+    },
+    Cast {
+        to: Target,
+        dtype: ElementType,
+        from: ElementType,
+        x: usize,
+    },
+    Gather {
+        to: Target,
+        dtype: ElementType,
+        buffer: BufferId,
+        index: usize,
+        mask: Option<usize>,
+    },
     Store {
         view: View,
         dtype: ElementType,
@@ -454,12 +500,9 @@ impl LaneLowering<'_> {
                 then: then.index(),
                 otherwise: otherwise.index(),
             },
-            BlockOp::Cast { to, x } => LaneOp::Cast {
-                to: self.target(at, *to),
-                dtype: dtype(to),
-                from: dtype(x),
-                x: x.index(),
-            },
+            BlockOp::Cast { to, x } => {
+                LaneOp::Cast { to: self.target(at, *to), dtype: dtype(to), from: dtype(x), x: x.index() }
+            }
             BlockOp::Gather { to, buffer, index, mask: own } => LaneOp::Gather {
                 to: self.target(at, *to),
                 dtype: dtype(to),

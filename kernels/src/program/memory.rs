@@ -37,8 +37,14 @@ impl AlignedBytes {
         copy
     }
 
+    /// The address of the first byte, without a reference to the bytes.
+    pub(super) fn start(&mut self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
     fn layout(length: usize) -> Layout {
-        Layout::from_size_align(length, ALIGNMENT).expect("an allocation should be smaller than half the address space")
+        Layout::from_size_align(length, ALIGNMENT)
+            .expect("an allocation should be smaller than half the address space")
     }
 }
 
