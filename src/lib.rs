@@ -11,4 +11,5 @@ pub mod loopir;
 pub mod runtime;
 pub mod schedule;
 pub mod target;
+pub mod ops;
 pub mod tensor;
