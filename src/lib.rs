@@ -4,6 +4,7 @@
 
 pub mod analysis;
 pub mod base;
+pub mod codegen;
 pub mod expr;
 pub mod loopir;
 pub mod schedule;
