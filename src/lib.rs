@@ -4,4 +4,7 @@
 
 pub mod base;
 pub mod expr;
+pub mod graph;
+pub mod onnx;
+pub mod ops;
 pub mod tensor;
