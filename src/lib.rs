@@ -11,5 +11,7 @@ pub mod loopir;
 pub mod runtime;
 pub mod schedule;
 pub mod target;
+pub mod graph;
+pub mod onnx;
 pub mod ops;
 pub mod tensor;
