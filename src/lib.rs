@@ -15,3 +15,6 @@ pub mod graph;
 pub mod onnx;
 pub mod ops;
 pub mod tensor;
+pub mod compiler;
+pub mod passes;
+pub mod plan;
