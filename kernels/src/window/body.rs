@@ -3,6 +3,11 @@
 //! The unsafe functions share one contract: the CPU has the instruction set of `V`, and the arguments keep the contracts
 //! of [`WindowArgs`] and [`DepthwiseArgs`].
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "iterator calls taking vectors may stay calls without their features"
+)]
+
 use super::{DepthwiseArgs, Pool, WindowArgs};
 use crate::simd::Vector;
 use crate::vector::math;
@@ -59,6 +64,7 @@ pub(crate) unsafe fn depthwise_row<V: Vector>(args: &DepthwiseArgs) {
             Some((3, 3, 2)) => fixed::<V, Convolve, 3, 3, 2>(args),
             Some((5, 5, 1)) => fixed::<V, Convolve, 5, 5, 1>(args),
             Some((5, 5, 2)) => fixed::<V, Convolve, 5, 5, 2>(args),
+            Some((7, 7, 1)) => fixed::<V, Convolve, 7, 7, 1>(args),
             _ => general::<V, Convolve>(args),
         }
     }
