@@ -83,7 +83,7 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     // Beyond these bounds the result is infinite or 0 anyway; NaN passes both.
     let bounded = x.like(90.0).lesser_or(x.like(-105.0).greater_or(x));
     let (n, _) = nearest(bounded.mul(x.like(std::f32::consts::LOG2_E)));
-    let r = n.mul_add(x.like(-0.693359375), bounded);
+    let r = n.mul_add(x.like(-0.693_359_4), bounded);
     let r = n.mul_add(x.like(2.121_944_4e-4), r);
     let series =
         polynomial(r, [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
@@ -118,12 +118,12 @@ pub(crate) fn log<V: Vector>(x: V) -> V {
             -1.666_805_8e-1,
             2.000_071_5e-1,
             -2.499_999_4e-1,
-            3.333_333_1e-1,
+            3.333_333e-1,
         ],
     );
     let small = e.mul_add(x.like(-2.121_944_4e-4), series.mul(m).mul(square));
     let small = square.mul_add(x.like(-0.5), small);
-    let value = e.mul_add(x.like(0.693359375), m.add(small));
+    let value = e.mul_add(x.like(0.693_359_4), m.add(small));
     let value = x.equal(zero).select(x.like(f32::NEG_INFINITY), value);
     let value = x.less(x.like(f32::INFINITY)).select(value, x);
     x.less(zero).select(x.like(f32::NAN), value)
@@ -134,10 +134,8 @@ pub(crate) fn log<V: Vector>(x: V) -> V {
 pub(crate) fn tanh<V: Vector>(x: V) -> V {
     let (magnitude, one) = (abs(x), x.like(1.0));
     let square = x.mul(x);
-    let series = polynomial(
-        square,
-        [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1],
-    );
+    let series =
+        polynomial(square, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let small = series.mul(square).mul_add(x, x);
     let power = exp(magnitude.add(magnitude));
     let large = one.sub(x.like(2.0).div(power.add(one)));
