@@ -6,6 +6,7 @@ pub mod analysis;
 pub mod base;
 pub mod codegen;
 pub mod expr;
+pub mod interp;
 pub mod loopir;
 pub mod runtime;
 pub mod schedule;

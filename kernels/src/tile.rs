@@ -1,5 +1,8 @@
 //! The f32 tile of matrix multiplication: `c[i, j] (+)= sum over k of a[k, i] * b[k, j]`, accumulated in registers.
 
+#[cfg(test)]
+mod tests;
+
 use crate::isa::Isa;
 use crate::simd::Vector;
 

@@ -1,6 +1,6 @@
 //! The structural hash.
 
-use super::Nest;
+use super::{BufferId, Nest, Stmt, VarId};
 use std::fmt;
 
 /// Equal for nests that differ in names alone.
@@ -20,15 +20,19 @@ impl fmt::Debug for NestHash {
 }
 
 impl Nest {
-    /// The hash of the nest's text with buffers, loops and blocks renamed in order of their ids.
+    /// The hash of the nest's text with buffers, loops and blocks renamed in the order in which the text mentions them first.
     pub fn structural_hash(&self) -> NestHash {
         let mut renamed = self.clone();
         renamed.name = String::new();
-        for id in renamed.pool.buffers.ids().collect::<Vec<_>>() {
-            renamed.pool.buffers[id].name = format!("b{}", id.index());
+        let mut order = Order::default();
+        order.buffers.extend(&self.params);
+        order.collect(&self.preparation);
+        order.collect(&self.body);
+        for (place, &id) in order.buffers.iter().enumerate() {
+            renamed.pool.buffers[id].name = format!("b{place}");
         }
-        for id in renamed.pool.vars.ids().collect::<Vec<_>>() {
-            renamed.pool.vars[id].name = format!("v{}", id.index());
+        for (place, &id) in order.vars.iter().enumerate() {
+            renamed.pool.vars[id].name = format!("v{place}");
         }
         let mut block = 0;
         let mut rename = |store: &mut super::Store| {
@@ -41,5 +45,27 @@ impl Nest {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest.as_bytes()[..16]);
         NestHash(bytes)
+    }
+}
+
+/// Buffers and loops as the text declares them.
+#[derive(Default)]
+struct Order {
+    buffers: Vec<BufferId>,
+    vars: Vec<VarId>,
+}
+
+impl Order {
+    fn collect(&mut self, stmts: &[Stmt]) {
+        for stmt in stmts {
+            match stmt {
+                Stmt::Loop(inner) => {
+                    self.vars.push(inner.var);
+                    self.collect(&inner.body);
+                }
+                Stmt::Alloc(id) => self.buffers.push(*id),
+                Stmt::Store(_) | Stmt::Barrier => {}
+            }
+        }
     }
 }

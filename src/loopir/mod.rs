@@ -28,11 +28,20 @@
 
 mod build;
 mod hash;
+mod lex;
+mod parse;
 pub(crate) mod print;
+mod range;
+mod types;
+mod verify;
 pub mod walk;
 
 pub use build::NestBuilder;
 pub use hash::NestHash;
+pub use parse::ParseError;
+pub use range::{Facts, Range};
+pub use types::TypeError;
+pub use verify::{UnprovedAccess, VerifyError};
 
 pub use crate::expr::{Buffer, BufferId, Role, Scope, VarId, Variable};
 

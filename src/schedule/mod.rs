@@ -3,6 +3,7 @@
 //! One file a step: purpose, before and after, when it refuses. Loops are addressed by name and a step acts on *every* loop of
 //! that name, because a step that distributes a loop over several statements leaves copies of it under one name.
 
+pub mod analytic;
 mod bind;
 mod compute_at;
 mod fuse;

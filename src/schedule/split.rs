@@ -65,7 +65,8 @@ fn tiled(nest: &mut Nest, var: VarId, extent: usize, factors: &[usize], mut body
     let mut value = pool.int(0);
     for (&var, &extent) in vars.iter().zip(&extents) {
         let scaled = pool.mul_int(value, extent as i64);
-        let var = pool.var(var);
+        // A loop of one iteration has the value 0, so that no stride depends on it.
+        let var = if extent == 1 { pool.int(0) } else { pool.var(var) };
         value = pool.add(scaled, var);
     }
     let value = pool.simplify(value);
