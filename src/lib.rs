@@ -6,4 +6,5 @@ pub mod base;
 pub mod expr;
 pub mod interp;
 pub mod loopir;
+pub mod ops;
 pub mod tensor;
