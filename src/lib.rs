@@ -2,9 +2,16 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod analysis;
 pub mod base;
+pub mod codegen;
 pub mod expr;
 pub mod interp;
 pub mod loopir;
+pub mod runtime;
+pub mod schedule;
+pub mod target;
+pub mod graph;
+pub mod onnx;
 pub mod ops;
 pub mod tensor;

@@ -74,22 +74,15 @@ pub(super) struct Instr {
     pub(super) b: u32,
 }
 
-/// The result of an operation that only computes.
+/// The result of an operation that only computes and is not so frequent that the machine does it itself.
 ///
 /// # Panics
-/// For operations that touch memory or control.
+/// For other operations.
 #[inline]
 pub(super) fn compute(op: Op, a: u64, b: u64) -> u64 {
     let (int_a, int_b) = (a as i64, b as i64);
     let (float_a, float_b) = (f64::from_bits(a), f64::from_bits(b));
     match op {
-        Op::Add => a.wrapping_add(b),
-        Op::Mul => a.wrapping_mul(b),
-        Op::Less => u64::from(int_a < int_b),
-        Op::AtLeast => u64::from(int_a >= int_b),
-        Op::And => a & b,
-        Op::FloatAdd => (float_a + float_b).to_bits(),
-        Op::FloatMul => (float_a * float_b).to_bits(),
         Op::Int(op) => op.eval_i64(int_a, int_b) as u64,
         Op::Unsigned(op) => unsigned(op, a, b),
         Op::Float(op) => op.eval_f64(float_a, float_b).to_bits(),
@@ -106,9 +99,20 @@ pub(super) fn compute(op: Op, a: u64, b: u64) -> u64 {
         Op::UnsignedToFloat => (a as f64).to_bits(),
         Op::IsTrue => u64::from(a != 0),
         Op::FloatIsTrue => u64::from(float_a != 0.0),
-        Op::Move => a,
-        Op::Check | Op::Load(_) | Op::Store(_) | Op::Reset | Op::SkipIfZero => {
-            unreachable!("the machine should run memory and control")
+        Op::Add
+        | Op::Mul
+        | Op::Less
+        | Op::AtLeast
+        | Op::And
+        | Op::FloatAdd
+        | Op::FloatMul
+        | Op::Move
+        | Op::Check
+        | Op::Load(_)
+        | Op::Store(_)
+        | Op::Reset
+        | Op::SkipIfZero => {
+            unreachable!("the machine should run this itself")
         }
     }
 }

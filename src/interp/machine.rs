@@ -116,10 +116,10 @@ impl<'a> Machine<'a> {
 
     #[inline]
     fn code<const CHECKED: bool>(&mut self, code: &Code) -> Outcome<()> {
-        let mut instrs = code.instrs.as_slice();
-        while let Some((&Instr { op, target, a, b }, rest)) = instrs.split_first() {
-            instrs = rest;
-            let (left, slot) = (self.registers[a as usize], b as usize);
+        let registers = self.registers.as_mut_slice();
+        let mut instrs = code.instrs.iter();
+        while let Some(&Instr { op, target, a, b }) = instrs.next() {
+            let (left, target, slot) = (registers[a as usize], target as usize, b as usize);
             match op {
                 Op::Check => {
                     if left >= self.program.sites[slot].extent as u64 {
@@ -131,14 +131,14 @@ impl<'a> Machine<'a> {
                     if CHECKED && let Some(conflict) = self.shadows[slot].read(i, &self.clock, code.block) {
                         return Err(self.conflict(conflict, slot, i, code.block));
                     }
-                    self.registers[target as usize] = load(dtype, &self.memory[slot], i);
+                    registers[target] = load(dtype, &self.memory[slot], i);
                 }
                 Op::Store(dtype) => {
                     let i = left as usize;
                     if CHECKED && let Some(conflict) = self.shadows[slot].write(i, &self.clock, code.block) {
                         return Err(self.conflict(conflict, slot, i, code.block));
                     }
-                    store(dtype, &mut self.memory[slot], i, self.registers[target as usize]);
+                    store(dtype, &mut self.memory[slot], i, registers[target]);
                 }
                 Op::Reset => {
                     if CHECKED {
@@ -147,17 +147,24 @@ impl<'a> Machine<'a> {
                 }
                 Op::SkipIfZero => {
                     if left == 0 {
-                        instrs = &rest[b as usize..];
+                        instrs = instrs.as_slice()[b as usize..].iter();
                     }
                 }
-                Op::Add
-                | Op::Mul
-                | Op::Less
-                | Op::AtLeast
-                | Op::And
-                | Op::FloatAdd
-                | Op::FloatMul
-                | Op::Int(_)
+                Op::Add => registers[target] = left.wrapping_add(registers[slot]),
+                Op::Mul => registers[target] = left.wrapping_mul(registers[slot]),
+                Op::FloatAdd => {
+                    let sum = f64::from_bits(left) + f64::from_bits(registers[slot]);
+                    registers[target] = sum.to_bits();
+                }
+                Op::FloatMul => {
+                    let product = f64::from_bits(left) * f64::from_bits(registers[slot]);
+                    registers[target] = product.to_bits();
+                }
+                Op::Move => registers[target] = left,
+                Op::Less => registers[target] = u64::from((left as i64) < registers[slot] as i64),
+                Op::AtLeast => registers[target] = u64::from(left as i64 >= registers[slot] as i64),
+                Op::And => registers[target] = left & registers[slot],
+                Op::Int(_)
                 | Op::Unsigned(_)
                 | Op::Float(_)
                 | Op::FloatTest(_)
@@ -171,10 +178,7 @@ impl<'a> Machine<'a> {
                 | Op::ToFloat
                 | Op::UnsignedToFloat
                 | Op::IsTrue
-                | Op::FloatIsTrue
-                | Op::Move => {
-                    self.registers[target as usize] = compute(op, left, self.registers[b as usize]);
-                }
+                | Op::FloatIsTrue => registers[target] = compute(op, left, registers[slot]),
             }
         }
         Ok(())

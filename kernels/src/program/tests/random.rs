@@ -1,0 +1,1 @@
+//! Random programs, which must run as the naive interpreter says.
