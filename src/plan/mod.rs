@@ -9,7 +9,7 @@ mod arena;
 pub use arena::{Lifetime, allocate};
 
 use crate::base::IdVec;
-use crate::codegen::cpu::CpuKernel;
+use crate::codegen::cpu::CpuCode;
 use crate::codegen::wgsl::WgslKernel;
 use crate::loopir::{Nest, NestHash, Role};
 use crate::ops::Fact;
@@ -52,7 +52,7 @@ pub enum Code {
     /// The unscheduled nest, run by the interpreter.
     Interpreted,
     /// A CPU program.
-    Cpu(CpuKernel),
+    Cpu(CpuCode),
     /// Shaders, dispatched in order.
     Gpu(Vec<WgslKernel>),
 }
@@ -81,6 +81,8 @@ pub struct Kernel {
     pub scheduled: Nest,
     /// The schedule.
     pub trace: Trace,
+    /// What packs its constants, once.
+    pub preparation: Option<CpuCode>,
     /// What runs.
     pub code: Code,
     /// Why it is not on the device that was asked for, where it is not.
@@ -194,7 +196,9 @@ impl Plan {
         for (place, step) in self.steps.iter().enumerate() {
             for &value in &step.bindings {
                 if let Place::Arena { .. } = self.values[value].place {
-                    let size_bytes = self.values[value].fact.size_bytes();
+                    let fact = &self.values[value].fact;
+                    // A device may store any element in 4 bytes.
+                    let size_bytes = fact.size_bytes().max(4 * fact.len());
                     let lifetime =
                         lifetimes[value.index()].get_or_insert(Lifetime { first: place, last: place, size_bytes });
                     lifetime.last = place;

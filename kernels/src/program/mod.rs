@@ -38,6 +38,9 @@ mod range;
 mod sequence;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use crate::table::KernelTable;
 
 pub use affine::{Affine, Bound, Condition};

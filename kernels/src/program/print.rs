@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::affine::{Affine, Condition};
 use super::code::{
-    AccessId, Accumulate, Block, BlockOp, Call, Code, Combine, Literal, Loop, Node, Place, Register, Tile,
-    Trip,
+    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Literal, Loop, Node,
+    Place, Register, Tile, Trip,
 };
 use crate::scalar::BinaryOp;
 
@@ -37,7 +37,18 @@ struct Printer<'a> {
     code: &'a Code,
 }
 
+/// Stands for the name of what is not declared; code is printed before it is verified, too.
+const UNDECLARED: &str = "?";
+
 impl Printer<'_> {
+    fn counter(&self, id: CounterId) -> &str {
+        self.code.counters.get(id.index()).map_or(UNDECLARED, String::as_str)
+    }
+
+    fn buffer(&self, id: BufferId) -> &str {
+        self.code.buffers.get(id.index()).map_or(UNDECLARED, |buffer| &buffer.name)
+    }
+
     fn node(&self, f: &mut Formatter<'_>, node: &Node, depth: usize) -> fmt::Result {
         match node {
             Node::Loop(Loop { counter, trip, parallel, body }) => {
@@ -45,7 +56,7 @@ impl Printer<'_> {
                 if *parallel {
                     f.write_str("parallel ")?;
                 }
-                writeln!(f, "for {} in {}", self.code.counters[counter.index()], self.trip(trip))?;
+                writeln!(f, "for {} in {}", self.counter(*counter), self.trip(trip))?;
                 body.iter().try_for_each(|node| self.node(f, node, depth + 1))
             }
             Node::Call(Call::Tile(tile)) => {
@@ -94,7 +105,7 @@ impl Printer<'_> {
         write!(f, "block {} over", block.name)?;
         for (at, trip) in block.dims.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
-            write!(f, "{comma} {} in {}", DIMS.get(at).unwrap_or(&"?"), self.trip(trip))?;
+            write!(f, "{comma} {} in {}", DIMS.get(at).unwrap_or(&UNDECLARED), self.trip(trip))?;
         }
         f.write_char('\n')?;
         for op in &block.ops {
@@ -107,7 +118,7 @@ impl Printer<'_> {
 
     fn op(&self, f: &mut Formatter<'_>, block: &Block, op: &BlockOp) -> fmt::Result {
         if let Some(to) = op.result() {
-            let dtype = block.registers.get(to.index()).map_or("?", |dtype| dtype.name());
+            let dtype = block.registers.get(to.index()).map_or(UNDECLARED, |dtype| dtype.name());
             write!(f, "{to}: {dtype} = ")?;
         }
         match op {
@@ -126,7 +137,7 @@ impl Printer<'_> {
             }
             BlockOp::Cast { to: _, x } => write!(f, "cast({x})"),
             BlockOp::Gather { to: _, buffer, index, mask } => {
-                write!(f, "{}[{index}]", self.code.buffers[buffer.index()].name)?;
+                write!(f, "{}[{index}]", self.buffer(*buffer))?;
                 self.guard(f, &[], *mask)
             }
             BlockOp::Store { access, strides, value, combine, guard, mask } => {
@@ -134,8 +145,7 @@ impl Printer<'_> {
                 self.guard(f, guard, *mask)
             }
             BlockOp::Scatter { buffer, index, value, combine, mask } => {
-                let name = &self.code.buffers[buffer.index()].name;
-                write!(f, "{name}[{index}] {} {value}", assignment(*combine))?;
+                write!(f, "{}[{index}] {} {value}", self.buffer(*buffer), assignment(*combine))?;
                 self.guard(f, &[], *mask)
             }
         }
@@ -154,10 +164,11 @@ impl Printer<'_> {
         self.access(access, named(strides))
     }
 
-    fn access<'n>(&self, id: AccessId, dims: impl Iterator<Item = (i64, &'n str)>) -> String {
-        let access = &self.code.accesses[id.index()];
-        let name = &self.code.buffers[access.buffer.index()].name;
-        format!("{name}[{}]", self.form(&access.offset, dims))
+    fn access(&self, id: AccessId, dims: impl Iterator<Item = (i64, &'static str)>) -> String {
+        match self.code.accesses.get(id.index()) {
+            Some(access) => format!("{}[{}]", self.buffer(access.buffer), self.form(&access.offset, dims)),
+            None => format!("{UNDECLARED}[{id}]"),
+        }
     }
 
     fn trip(&self, trip: &Trip) -> String {
@@ -181,23 +192,21 @@ impl Printer<'_> {
         self.form(form, std::iter::empty())
     }
 
-    fn form<'n>(&self, form: &Affine, dims: impl Iterator<Item = (i64, &'n str)>) -> String {
-        let counters = form
-            .terms
-            .iter()
-            .map(|(counter, factor)| (*factor, self.code.counters[counter.index()].as_str()));
-        let mut text = String::new();
-        for (factor, name) in counters.chain(dims) {
-            if factor == 0 {
-                continue;
+    fn form(&self, form: &Affine, dims: impl Iterator<Item = (i64, &'static str)>) -> String {
+        let leads = form.constant > 0 && form.terms.first().is_some_and(|(_, factor)| *factor < 0);
+        let mut text = if leads { form.constant.to_string() } else { String::new() };
+        let mut term = |factor: i64, name: &str| {
+            if factor != 0 {
+                text += sign(&text, factor < 0);
+                match factor.unsigned_abs() {
+                    1 => text += name,
+                    factor => text += &format!("{factor} {name}"),
+                }
             }
-            text += sign(&text, factor < 0);
-            match factor.unsigned_abs() {
-                1 => text += name,
-                factor => text += &format!("{factor} {name}"),
-            }
-        }
-        if form.constant != 0 || text.is_empty() {
+        };
+        form.terms.iter().for_each(|(counter, factor)| term(*factor, self.counter(*counter)));
+        dims.for_each(|(factor, name)| term(factor, name));
+        if !leads && (form.constant != 0 || text.is_empty()) {
             text += sign(&text, form.constant < 0);
             text += &form.constant.unsigned_abs().to_string();
         }
