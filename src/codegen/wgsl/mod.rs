@@ -34,6 +34,7 @@ mod layout;
 mod lower;
 mod names;
 mod ops;
+mod speculate;
 mod values;
 mod writer;
 
