@@ -7,4 +7,5 @@ pub mod expr;
 pub mod graph;
 pub mod onnx;
 pub mod ops;
+pub mod passes;
 pub mod tensor;
