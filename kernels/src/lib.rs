@@ -1,6 +1,8 @@
 //! CPU micro-kernels of Paisley, and the scalar operations they and the rest of the compiler share.
 #![warn(missing_docs)]
 
+#[cfg(all(test, unix))]
+mod guard;
 pub mod isa;
 pub mod pool;
 pub mod program;

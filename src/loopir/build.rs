@@ -85,7 +85,7 @@ impl NestBuilder {
 
     /// Adds a block that writes `value`.
     pub fn store(&mut self, block: &str, buffer: BufferId, index: &[ExprId], value: ExprId) {
-        self.push_store(block, buffer, index, value, None);
+        self.store_where(block, buffer, index, None, value, None);
     }
 
     /// Adds a block that combines `value` with what is there.
@@ -97,21 +97,24 @@ impl NestBuilder {
         combiner: Combiner,
         value: ExprId,
     ) {
-        self.push_store(block, buffer, index, value, Some(combiner));
+        self.store_where(block, buffer, index, Some(combiner), value, None);
     }
 
-    fn push_store(
+    /// Adds a block that writes or combines where `condition` holds.
+    pub fn store_where(
         &mut self,
         block: &str,
         buffer: BufferId,
         index: &[ExprId],
-        value: ExprId,
         combine: Option<Combiner>,
+        value: ExprId,
+        condition: Option<ExprId>,
     ) {
         let block = self.fresh_block(block);
         let index = index.iter().map(|&i| self.nest.pool.simplify(i)).collect();
         let value = self.nest.pool.simplify(value);
-        self.push(Stmt::Store(Store { block, buffer, index, value, combine, condition: None }));
+        let condition = condition.map(|condition| self.nest.pool.simplify(condition));
+        self.push(Stmt::Store(Store { block, buffer, index, value, combine, condition }));
     }
 
     fn fresh_block(&mut self, base: &str) -> String {

@@ -78,6 +78,9 @@ pub struct GpuLimits {
     pub max_storage_buffers_per_stage: u32,
     /// What the offset of a binding must be a multiple of.
     pub storage_offset_alignment_bytes: u32,
+    /// Most loop iterations one invocation may execute, all its loops together. An adapter that has such a limit leaves
+    /// its loops silently when it is reached, so a kernel that exceeds it computes wrong results.
+    pub max_loop_iterations: u32,
 }
 
 impl GpuLimits {
@@ -91,7 +94,12 @@ impl GpuLimits {
         max_workgroup_memory_bytes: 16 << 10,
         max_storage_buffers_per_stage: 8,
         storage_offset_alignment_bytes: 256,
+        max_loop_iterations: u32::MAX,
     };
+
+    /// [`max_loop_iterations`](Self::max_loop_iterations) of Mesa's llvmpipe: `LP_MAX_TGSI_LOOP_ITERATIONS` less one, as
+    /// the count is decremented before it is tested.
+    pub const LLVMPIPE_LOOP_ITERATIONS: u32 = 65534;
 
     /// The stricter of the two limits, field by field.
     pub fn lowered_to(&self, other: &GpuLimits) -> GpuLimits {
@@ -115,6 +123,7 @@ impl GpuLimits {
             storage_offset_alignment_bytes: self
                 .storage_offset_alignment_bytes
                 .max(other.storage_offset_alignment_bytes),
+            max_loop_iterations: self.max_loop_iterations.min(other.max_loop_iterations),
         }
     }
 }
@@ -229,6 +238,7 @@ impl GpuTarget {
                 max_workgroup_memory_bytes: 32 << 10,
                 max_storage_buffers_per_stage: 32,
                 storage_offset_alignment_bytes: 16,
+                max_loop_iterations: GpuLimits::LLVMPIPE_LOOP_ITERATIONS,
                 ..GpuLimits::WEBGPU_DEFAULT
             },
             features: GpuFeatures {

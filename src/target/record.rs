@@ -88,6 +88,7 @@ struct LimitsRecord {
     max_workgroup_memory_bytes: u32,
     max_storage_buffers_per_stage: u32,
     storage_offset_alignment_bytes: u32,
+    max_loop_iterations: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -273,6 +274,7 @@ impl From<&GpuLimits> for LimitsRecord {
             max_workgroup_memory_bytes,
             max_storage_buffers_per_stage,
             storage_offset_alignment_bytes,
+            max_loop_iterations,
         } = *limits;
         LimitsRecord {
             max_storage_buffer_binding_bytes,
@@ -283,6 +285,7 @@ impl From<&GpuLimits> for LimitsRecord {
             max_workgroup_memory_bytes,
             max_storage_buffers_per_stage,
             storage_offset_alignment_bytes,
+            max_loop_iterations,
         }
     }
 }
@@ -298,6 +301,7 @@ impl LimitsRecord {
             max_workgroup_memory_bytes: self.max_workgroup_memory_bytes,
             max_storage_buffers_per_stage: self.max_storage_buffers_per_stage,
             storage_offset_alignment_bytes: self.storage_offset_alignment_bytes,
+            max_loop_iterations: self.max_loop_iterations,
         }
     }
 }

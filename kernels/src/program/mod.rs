@@ -25,13 +25,118 @@
 //! [`Program::new`] for the one place where the first half of this is promised.
 
 mod affine;
+mod arithmetic;
+mod block;
 mod code;
+mod convert;
+mod lanes;
+mod lower;
+mod machine;
+mod memory;
+mod print;
 mod range;
+mod sequence;
 mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use crate::table::KernelTable;
 
 pub use affine::{Affine, Bound, Condition};
 pub use code::{
     Access, AccessId, Accumulate, Block, BlockOp, Buffer, BufferId, Call, Code, Combine, CounterId,
     ElementType, Literal, Loop, Node, Place, Register, Tile, Trip,
 };
+pub use memory::{ALIGNMENT, AlignedBytes};
+pub use sequence::{Binding, Extents, Memory, Region, RunError, Sequence, SequenceError, Step};
 pub use verify::{Problem, VerifyError};
+
+/// A verified program, ready to be a [`Step`] of a [`Sequence`].
+#[derive(Debug)]
+pub struct Program {
+    code: Code,
+    table: &'static KernelTable,
+    lowered: lower::Lowered,
+    /// What a step binds to each external buffer, by its index.
+    bindings: Vec<BindingNeed>,
+    /// Bytes of the scratch buffers of a thread, and where each begins.
+    scratch: (usize, Vec<usize>),
+    /// The same of the shared buffers.
+    shared: (usize, Vec<usize>),
+}
+
+/// What an external buffer needs of its binding.
+#[derive(Clone, Copy, Debug)]
+struct BindingNeed {
+    buffer: BufferId,
+    bytes: usize,
+    alignment: usize,
+    writable: bool,
+}
+
+impl Program {
+    /// Verifies code and makes it ready to run with the kernels of `table`.
+    ///
+    /// # Errors
+    /// What [`Code::verify`] finds.
+    ///
+    /// # Safety
+    /// Of any two iterations of the parallel loops of one phase, neither writes an element of an external or shared buffer
+    /// that the other reads or writes. That is what the scheduled nest's dependence check proves before it marks a
+    /// loop parallel; the verifier does not repeat it. A program without parallel loops keeps the contract by itself.
+    pub unsafe fn new(code: Code, table: &'static KernelTable) -> Result<Program, VerifyError> {
+        code.verify(table)?;
+        let mut bindings: Vec<(usize, BindingNeed)> = Vec::new();
+        for (at, buffer) in code.buffers.iter().enumerate() {
+            if let Place::External { index, writable } = buffer.place {
+                let alignment = buffer.dtype.size_bytes();
+                let bytes = buffer.length * alignment;
+                bindings
+                    .push((index, BindingNeed { buffer: BufferId(at as u32), bytes, alignment, writable }));
+            }
+        }
+        bindings.sort_unstable_by_key(|(index, _)| *index);
+        Ok(Program {
+            lowered: lower::lower(&code, table),
+            bindings: bindings.into_iter().map(|(_, need)| need).collect(),
+            scratch: lower::layout(&code, Place::Scratch),
+            shared: lower::layout(&code, Place::Shared),
+            code,
+            table,
+        })
+    }
+
+    /// As [`new`](Program::new), for code without parallel loops, which needs no promise.
+    ///
+    /// # Errors
+    /// What [`Code::verify`] finds, and [`Problem::NestedParallel`] for a parallel loop.
+    pub fn serial(code: Code, table: &'static KernelTable) -> Result<Program, VerifyError> {
+        let parallel = code.body.iter().find_map(|node| match node {
+            Node::Loop(Loop { counter, parallel: true, .. }) => Some(*counter),
+            Node::Loop(_) | Node::Call(_) => None,
+        });
+        if let Some(counter) = parallel {
+            let (program, place) = (code.name, "a serial program".into());
+            return Err(VerifyError { program, place, problem: Problem::NestedParallel(counter) });
+        }
+        // SAFETY: without a parallel loop at the top of a phase, and the verifier refuses all others, each phase is run
+        // by one thread.
+        unsafe { Program::new(code, table) }
+    }
+
+    /// What it was made from.
+    pub fn code(&self) -> &Code {
+        &self.code
+    }
+
+    /// Bytes of memory all threads share while it runs.
+    pub fn shared_bytes(&self) -> usize {
+        self.shared.0
+    }
+
+    /// Bytes of memory it needs for each thread, registers included.
+    pub fn thread_bytes(&self) -> usize {
+        self.scratch.0 + self.lowered.register_bytes
+    }
+}

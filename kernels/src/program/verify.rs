@@ -5,8 +5,11 @@ use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, ElementType, Loop, Node, Place,
     Register, Tile, Trip,
 };
+use super::lower::tile_kernel;
 use super::range::{Linear, Space};
+use crate::isa::Isa;
 use crate::scalar::{BinaryOp, UnaryOp};
+use crate::table::KernelTable;
 
 /// Why a [`Code`] is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +87,19 @@ pub enum Problem {
     /// A store to a read-only buffer.
     #[error("buffer `{0}` is stored to, but not declared writable")]
     ReadOnly(String),
+    /// A tile that no micro-kernel of the instruction set takes.
+    #[error("no {isa} kernel takes a tile of {rows} x {cols}; take rows and columns from its kernel table")]
+    TileSize {
+        /// The instruction set.
+        isa: Isa,
+        /// The tile's largest row count.
+        rows: usize,
+        /// The tile's largest column count.
+        cols: usize,
+    },
+    /// A tile whose target is also an operand, or whose rows overlap.
+    #[error("the tile's target overlaps its operands or itself; give it a buffer of its own and rows apart")]
+    TileOverlap,
     /// An access that is not proved to stay inside its buffer.
     #[error(
         "{access} is not proved to stay inside buffer `{buffer}` of {length} elements; bound the loops or guard it"
@@ -103,13 +119,14 @@ impl Code {
     /// values the counters can take (by intervals, using the bounds of loops and the guards), types fit, registers are set
     /// once and before use, counters are used in their loops only, only writable buffers are stored to, parallel loops are
     /// where threads can divide them. Not checked: whether iterations of parallel loops are independent, and indices of
-    /// gathers and scatters, which are checked as they run.
+    /// gathers and scatters, which are checked as they run. Tiles are checked against the kernels of `table`.
     ///
     /// # Errors
     /// The first problem found.
-    pub fn verify(&self) -> Result<(), VerifyError> {
+    pub fn verify(&self, table: &'static KernelTable) -> Result<(), VerifyError> {
         let mut verifier = Verifier {
             code: self,
+            table,
             space: Space { last: vec![0; self.counters.len()], constraints: Vec::new() },
             in_scope: vec![false; self.counters.len()],
             seen: vec![false; self.counters.len()],
@@ -125,6 +142,7 @@ impl Code {
 
 struct Verifier<'a> {
     code: &'a Code,
+    table: &'static KernelTable,
     /// The variables are the counters by their index, then the dimensions of the call at hand.
     space: Space,
     in_scope: Vec<bool>,
@@ -335,7 +353,20 @@ impl Verifier<'_> {
             depth,
             accumulate,
         } = tile;
+        if tile_kernel(self.table, tile).is_none() {
+            let isa = self.table.isa;
+            return Err(Problem::TileSize { isa, rows: rows.max(), cols: cols.max() });
+        }
+        let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
+        if buffer(c) == buffer(a) || buffer(c) == buffer(b) {
+            return Err(Problem::TileOverlap);
+        }
         let first = self.dims([rows, cols, depth])?;
+        let mut rest = Linear { constant: i128::from(c_row_stride.unsigned_abs()) - 1, ..Linear::default() };
+        rest.add(first + 1, -1);
+        if rows.max() > 1 && !self.space.proves(&rest) {
+            return Err(Problem::TileOverlap);
+        }
         match accumulate {
             Accumulate::Never | Accumulate::Always => {}
             Accumulate::UnlessZero(form) => {

@@ -62,25 +62,23 @@ pub struct CpuCode {
     pub bindings: Vec<BufferId>,
 }
 
-/// A nest as CPU programs.
-#[derive(Clone, Debug)]
-pub struct CpuKernel {
-    /// Packs constants; run once. `None` where nothing is packed.
-    pub preparation: Option<CpuCode>,
-    /// Runs each time.
-    pub body: CpuCode,
-}
-
-/// Emits a scheduled nest.
+/// Emits the body of a scheduled nest.
 ///
 /// # Errors
 /// See [`CpuError`].
-pub fn emit(nest: &Nest) -> Result<CpuKernel, CpuError> {
-    let preparation = match nest.preparation.as_slice() {
-        [] => None,
-        stmts => Some(emit_stmts(nest, stmts, "prepare", true)?),
-    };
-    Ok(CpuKernel { preparation, body: emit_stmts(nest, &nest.body, "run", false)? })
+pub fn emit(nest: &Nest) -> Result<CpuCode, CpuError> {
+    emit_stmts(nest, &nest.body, "run", false)
+}
+
+/// Emits the preparation of a nest scheduled for any device; `None` where there is nothing to prepare.
+///
+/// # Errors
+/// See [`CpuError`].
+pub fn emit_preparation(nest: &Nest) -> Result<Option<CpuCode>, CpuError> {
+    match nest.preparation.as_slice() {
+        [] => Ok(None),
+        stmts => emit_stmts(nest, stmts, "prepare", true).map(Some),
+    }
 }
 
 fn emit_stmts(nest: &Nest, stmts: &[Stmt], suffix: &str, preparing: bool) -> Result<CpuCode, CpuError> {

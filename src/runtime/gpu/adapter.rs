@@ -41,6 +41,10 @@ pub(super) fn describe(
 ) -> GpuTarget {
     let info = adapter.get_info();
     let kind = kind_of(info.device_type);
+    let max_loop_iterations = match kind {
+        GpuKind::Software => GpuLimits::LLVMPIPE_LOOP_ITERATIONS,
+        GpuKind::Discrete | GpuKind::Integrated | GpuKind::Other => u32::MAX,
+    };
     GpuTarget {
         name: info.name,
         vendor: info.vendor,
@@ -60,6 +64,7 @@ pub(super) fn describe(
             max_workgroup_memory_bytes: limits.max_compute_workgroup_storage_size,
             max_storage_buffers_per_stage: limits.max_storage_buffers_per_shader_stage,
             storage_offset_alignment_bytes: limits.min_storage_buffer_offset_alignment,
+            max_loop_iterations,
         },
         features: GpuFeatures {
             f16: features.contains(wgpu::Features::SHADER_F16),

@@ -17,14 +17,17 @@
 
 mod adapter;
 mod device;
+mod executor;
 mod error;
 mod memory;
 mod pipeline;
 mod program;
+mod storage;
 
 pub use adapter::adapters;
 pub use device::{Gpu, GpuOptions};
 pub use error::GpuError;
+pub use executor::GpuExecutor;
 pub use memory::{BufferRange, Memory};
 pub use pipeline::{BindingKind, GpuKernel};
 pub use program::{Dispatch, GpuProgram, RunReport, Step, Timing};

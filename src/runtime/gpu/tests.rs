@@ -1,7 +1,7 @@
 //! Tests on whatever adapter the machine has; without one each says that it was skipped.
 
 use super::*;
-use crate::target::GpuLimits;
+use crate::target::{GpuKind, GpuLimits};
 use std::time::{Duration, Instant};
 
 /// A device of the first adapter, or `None` with a loud note.
@@ -223,7 +223,8 @@ fn what_exceeds_the_limits_is_refused_before_submission() {
         "what_exceeds_the_limits_is_refused_before_submission",
         GpuOptions { limits: Some(limits.clone()), ..GpuOptions::default() }
     );
-    assert_eq!(gpu.target().limits, limits);
+    let loops = gpu.target().limits.max_loop_iterations;
+    assert_eq!(gpu.target().limits, GpuLimits { max_loop_iterations: loops, ..limits });
     assert_eq!(
         gpu.allocate(64 << 20).err(),
         Some(GpuError::BufferTooLarge { bytes: 64 << 20, max: 64 << 10 })
@@ -288,18 +289,24 @@ fn a_wait_is_bounded_and_the_process_lives() {
         "a_wait_is_bounded_and_the_process_lives",
         GpuOptions { timeout: Duration::from_millis(10), ..GpuOptions::default() }
     );
-    // One invocation with a long chain of dependent operations: seconds at most on any device.
-    let wgsl = "
+    // A long chain of dependent operations, by one invocation on hardware and by many short ones on a software adapter,
+    // whose loops are limited: far beyond the time limit, yet seconds at most.
+    let (groups, rounds) = if gpu.target().kind == GpuKind::Software { (4000, 1) } else { (1, 1000) };
+    let wgsl = &"
         @group(0) @binding(0) var<storage, read_write> x: array<f32>;
         @compute @workgroup_size(1)
         fn main() {
             var value = x[0];
-            for (var i = 0u; i < 60000000u; i++) { value = fma(value, 0.999999, 1.0); }
+            for (var round = 0u; round < ROUNDSu; round++) {
+                for (var i = 0u; i < 60000u; i++) { value = fma(value, 0.999999, 1.0); }
+            }
             x[0] = value;
-        }";
+        }"
+    .replace("ROUNDS", &rounds.to_string());
     let x = gpu.allocate(256).unwrap();
-    let program =
-        gpu.prepare(&[dispatch(kernel("long", wgsl, &[BindingKind::ReadWrite], 1), &[x.whole()])]).unwrap();
+    let program = gpu
+        .prepare(&[dispatch(kernel("long", wgsl, &[BindingKind::ReadWrite], groups), &[x.whole()])])
+        .unwrap();
     let start = Instant::now();
     let outcome = program.run(&[(x.whole(), &floats(64))], &[x.whole()], Timing::Wall);
     let took = start.elapsed();
@@ -329,4 +336,22 @@ fn a_lost_device_is_an_error_and_another_can_be_opened() {
     assert!(is_lost(gpu.prepare(&[dispatch(increment(16), &[x.whole()])]).err()));
     drop((program, x));
     assert_works(&Gpu::open(0, GpuOptions::default()).unwrap());
+}
+
+#[test]
+fn loops_run_as_often_as_the_target_says() {
+    let gpu = gpu_or_skip!("loops_run_as_often_as_the_target_says");
+    let iterations = gpu.target().limits.max_loop_iterations.min(1_000_000);
+    let wgsl = "
+        @group(0) @binding(0) var<storage, read_write> x: array<u32>;
+        @compute @workgroup_size(1)
+        fn main() {
+            for (var i = 0u; i < COUNTu; i++) { x[0] += 1u; }
+        }"
+    .replace("COUNT", &iterations.to_string());
+    let x = gpu.allocate(256).unwrap();
+    let kernel = kernel("count", &wgsl, &[BindingKind::ReadWrite], 1);
+    let report =
+        gpu.prepare(&[dispatch(kernel, &[x.whole()])]).unwrap().run(&[], &[x.whole()], Timing::Wall).unwrap();
+    assert_eq!(report.outputs[0][..4], iterations.to_le_bytes());
 }

@@ -8,7 +8,7 @@
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
-use super::shape::{Contraction, Reduction, find_reductions};
+use super::shape::{Contraction, Reduction, find_reductions, reads_with};
 use super::{Scheduler, names};
 use crate::expr::{Expr, Role, Scope, VarId};
 use crate::loopir::{LoopKind, Nest, Stmt};
@@ -206,21 +206,6 @@ fn copy_name(nest: &Nest, buffer: &str) -> Option<String> {
         .rev()
         .find(|known| known.name.starts_with(&prefix))
         .map(|known| known.name.clone())
-}
-
-/// Whether a read of `buffer` depends on the loop.
-fn reads_with(nest: &Nest, buffer: &str, loop_name: &str) -> bool {
-    let Some(id) = nest.buffer_named(buffer) else { return false };
-    let vars = nest.loops_named(loop_name);
-    let mut found = false;
-    nest.visit_stores(&mut |store| {
-        for load in nest.pool.loads_of(store.value) {
-            if matches!(nest.pool.get(load), Expr::Load(known, _) if *known == id) {
-                found |= vars.iter().any(|&var| nest.pool.uses_var(load, var));
-            }
-        }
-    });
-    found
 }
 
 /// Whether the columns, fused, step through `b` one element at a time.

@@ -163,3 +163,18 @@ impl Contraction {
         nest.pool.buffers[buffer].role == Role::Constant
     }
 }
+
+/// Whether a read of `buffer` depends on the loop.
+pub(super) fn reads_with(nest: &Nest, buffer: &str, loop_name: &str) -> bool {
+    let Some(id) = nest.buffer_named(buffer) else { return false };
+    let vars = nest.loops_named(loop_name);
+    let mut found = false;
+    nest.visit_stores(&mut |store| {
+        for load in nest.pool.loads_of(store.value) {
+            if matches!(nest.pool.get(load), Expr::Load(known, _) if *known == id) {
+                found |= vars.iter().any(|&var| nest.pool.uses_var(load, var));
+            }
+        }
+    });
+    found
+}

@@ -1,0 +1,128 @@
+//! Pooling, and the attributes of windows that it shares with convolution.
+
+use super::{Call, Refusal, Row, Values, row};
+use crate::graph::ValueId;
+use crate::ops::{Pool, PoolKind, Reduce, ReduceKind};
+
+const POOL: &[&str] = &[
+    "auto_pad",
+    "ceil_mode",
+    "count_include_pad",
+    "dilations",
+    "kernel_shape",
+    "pads",
+    "strides",
+    "storage_order",
+];
+
+pub(super) const ROWS: &[Row] = &[
+    row("MaxPool", POOL, |call| {
+        call.no_output(1, "Indices")?;
+        pool(call, PoolKind::Max)
+    }),
+    row("AveragePool", POOL, |call| {
+        let counted = call.flag("count_include_pad", false)?;
+        pool(call, if counted { PoolKind::AverageWithPads } else { PoolKind::Average })
+    }),
+    row("LpPool", &["auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides", "p"], |call| {
+        let p = call.int("p", 2)?;
+        if p < 1 {
+            return Err(call.bad_attribute("p", p));
+        }
+        pool(call, PoolKind::Norm(p))
+    }),
+    row("GlobalAveragePool", &[], |call| global(call, ReduceKind::Mean)),
+    row("GlobalMaxPool", &[], |call| global(call, ReduceKind::Max)),
+];
+
+/// Where windows lie, with every default and automatic padding worked out. One entry a spatial dimension.
+pub(super) struct Window {
+    pub(super) kernel: Vec<usize>,
+    pub(super) strides: Vec<usize>,
+    pub(super) dilations: Vec<usize>,
+    pub(super) pads: Vec<(usize, usize)>,
+    pub(super) overhang: Vec<usize>,
+}
+
+impl Window {
+    /// The window of a node with the input `x[N, C, spatial..]` and that kernel.
+    pub(super) fn read(call: &Call<'_>, x: ValueId, kernel: Vec<usize>) -> Result<Window, Refusal> {
+        let fact = call.fact(x);
+        let rank = kernel.len();
+        let misfit =
+            |what: &str| Refusal::invalid(format!("{what} do not fit {fact} with the kernel {kernel:?}"));
+        let spatial =
+            fact.shape.get(2..).filter(|spatial| spatial.len() == rank).ok_or_else(|| misfit("extents"))?;
+        let positive = |name: &str| -> Result<Vec<usize>, Refusal> {
+            let values = match call.ints(name)? {
+                Some(values) => call.extents(&values, name)?,
+                None => vec![1; rank],
+            };
+            if values.len() == rank && !values.contains(&0) { Ok(values) } else { Err(misfit(name)) }
+        };
+        let (strides, dilations) = (positive("strides")?, positive("dilations")?);
+        let span = |axis: usize| -> Result<usize, Refusal> {
+            let last = kernel[axis].checked_sub(1).and_then(|last| last.checked_mul(dilations[axis]));
+            last.and_then(|last| last.checked_add(1)).ok_or_else(|| misfit("dilations"))
+        };
+        let auto_pad = call.string("auto_pad", "NOTSET")?;
+        let mut pads = Vec::with_capacity(rank);
+        match &*auto_pad {
+            "NOTSET" | "" => {
+                let values = match call.ints("pads")? {
+                    Some(values) => call.extents(&values, "pads")?,
+                    None => vec![0; 2 * rank],
+                };
+                if values.len() != 2 * rank {
+                    return Err(misfit("pads"));
+                }
+                pads.extend((0..rank).map(|axis| (values[axis], values[axis + rank])));
+            }
+            "VALID" => pads.extend(vec![(0, 0); rank]),
+            "SAME_UPPER" | "SAME_LOWER" => {
+                for axis in 0..rank {
+                    let windows = spatial[axis].div_ceil(strides[axis]);
+                    let reach =
+                        windows.saturating_sub(1).saturating_mul(strides[axis]).saturating_add(span(axis)?);
+                    let total = reach.saturating_sub(spatial[axis]);
+                    let (less, more) = (total / 2, total - total / 2);
+                    pads.push(if auto_pad == "SAME_UPPER" { (less, more) } else { (more, less) });
+                }
+            }
+            _ => return Err(call.bad_attribute("auto_pad", auto_pad)),
+        }
+        let mut overhang = vec![0; rank];
+        if call.flag("ceil_mode", false)? {
+            for axis in 0..rank {
+                let (before, after) = pads[axis];
+                let padded = before.checked_add(after).and_then(|sum| sum.checked_add(spatial[axis]));
+                let padded = padded.ok_or_else(|| misfit("pads"))?;
+                let steps = padded.checked_sub(span(axis)?).ok_or_else(|| misfit("pads"))?;
+                let mut windows = steps.div_ceil(strides[axis]) + 1;
+                // A window that would start behind the input and its padding in front does not exist.
+                if (windows - 1) * strides[axis] >= spatial[axis].saturating_add(before) {
+                    windows -= 1;
+                }
+                let reach =
+                    windows.saturating_sub(1).saturating_mul(strides[axis]).saturating_add(span(axis)?);
+                overhang[axis] = reach.saturating_sub(padded);
+            }
+        }
+        Ok(Window { kernel, strides, dilations, pads, overhang })
+    }
+}
+
+fn pool(call: &mut Call<'_>, kind: PoolKind) -> Values {
+    let x = call.input(0)?;
+    let kernel = call.ints("kernel_shape")?.ok_or_else(|| Refusal::invalid("kernel_shape is missing"))?;
+    let kernel = call.extents(&kernel, "kernel extents")?;
+    let Window { kernel, strides, dilations, pads, overhang } = Window::read(call, x, kernel)?;
+    Ok(vec![call.add(Pool { kind, kernel, strides, dilations, pads, overhang }, &[x])?])
+}
+
+/// The reduction over all spatial dimensions.
+pub(super) fn global(call: &mut Call<'_>, kind: ReduceKind) -> Values {
+    let x = call.input(0)?;
+    let axes: Vec<usize> = (2..call.rank(x)).collect();
+    Ok(vec![call.add(Reduce { kind, axes, keep: true }, &[x])?])
+}

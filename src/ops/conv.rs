@@ -1,0 +1,116 @@
+//! Convolution of one to three (or more) spatial dimensions.
+
+pub(super) mod direct;
+
+use super::{Attributes, Fact, OpDef, OpError, numeric, product, same_dtype, window_extent};
+
+/// `y[n, k, p..] = bias[k] + sum over c, r.. of x[n, c, p * stride + r * dilation - pad..] * w[k, c, r..]`, where `c` runs
+/// over the channels of `k`'s group and what lies in the padding is 0.
+///
+/// Inputs: `x[N, C, spatial..]`, `w[K, C / groups, kernel..]`, optionally `bias[K]`; output `y[N, K, spatial..]`.
+/// `C` and `K` are multiples of `groups`; the output channels of group `g` are `g * K / groups ..`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Conv {
+    /// One a spatial dimension, positive.
+    pub strides: Vec<usize>,
+    /// One a spatial dimension, positive.
+    pub dilations: Vec<usize>,
+    /// Elements of zero before and after each spatial dimension.
+    pub pads: Vec<(usize, usize)>,
+    /// The number of groups, positive.
+    pub groups: usize,
+}
+
+impl OpDef for Conv {
+    fn name(&self) -> &'static str {
+        "conv"
+    }
+
+    fn attributes(&self) -> String {
+        let rank = self.strides.len();
+        Attributes::default()
+            .unless(vec![1; rank], "strides", self.strides.clone())
+            .unless(vec![1; rank], "dilations", self.dilations.clone())
+            .unless(vec![(0, 0); rank], "pads", self.pads.clone())
+            .unless(1, "groups", self.groups)
+            .finish()
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let (x, w, bias) = match *inputs {
+            [x, w] => (x, w, None),
+            [x, w, bias] => (x, w, Some(bias)),
+            _ => return Err(OpError::Arity { wanted: "2 or 3", given: inputs.len() }),
+        };
+        numeric(0, x)?;
+        same_dtype(1, w, x.dtype)?;
+        let ([batch, channels, spatial @ ..], [filters, depth, kernel @ ..]) = (&x.shape[..], &w.shape[..])
+        else {
+            return Err(OpError::shape(format!("no convolution of {x} with {w}")));
+        };
+        let rank = spatial.len();
+        if [kernel.len(), self.strides.len(), self.dilations.len(), self.pads.len()] != [rank; 4] {
+            return Err(OpError::shape(format!(
+                "kernel {kernel:?}, strides {:?}, dilations {:?} and pads {:?} do not fit the {rank} spatial dimensions \
+                 of {x}",
+                self.strides, self.dilations, self.pads
+            )));
+        }
+        if self.groups == 0
+            || !filters.is_multiple_of(self.groups)
+            || depth.checked_mul(self.groups) != Some(*channels)
+        {
+            return Err(OpError::shape(format!(
+                "{} groups do not divide the {channels} channels of {x} and the {filters} filters of {w}",
+                self.groups
+            )));
+        }
+        if let Some(bias) = bias {
+            same_dtype(2, bias, x.dtype)?;
+            if bias.shape != [*filters] {
+                return Err(OpError::shape(format!("the bias is {bias}, but there are {filters} filters")));
+            }
+        }
+        let mut shape = vec![*batch, *filters];
+        for axis in 0..rank {
+            shape.push(window_extent(
+                spatial[axis],
+                kernel[axis],
+                self.strides[axis],
+                self.dilations[axis],
+                self.pads[axis],
+            )?);
+        }
+        Ok(vec![Fact { dtype: x.dtype, shape }])
+    }
+
+    fn flop(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let products = product(&outputs[0].shape).saturating_mul(product(&inputs[1].shape[1..]));
+        let biases = if inputs.len() > 2 { product(&outputs[0].shape) } else { 0 };
+        products.saturating_mul(2).saturating_add(biases)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+
+    fn conv(stride: usize, pad: usize, groups: usize) -> Conv {
+        Conv { strides: vec![stride; 2], dilations: vec![1; 2], pads: vec![(pad, pad); 2], groups }
+    }
+
+    #[test]
+    fn shapes_follow_the_attributes() {
+        let fact = |shape: &[usize]| Fact::new(DType::F32, shape);
+        let (x, w, y) = (fact(&[1, 64, 56, 56]), fact(&[128, 8, 3, 3]), fact(&[1, 128, 28, 28]));
+        assert_eq!(conv(2, 1, 8).infer(&[&x, &w]), Ok(vec![y.clone()]));
+        assert_eq!(conv(2, 1, 8).flop(&[&x, &w], &[&y]), 128 * 28 * 28 * 72 * 2);
+        assert_eq!(conv(2, 1, 8).attributes(), "strides [2, 2], pads [(1, 1), (1, 1)], groups 8");
+        assert!(conv(2, 1, 4).infer(&[&x, &w]).is_err());
+        assert!(conv(0, 1, 8).infer(&[&x, &w]).is_err());
+        assert!(conv(1, 1, 0).infer(&[&x, &w]).is_err());
+        assert!(conv(1, 1, 8).infer(&[&x, &w, &fact(&[64])]).is_err());
+        assert!(conv(1, 0, 8).infer(&[&fact(&[1, 64, 2, 2]), &w]).is_err());
+    }
+}
