@@ -118,8 +118,8 @@ fn build(
             (scheduled, trace, preparation, code, None)
         }
         Device::Gpu(target, cpu_target) => {
-            let (scheduled, trace) =
-                timings.stage("schedule", || analytic::schedule(&nest, &Target::Gpu(target.as_ref().clone())));
+            let (scheduled, trace) = timings
+                .stage("schedule", || analytic::schedule(&nest, &Target::Gpu(target.as_ref().clone())));
             check(&scheduled, "scheduled")?;
             match timings.stage("emit", || wgsl::emit(&scheduled, target)) {
                 Ok(kernels) => {
@@ -127,7 +127,8 @@ fn build(
                     (scheduled, trace, preparation, Code::Gpu(kernels), None)
                 }
                 Err(refusal) => {
-                    let (scheduled, trace, preparation, code) = build_for_cpu(&nest, cpu_target, origin, timings)?;
+                    let (scheduled, trace, preparation, code) =
+                        build_for_cpu(&nest, cpu_target, origin, timings)?;
                     (scheduled, trace, preparation, code, Some(refusal.to_string()))
                 }
             }
@@ -142,10 +143,12 @@ fn build_for_cpu(
     origin: &str,
     timings: &mut Timings,
 ) -> Result<(Nest, Trace, Option<cpu::CpuCode>, Code), CompileError> {
-    let (scheduled, trace) = timings.stage("schedule", || analytic::schedule(nest, &Target::Cpu(target.clone())));
+    let (scheduled, trace) =
+        timings.stage("schedule", || analytic::schedule(nest, &Target::Cpu(target.clone())));
     check(&scheduled, "scheduled")?;
     let code = timings.stage("emit", || cpu::emit(&scheduled));
-    let code = code.map_err(|error| CompileError::Emit { origin: origin.to_string(), reason: error.to_string() })?;
+    let code =
+        code.map_err(|error| CompileError::Emit { origin: origin.to_string(), reason: error.to_string() })?;
     let preparation = emit_preparation(&scheduled, origin)?;
     Ok((scheduled, trace, preparation, Code::Cpu(code)))
 }
@@ -190,16 +193,20 @@ impl<'a> Planner<'a> {
             return known;
         }
         let value = &self.graph.values()[id];
-        let made_outputs = self.plan.values.iter().filter(|value| matches!(value.place, Place::Output(_))).count();
+        let made_outputs =
+            self.plan.values.iter().filter(|value| matches!(value.place, Place::Output(_))).count();
         let place = match &value.source {
-            Source::Input => Place::Input(self.graph.inputs().iter().position(|&input| input == id).unwrap_or(0)),
+            Source::Input => {
+                Place::Input(self.graph.inputs().iter().position(|&input| input == id).unwrap_or(0))
+            }
             Source::Constant(tensor) => Place::Constant(tensor.clone()),
             Source::Node(..) if self.graph.outputs().iter().any(|output| output.value == id) => {
                 Place::Output(made_outputs)
             }
             Source::Node(..) => Place::Arena { offset_bytes: 0 },
         };
-        let added = self.plan.values.push(plan::Value { name: value.name.clone(), fact: value.fact.clone(), place });
+        let added =
+            self.plan.values.push(plan::Value { name: value.name.clone(), fact: value.fact.clone(), place });
         self.values.insert(id, added);
         added
     }
@@ -211,7 +218,14 @@ impl<'a> Planner<'a> {
         id
     }
 
-    fn add_step(&mut self, kernel: KernelId, origin: String, inputs: &[ValueId], outputs: &[ValueId], flop: u64) {
+    fn add_step(
+        &mut self,
+        kernel: KernelId,
+        origin: String,
+        inputs: &[ValueId],
+        outputs: &[ValueId],
+        flop: u64,
+    ) {
         let bindings = inputs.iter().chain(outputs).map(|&value| self.value(value)).collect();
         self.plan.steps.push(Step { origin, kernel, bindings, flop });
     }

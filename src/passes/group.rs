@@ -88,7 +88,8 @@ fn leader(
     let facts: Vec<Fact> = graph.facts(&node.inputs).into_iter().cloned().collect();
     let leads = |(place, &input): (usize, &ValueId)| {
         let at = *group_of.get(&graph.producer(input)?)?;
-        let alone = uses.only(input) == Some(id) && node.inputs.iter().filter(|&&other| other == input).count() == 1;
+        let alone =
+            uses.only(input) == Some(id) && node.inputs.iter().filter(|&&other| other == input).count() == 1;
         let tail = groups[at].as_ref()?.tail == Some(input);
         (alone && tail && can_follow(node.op.def(), place, &facts, graph.fact(*output))).then_some(at)
     };
@@ -130,16 +131,43 @@ fn takes_in(reader: &Op, inner: &Op) -> bool {
     match reader {
         Op::Conv(_) | Op::Pool(_) => layout || matches!(inner, Op::Pad(_)),
         Op::MatMul(_) => layout,
-        Op::Softmax(_) | Op::Normalize(_) | Op::Reduce(_) | Op::ArgReduce(_) | Op::Map(_) | Op::View(_)
-        | Op::Transpose(_) | Op::Slice(_) | Op::Pad(_) => match inner {
+        Op::Softmax(_)
+        | Op::Normalize(_)
+        | Op::Reduce(_)
+        | Op::ArgReduce(_)
+        | Op::Map(_)
+        | Op::View(_)
+        | Op::Transpose(_)
+        | Op::Slice(_)
+        | Op::Pad(_) => match inner {
             Op::Map(map) => is_cheap(&map.scalar),
             Op::View(_) | Op::Transpose(_) | Op::Slice(_) | Op::Broadcast(_) => true,
-            Op::MatMul(_) | Op::Conv(_) | Op::Pool(_) | Op::Reduce(_) | Op::ArgReduce(_) | Op::CumSum(_)
-            | Op::Softmax(_) | Op::Normalize(_) | Op::TopK(_) | Op::Pad(_) | Op::Concat(_) | Op::Gather(_)
-            | Op::GatherElements(_) | Op::GatherNd(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => false,
+            Op::MatMul(_)
+            | Op::Conv(_)
+            | Op::Pool(_)
+            | Op::Reduce(_)
+            | Op::ArgReduce(_)
+            | Op::CumSum(_)
+            | Op::Softmax(_)
+            | Op::Normalize(_)
+            | Op::TopK(_)
+            | Op::Pad(_)
+            | Op::Concat(_)
+            | Op::Gather(_)
+            | Op::GatherElements(_)
+            | Op::GatherNd(_)
+            | Op::ScatterElements(_)
+            | Op::ScatterNd(_) => false,
         },
-        Op::CumSum(_) | Op::TopK(_) | Op::Broadcast(_) | Op::Concat(_) | Op::Gather(_) | Op::GatherElements(_)
-        | Op::GatherNd(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => false,
+        Op::CumSum(_)
+        | Op::TopK(_)
+        | Op::Broadcast(_)
+        | Op::Concat(_)
+        | Op::Gather(_)
+        | Op::GatherElements(_)
+        | Op::GatherNd(_)
+        | Op::ScatterElements(_)
+        | Op::ScatterNd(_) => false,
     }
 }
 
@@ -148,7 +176,8 @@ fn is_cheap(scalar: &Scalar) -> bool {
     match scalar {
         Scalar::Input(_) | Scalar::Constant(..) => true,
         Scalar::Unary(op, x) => {
-            matches!(op, UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Not | UnaryOp::Floor | UnaryOp::Ceil) && is_cheap(x)
+            matches!(op, UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Not | UnaryOp::Floor | UnaryOp::Ceil)
+                && is_cheap(x)
         }
         Scalar::Binary(_, a, b) => is_cheap(a) && is_cheap(b),
         Scalar::Select(c, a, b) => is_cheap(c) && is_cheap(a) && is_cheap(b),
@@ -167,7 +196,8 @@ fn finish(graph: &Graph, uses: &Uses, forming: Forming) -> Group {
             }
         }
         for &output in &node.outputs {
-            let leaves = uses.is_output(output) || uses.nodes(output).iter().any(|user| !forming.nodes.contains(user));
+            let leaves =
+                uses.is_output(output) || uses.nodes(output).iter().any(|user| !forming.nodes.contains(user));
             if leaves {
                 outputs.push(output);
             }
@@ -184,20 +214,27 @@ impl Group {
     /// The group in the terms of [`ops`], for its nest.
     pub fn describe<'a>(&self, graph: &'a Graph) -> ops::Group<'a> {
         let source = |value: ValueId| {
-            let made = graph.producer(value).and_then(|producer| self.nodes.iter().position(|&node| node == producer));
+            let made = graph
+                .producer(value)
+                .and_then(|producer| self.nodes.iter().position(|&node| node == producer));
             match made {
                 Some(node) => {
                     let outputs = &graph.nodes()[self.nodes[node]].outputs;
                     let output = outputs.iter().position(|&output| output == value).unwrap_or(0);
                     ops::Source::Node(node, output)
                 }
-                None => ops::Source::External(self.inputs.iter().position(|&input| input == value).unwrap_or(0)),
+                None => {
+                    ops::Source::External(self.inputs.iter().position(|&input| input == value).unwrap_or(0))
+                }
             }
         };
         let externals = self
             .inputs
             .iter()
-            .map(|&value| External { fact: graph.fact(value).clone(), constant: graph.constant(value).is_some() })
+            .map(|&value| External {
+                fact: graph.fact(value).clone(),
+                constant: graph.constant(value).is_some(),
+            })
             .collect();
         let nodes = self
             .nodes
@@ -222,7 +259,8 @@ impl Group {
 
     /// The model's nodes it stems from, for people.
     pub fn origin(&self, graph: &Graph) -> String {
-        let mut origins: Vec<&str> = self.nodes.iter().map(|&node| graph.nodes()[node].origin.as_str()).collect();
+        let mut origins: Vec<&str> =
+            self.nodes.iter().map(|&node| graph.nodes()[node].origin.as_str()).collect();
         origins.dedup();
         origins.join(" + ")
     }

@@ -119,7 +119,12 @@ impl Expander<'_> {
     }
 
     /// Statements outside of `invocation` loops, with barriers between what different invocations do.
-    fn workgroup_steps(&mut self, stmts: &[Stmt], ctx: &Context, out: &mut Vec<Step>) -> Result<(), WgslError> {
+    fn workgroup_steps(
+        &mut self,
+        stmts: &[Stmt],
+        ctx: &Context,
+        out: &mut Vec<Step>,
+    ) -> Result<(), WgslError> {
         for stmt in stmts {
             match stmt {
                 Stmt::Loop(of) if self.extent(of) == 0 => {}

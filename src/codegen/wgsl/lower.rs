@@ -232,8 +232,7 @@ impl<'p> Lowering<'p> {
     /// A bound of the form from above or below: by ranges, or by taking up to `depth` facts' forms out of it.
     fn bound(&self, form: &Affine, facts: &[Fact], upper: bool, depth: usize) -> Option<i64> {
         let by_ranges = form.interval(self.pool).map(|range| if upper { range.high } else { range.low });
-        let better =
-            |a: Option<i64>, b: i64| Some(a.map_or(b, |a| if upper { a.min(b) } else { a.max(b) }));
+        let better = |a: Option<i64>, b: i64| Some(a.map_or(b, |a| if upper { a.min(b) } else { a.max(b) }));
         let mut best = by_ranges;
         if depth == 0 {
             return best;
