@@ -2,6 +2,10 @@
 //!
 //! [`compile`] is the whole pipeline on one screen. Each stage is timed; in debug builds and tests a verifier runs between them.
 
+mod load;
+
+pub use load::{Error, ErrorKind, load};
+
 use crate::codegen::{cpu, wgsl};
 use crate::graph::{Graph, Source, ValueId};
 use crate::loopir::{Nest, NestHash};
