@@ -3,8 +3,8 @@
 use super::map::broadcast_index;
 use crate::expr::ExprId;
 use crate::loopir::Combiner;
-use crate::ops::MatMul;
-use crate::ops::define::{AnchorForm, DefineError, Definer, accumulator};
+use crate::ops::define::{AnchorForm, DefineError, accumulator};
+use crate::ops::{Definer, MatMul};
 
 impl AnchorForm for MatMul {
     fn operand_names(&self) -> &'static [&'static str] {

@@ -250,3 +250,44 @@ fn groups_that_do_not_fit_are_refused() {
     assert_eq!(error, DefineError::CannotFollow { node: 1, label: "add".into() });
     assert!(matches!(y, Node(1, 0)));
 }
+
+#[test]
+fn only_what_an_output_needs_has_to_follow() {
+    let (concat, add) = (Concat { axis: 0 }, add());
+    let slice = Slice { axes: vec![SliceAxis { start: 1, step: 1, size: 2 }, SliceAxis::all(3)] };
+    let mut b = Builder::new(&[f32s(&[2, 3]), f32s(&[2, 3])]);
+    let all = b.node(&concat, &[X(0), X(1)]);
+    let part = b.node(&slice, &[all]);
+    let sum = b.node(&add, &[part, X(0)]);
+    let group = b.finish(&[all, sum]);
+    let mut rng = Random::new(1);
+    check_group(&group, &[random(&mut rng, &[2, 3]), random(&mut rng, &[2, 3])]);
+}
+
+#[test]
+fn long_chains_of_shared_values_are_defined_quickly() {
+    // Each link reads the one before twice.
+    let swish =
+        Map { scalar: Scalar::Input(0).binary(BinaryOp::Mul, Scalar::Input(0).unary(UnaryOp::Sigmoid)) };
+    let mut b = Builder::new(&[f32s(&[2, 3, 4])]);
+    let mut x = X(0);
+    for _ in 0..60 {
+        x = b.node(&swish, &[x]);
+    }
+    let nest = define_group(&b.finish(&[x])).unwrap();
+    assert_eq!(nest.block("store").unwrap().index.len(), 1);
+}
+
+/// A second result of the anchor, and a value before it, as outputs.
+#[test]
+fn outputs_come_from_before_and_after_the_anchor() {
+    let (relu, add) = (relu(), add());
+    let top = TopK { k: 2, axis: 1, largest: true };
+    let mut b = Builder::new(&[f32s(&[3, 5]), f32s(&[3, 2])]);
+    let x = b.node(&relu, &[X(0)]);
+    let y = b.anchor(&top, &[x]);
+    let sum = b.node(&add, &[y, X(1)]);
+    let group = b.finish(&[x, sum, Node(1, 1)]);
+    let mut rng = Random::new(1);
+    check_group(&group, &[random(&mut rng, &[3, 5]), random(&mut rng, &[3, 2])]);
+}
