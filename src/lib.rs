@@ -5,12 +5,14 @@
 pub mod analysis;
 pub mod base;
 pub mod codegen;
+pub mod compiler;
 pub mod expr;
 pub mod graph;
 pub mod interp;
 pub mod loopir;
 pub mod onnx;
 pub mod ops;
+pub mod passes;
 pub mod plan;
 pub mod runtime;
 pub mod schedule;

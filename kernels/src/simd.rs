@@ -24,6 +24,8 @@ pub(crate) mod avx512;
 pub(crate) trait Vector: Copy {
     /// Lanes of a vector.
     const LANES: usize;
+    /// How many vectors a loop can add to in registers, beside its operands; enough to hide the latency of an addition.
+    const ACCUMULATORS: usize;
 
     /// All lanes `value`.
     unsafe fn splat(value: f32) -> Self;
@@ -33,6 +35,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_first(source: *const f32, count: usize) -> Self;
     /// Lane `l < count` from `source + l * stride`, zeros behind them.
     unsafe fn gather(source: *const f32, stride: isize, count: usize) -> Self;
+    /// The mask of the lanes whose byte at `source` is not 0.
+    unsafe fn load_truth(source: *const u8) -> Self;
     /// Writes all lanes to `target`, with no alignment demanded.
     unsafe fn store(self, target: *mut f32);
     /// Writes the first `count` lanes to `target`.

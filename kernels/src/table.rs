@@ -81,16 +81,18 @@ macro_rules! tiles {
                 unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(args) }
             }
             static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> =
-                [tiles!(@rows false $rows $vectors), tiles!(@rows true $rows $vectors)];
+                [tiles!(@rows $vector, false, $rows, $vectors), tiles!(@rows $vector, true, $rows, $vectors)];
             // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
             unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, &args) }
         }
     };
-    (@rows $packed:literal [$($row:literal),*] $vectors:tt) => { [$(tiles!(@row $packed $row $vectors)),*] };
-    (@row $packed:literal $row:literal [$($vectors:literal),*]) => {
+    (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {
+        [$(tiles!(@row $vector, $packed, $row, $vectors)),*]
+    };
+    (@row $vector:ty, $packed:literal, $row:literal, [$($vectors:literal),*]) => {
         [$([
-            kernel::<$row, $vectors, { tile::partial_sums($row) }, false, $packed>,
-            kernel::<$row, $vectors, { tile::partial_sums($row) }, true, $packed>,
+            kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, false, $packed>,
+            kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, true, $packed>,
         ]),*]
     };
 }

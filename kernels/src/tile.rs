@@ -1,6 +1,11 @@
 //! The f32 tile of matrix multiplication: `c[i, j] (+)= sum over k of a[k, i] * b[k, j]`, accumulated in registers.
 
-#[cfg(test)]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "iterator calls taking vectors may stay calls without their features"
+)]
+
+#[cfg(all(test, unix))]
 mod tests;
 
 use crate::isa::Isa;
@@ -52,19 +57,18 @@ pub struct TileArgs {
     pub accumulate: bool,
 }
 
-/// How many independent partial sums over the depth a tile of `rows` rows keeps, so that tiles of few rows have enough
-/// additions in flight to hide their latency.
-pub(crate) const fn partial_sums(rows: usize) -> usize {
-    match rows {
-        1 => 8,
-        2 => 4,
-        3 | 4 => 2,
-        _ => 1,
+/// How many independent partial sums over the depth a tile of `vectors` vectors keeps, so that small tiles have enough
+/// additions in flight to hide their latency: a power of two up to 8.
+pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
+    let mut sums = 1;
+    while sums < 8 && 2 * sums * vectors <= V::ACCUMULATORS {
+        sums *= 2;
     }
+    sums
 }
 
 /// A tile of exactly `ROWS` rows and `VECTORS` vectors of columns, the last of them partial if `PARTIAL`; `a_row` is 1
-/// if `PACKED`. `SUMS` is [`partial_sums`] of `ROWS`.
+/// if `PACKED`. `SUMS` is [`partial_sums`] of them all.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`TileArgs`], and the constants fit them.

@@ -4,14 +4,13 @@
 //! precision for the basic and the common elementary functions (errors stated below), through double precision for the
 //! others. Bool results of operations that write f32 are 0 and 1.
 //!
-//! Largest errors in units in the last place: `exp` and `log` 1, `sin`, `cos`, `tanh`, `erf` 2, `sigmoid` 3; without
-//! fused multiply-add (`Isa::Generic` on x86-64) one more. Infinities, NaN, zeros and denormals give what the function
-//! tends to.
+//! Largest errors in units in the last place: `exp` 1.1, `log` 0.9, `tanh` 1.4, `erf` 1.8, `sigmoid`, `sin` and `cos`
+//! 2.4, `pow` by the scalars 2 and 3 1.1. Infinities, NaN, zeros and denormals give what the function tends to.
 
 pub(crate) mod body;
 pub(crate) mod math;
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
 use half::{bf16, f16};

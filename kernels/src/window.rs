@@ -2,7 +2,7 @@
 
 pub(crate) mod body;
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
 use crate::table::KernelTable;

@@ -41,6 +41,14 @@ impl Range {
         }
     }
 
+    /// What `x` satisfies where `divisor * x` is in the range; the divisor is positive.
+    fn divide(self, divisor: i64) -> Range {
+        Range {
+            low: self.low.and_then(|low| low.checked_neg()).map(|low| -low.div_euclid(divisor)),
+            high: self.high.map(|high| high.div_euclid(divisor)),
+        }
+    }
+
     /// What both say.
     fn meet(self, other: Range) -> Range {
         let both = |a: Option<i64>, b: Option<i64>, pick: fn(i64, i64) -> i64| match (a, b) {
@@ -133,10 +141,16 @@ impl Facts {
         self.add(pool, form, range);
     }
 
-    /// Keeps that `form` lies in `range`, and what follows for the operand of a floor division.
+    /// Keeps that `form` lies in `range`, and what follows for its atoms and for the operand of a floor division.
     fn add(&mut self, pool: &mut ExprPool, mut form: Affine, range: Range) {
         let range = range.add(Range::point(form.constant.wrapping_neg()));
         form.constant = 0;
+        // The form is a multiple of what divides its coefficients.
+        let step = form.terms.values().fold(0, |step, &coefficient| gcd(step, coefficient)).max(1);
+        let range = range.divide(step).scale(step);
+        if form.terms.len() > 1 {
+            self.add_atoms(pool, &form, range);
+        }
         let known = self.affine_range(pool, &form, MAX_STEPS).meet(range);
         self.never |= matches!((known.low, known.high), (Some(low), Some(high)) if low > high);
         if let Some((&atom, &factor)) = form.terms.iter().next()
@@ -154,6 +168,21 @@ impl Facts {
         self.known.push((form, range));
     }
 
+    /// Keeps what a sum's range says of an atom in it, where that is more than the atom's own range.
+    fn add_atoms(&mut self, pool: &mut ExprPool, form: &Affine, range: Range) {
+        for (&atom, &coefficient) in &form.terms {
+            let mut rest = form.clone();
+            rest.terms.remove(&atom);
+            let rest = self.affine_range(pool, &rest, 0);
+            let sign = coefficient.signum();
+            let implied = range.add(rest.scale(-1)).scale(sign).divide(coefficient.saturating_abs());
+            let own = self.atom_range(pool, atom, 1);
+            if own.meet(implied) != own {
+                self.known.push((Affine { constant: 0, terms: [(atom, 1)].into() }, implied));
+            }
+        }
+    }
+
     /// What is known of an index expression.
     pub fn range(&self, pool: &mut ExprPool, index: ExprId) -> Range {
         self.index_range(pool, index, MAX_STEPS)
@@ -163,7 +192,9 @@ impl Facts {
     fn affine_range(&self, pool: &mut ExprPool, form: &Affine, steps: usize) -> Range {
         let mut result = Range::point(form.constant);
         for (&atom, &coefficient) in &form.terms {
-            result = result.add(self.atom_range(pool, atom, steps).scale(coefficient));
+            let own = self.atom_range(pool, atom, steps);
+            let range = if steps == 0 { own } else { own.meet(self.solved_range(pool, atom, steps)) };
+            result = result.add(range.scale(coefficient));
         }
         if steps == 0 {
             return result;
@@ -182,6 +213,26 @@ impl Facts {
                 let rest = self.affine_range(pool, &rest, steps - 1);
                 result = result.meet(range.scale(factor).add(rest));
             }
+        }
+        result
+    }
+
+    /// What facts in which `atom` has a factor give for it: where `factor * atom + rest` is in a range, so is the quotient of the
+    /// difference. A factor of 1 is for [`affine_range`](Self::affine_range).
+    fn solved_range(&self, pool: &mut ExprPool, atom: ExprId, steps: usize) -> Range {
+        let mut result = Range::default();
+        for (fact, range) in &self.known {
+            let Some(&factor) = fact.terms.get(&atom).filter(|factor| factor.unsigned_abs() > 1) else {
+                continue;
+            };
+            let mut rest = fact.clone();
+            rest.add_term(atom, factor.wrapping_neg());
+            let rest = self.affine_range(pool, &rest, steps - 1);
+            let multiple = range.add(rest.scale(-1)).scale(factor.signum());
+            let divisor = factor.saturating_abs();
+            let above = |low: i64| low.div_euclid(divisor) + i64::from(low.rem_euclid(divisor) != 0);
+            let below = |high: i64| high.div_euclid(divisor);
+            result = result.meet(Range { low: multiple.low.map(above), high: multiple.high.map(below) });
         }
         result
     }
@@ -235,6 +286,10 @@ impl Facts {
             Expr::Float(..) | Expr::Unary(..) => Range::default(),
         }
     }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a.saturating_abs() } else { gcd(b, a % b) }
 }
 
 /// Operand and divisor of `op` by a positive constant.

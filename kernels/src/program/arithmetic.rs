@@ -16,23 +16,17 @@ pub(super) trait Lane: Copy {
     fn test(op: UnaryOp, x: Self) -> bool;
 }
 
-/// Runs `$body` with `$constant` a constant of the operation's value, so that each has its own specialised loop.
+/// Runs `$body` with `$constant` the operation: as a constant for those named, so that each of them has its own vectorised
+/// loop, and as a variable for the others.
 macro_rules! specialised {
-    ($kind:ident, $op:expr, $constant:ident => $body:expr, [$($name:ident)*]) => {
+    ($kind:ident, $op:ident => $body:expr, [$($name:ident)*]) => {
         match $op {
             $($kind::$name => {
-                const $constant: $kind = $kind::$name;
+                let $op = const { $kind::$name };
                 $body
             })*
+            $op => $body,
         }
-    };
-}
-
-macro_rules! specialised_binary {
-    ($op:expr, $constant:ident => $body:expr) => {
-        specialised!(BinaryOp, $op, $constant => $body, [
-            Add Sub Mul Div FloorDiv Mod Rem Min Max Pow And Or Xor Shl Shr Lt Le Gt Ge Eq Ne
-        ])
     };
 }
 
@@ -43,10 +37,7 @@ macro_rules! specialised_binary {
 pub(super) unsafe fn unary<T: Lane>(op: UnaryOp, target: *mut T, x: *const T, count: usize) {
     // SAFETY: the caller grants the contract of `map`.
     unsafe {
-        specialised!(UnaryOp, op, OP => map(target, x, count, |x| T::unary(OP, x)), [
-            Neg Abs Sign Floor Ceil Round Sqrt Exp Log Sin Cos Tan Asin Acos Atan Sinh Cosh Tanh Asinh Acosh Atanh Erf
-            Sigmoid Not IsNan IsInf
-        ]);
+        specialised!(UnaryOp, op => map(target, x, count, |x| T::unary(op, x)), [Neg Abs Sqrt Not]);
     }
 }
 
@@ -65,7 +56,12 @@ pub(super) unsafe fn test<T: Lane>(op: UnaryOp, target: *mut u8, x: *const T, co
 /// As for [`zip`].
 pub(super) unsafe fn binary<T: Lane>(op: BinaryOp, target: *mut T, a: *const T, b: *const T, count: usize) {
     // SAFETY: the caller grants the contract of `zip`.
-    unsafe { specialised_binary!(op, OP => zip(target, a, b, count, |a, b| T::binary(OP, a, b))) }
+    unsafe {
+        specialised!(
+            BinaryOp, op => zip(target, a, b, count, |a, b| T::binary(op, a, b)),
+            [Add Sub Mul Div Min Max And Or Xor]
+        );
+    }
 }
 
 /// `target[i] = op(a[i], b[i])`, a bool.
@@ -75,7 +71,10 @@ pub(super) unsafe fn binary<T: Lane>(op: BinaryOp, target: *mut T, a: *const T, 
 pub(super) unsafe fn compare<T: Lane>(op: BinaryOp, target: *mut u8, a: *const T, b: *const T, count: usize) {
     // SAFETY: the caller grants the contract of `zip`.
     unsafe {
-        specialised_binary!(op, OP => zip(target, a, b, count, |a, b| u8::from(T::binary(OP, a, b).is_true())));
+        specialised!(
+            BinaryOp, op => zip(target, a, b, count, |a, b| u8::from(T::binary(op, a, b).is_true())),
+            [Lt Le Gt Ge Eq Ne]
+        );
     }
 }
 

@@ -193,7 +193,8 @@ impl Printer<'_> {
     }
 
     fn form(&self, form: &Affine, dims: impl Iterator<Item = (i64, &'static str)>) -> String {
-        let mut text = String::new();
+        let leads = form.constant > 0 && form.terms.first().is_some_and(|(_, factor)| *factor < 0);
+        let mut text = if leads { form.constant.to_string() } else { String::new() };
         let mut term = |factor: i64, name: &str| {
             if factor != 0 {
                 text += sign(&text, factor < 0);
@@ -205,7 +206,7 @@ impl Printer<'_> {
         };
         form.terms.iter().for_each(|(counter, factor)| term(*factor, self.counter(*counter)));
         dims.for_each(|(factor, name)| term(factor, name));
-        if form.constant != 0 || text.is_empty() {
+        if !leads && (form.constant != 0 || text.is_empty()) {
             text += sign(&text, form.constant < 0);
             text += &form.constant.unsigned_abs().to_string();
         }

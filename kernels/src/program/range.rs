@@ -52,10 +52,11 @@ pub(super) struct Space {
 const BUDGET: usize = 4000;
 
 impl Space {
-    /// Whether `form` is at least 0 on every point: on the box, or after taking off multiples of constraints, each chosen
+    /// Whether `form` is at least 0 on every point: because there is none, on the box, or after taking off multiples of constraints, each chosen
     /// to make one variable vanish. `false` means that no proof was found.
     pub(super) fn proves(&self, form: &Linear) -> bool {
         self.last.iter().any(|last| *last < 0)
+            || self.constraints.iter().any(|limit| self.least(&limit.subtracted_from(0)) > 0)
             || self.search(form, &mut vec![false; self.constraints.len()], &mut BUDGET.clone())
     }
 

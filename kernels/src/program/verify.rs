@@ -358,11 +358,15 @@ impl Verifier<'_> {
             return Err(Problem::TileSize { isa, rows: rows.max(), cols: cols.max() });
         }
         let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
-        let apart = rows.max() <= 1 || c_row_stride.unsigned_abs() >= cols.max() as u64;
-        if !apart || buffer(c) == buffer(a) || buffer(c) == buffer(b) {
+        if buffer(c) == buffer(a) || buffer(c) == buffer(b) {
             return Err(Problem::TileOverlap);
         }
         let first = self.dims([rows, cols, depth])?;
+        let mut rest = Linear { constant: i128::from(c_row_stride.unsigned_abs()) - 1, ..Linear::default() };
+        rest.add(first + 1, -1);
+        if rows.max() > 1 && !self.space.proves(&rest) {
+            return Err(Problem::TileOverlap);
+        }
         match accumulate {
             Accumulate::Never | Accumulate::Always => {}
             Accumulate::UnlessZero(form) => {

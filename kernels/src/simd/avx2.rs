@@ -42,6 +42,7 @@ macro_rules! bits {
 // demands; masked accesses leave the lanes from `count` on untouched.
 impl Vector for Avx2 {
     const LANES: usize = 8;
+    const ACCUMULATORS: usize = 12;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -66,6 +67,14 @@ impl Vector for Avx2 {
             }
         }
         op!(_mm256_loadu_ps(lanes.as_ptr()))
+    }
+    #[inline(always)]
+    unsafe fn load_truth(source: *const u8) -> Self {
+        // SAFETY: as said at the impl; eight bytes are 64 bits.
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(source.cast()));
+            Avx2(_mm256_castsi256_ps(_mm256_cmpgt_epi32(bytes, _mm256_setzero_si256())))
+        }
     }
     #[inline(always)]
     unsafe fn store(self, target: *mut f32) {

@@ -45,6 +45,7 @@ macro_rules! compare {
 // demands; masked accesses leave the lanes from `count` on untouched.
 impl Vector for Avx512 {
     const LANES: usize = 16;
+    const ACCUMULATORS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -68,6 +69,14 @@ impl Vector for Avx512 {
             }
         }
         op!(_mm512_loadu_ps(lanes.as_ptr()))
+    }
+    #[inline(always)]
+    unsafe fn load_truth(source: *const u8) -> Self {
+        // SAFETY: as said at the impl; sixteen bytes are 128 bits.
+        unsafe {
+            let bytes = _mm_loadu_si128(source.cast());
+            Avx512(_mm512_castsi512_ps(_mm512_movm_epi32(_mm_test_epi8_mask(bytes, bytes))))
+        }
     }
     #[inline(always)]
     unsafe fn store(self, target: *mut f32) {

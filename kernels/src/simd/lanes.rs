@@ -41,6 +41,7 @@ impl Lanes {
 // need no instruction set.
 impl Vector for Lanes {
     const LANES: usize = WIDTH;
+    const ACCUMULATORS: usize = 8;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -61,6 +62,12 @@ impl Vector for Lanes {
         // SAFETY: the caller grants the lanes below `count`.
         let lane = |l: usize| if l < count { unsafe { *source.offset(l as isize * stride) } } else { 0.0 };
         Lanes(std::array::from_fn(lane))
+    }
+    #[inline(always)]
+    unsafe fn load_truth(source: *const u8) -> Self {
+        // SAFETY: the caller grants LANES bytes at `source`.
+        let bytes = unsafe { source.cast::<[u8; WIDTH]>().read_unaligned() };
+        Lanes(bytes.map(|byte| f32::from_bits(if byte != 0 { u32::MAX } else { 0 })))
     }
     #[inline(always)]
     unsafe fn store(self, target: *mut f32) {

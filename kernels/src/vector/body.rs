@@ -4,6 +4,11 @@
 //! `count` elements (one element where an operand is a scalar). A target may be the very address of an operand, and
 //! overlaps no operand otherwise.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "iterator calls taking vectors may stay calls without their features"
+)]
+
 use half::{bf16, f16};
 
 use super::math;
@@ -173,6 +178,10 @@ unsafe fn binary_form<V: Vector, const LEFT: bool, const RIGHT: bool>(
         BinaryOp::Pow if RIGHT && count > 0 && unsafe { *right } == 2.0 => {
             lanewise!(V, target, count, |a = left| a.mul(a))
         }
+        // SAFETY: as above.
+        BinaryOp::Pow if RIGHT && count > 0 && unsafe { *right } == 3.0 => {
+            lanewise!(V, target, count, |a = left| a.mul(a).mul(a))
+        }
         BinaryOp::FloorDiv
         | BinaryOp::Mod
         | BinaryOp::Rem
@@ -298,7 +307,16 @@ pub(crate) unsafe fn select<V: Vector>(
     no: *const f32,
     count: usize,
 ) {
-    for i in 0..count {
+    let mut done = 0;
+    while done + V::LANES <= count {
+        // SAFETY: the instruction set is granted, and `done + LANES <= count`.
+        unsafe {
+            let (yes, no) = (V::load(yes.add(done)), V::load(no.add(done)));
+            V::load_truth(mask.add(done)).select(yes, no).store(target.add(done));
+        }
+        done += V::LANES;
+    }
+    for i in done..count {
         // SAFETY: the caller grants `count` elements.
         unsafe {
             let (yes, no) = (*yes.add(i), *no.add(i));

@@ -3,6 +3,11 @@
 //! The unsafe functions share one contract: the CPU has the instruction set of `V`, and the arguments keep the contracts
 //! of [`WindowArgs`] and [`DepthwiseArgs`].
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "iterator calls taking vectors may stay calls without their features"
+)]
+
 use super::{DepthwiseArgs, Pool, WindowArgs};
 use crate::simd::Vector;
 use crate::vector::math;
@@ -59,6 +64,7 @@ pub(crate) unsafe fn depthwise_row<V: Vector>(args: &DepthwiseArgs) {
             Some((3, 3, 2)) => fixed::<V, Convolve, 3, 3, 2>(args),
             Some((5, 5, 1)) => fixed::<V, Convolve, 5, 5, 1>(args),
             Some((5, 5, 2)) => fixed::<V, Convolve, 5, 5, 2>(args),
+            Some((7, 7, 1)) => fixed::<V, Convolve, 7, 7, 1>(args),
             _ => general::<V, Convolve>(args),
         }
     }
@@ -156,7 +162,7 @@ unsafe fn fixed<V: Vector, T: Tap, const R: usize, const S: usize, const STRIDE:
 macro_rules! for_constants {
     ($name:ident in [$($value:literal)*] below $end:expr, $block:expr) => {
         $({
-            const $name: usize = $value;
+            let $name: usize = $value;
             if $name < $end {
                 $block
             }
@@ -184,12 +190,12 @@ unsafe fn fixed_block<
         let window = &args.window;
         let mut totals = starts::<V, T, ROWS, PARTIAL>(args, place);
         let x = window.x.offset(place.output as isize * window.x_output).add(place.from * STRIDE);
-        for_constants!(ROW in [0 1 2 3 4 5 6 7 8 9 10] below (ROWS - 1) * STRIDE + R, {
-            let taps = taps::<V, S, STRIDE, PARTIAL>(x.offset(ROW as isize * window.x_row), place.lanes);
+        for_constants!(row in [0 1 2 3 4 5 6 7 8 9 10] below (ROWS - 1) * STRIDE + R, {
+            let taps = taps::<V, S, STRIDE, PARTIAL>(x.offset(row as isize * window.x_row), place.lanes);
             for o in 0..ROWS {
-                if o * STRIDE <= ROW && ROW < o * STRIDE + R {
+                if o * STRIDE <= row && row < o * STRIDE + R {
                     for s in 0..S {
-                        totals[o] = T::take(totals[o], taps[s], weights[ROW - o * STRIDE][s]);
+                        totals[o] = T::take(totals[o], taps[s], weights[row - o * STRIDE][s]);
                     }
                 }
             }

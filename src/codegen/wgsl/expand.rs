@@ -2,24 +2,24 @@
 
 use super::grid::{Grid, axis_index, contains, contains_barrier, structure};
 use super::lower::Lowering;
-use super::{MAX_STATEMENTS, WgslError};
-use crate::expr::{BufferId, ExprId, ExprPool, Role, Scope, VarId, Variable};
+use super::{MAX_STATEMENTS, WgslError, speculate};
+use crate::expr::{BufferId, Expr, ExprId, ExprPool, Role, Scope, VarId, Variable};
 use crate::loopir::{Combiner, Loop, LoopKind, Nest, Stmt, Store};
 use std::collections::HashMap;
 
 /// A statement of a kernel.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum Step<S = FlatStore> {
     /// A register buffer comes to life.
     Declare(BufferId),
     /// One element, or four, written.
-    Store(FlatStore),
+    Store(S),
     /// A loop.
-    For { var: VarId, extent: usize, body: Vec<Step> },
+    For { var: VarId, extent: usize, body: Vec<Step<S>> },
     /// Statements with declarations of their own.
-    Scope(Vec<Step>),
+    Scope(Vec<Step<S>>),
     /// What invocations below the bounds of their axes do, with variables counted by their numbers.
-    Region { bounds: Vec<(usize, usize)>, locals: Vec<Local>, body: Vec<Step> },
+    Region { bounds: Vec<(usize, usize)>, locals: Vec<Local>, body: Vec<Step<S>> },
     /// All invocations meet.
     Barrier,
 }
@@ -64,6 +64,20 @@ impl FlatStore {
     }
 }
 
+/// A block with expanded variables replaced, indices and guards as the nest has them.
+#[derive(Clone, Debug)]
+pub(super) struct RawStore {
+    pub(super) buffer: BufferId,
+    pub(super) index: Vec<ExprId>,
+    pub(super) value: ExprId,
+    pub(super) combine: Option<Combiner>,
+    /// All must hold.
+    pub(super) conditions: Vec<ExprId>,
+    /// Where one of these does not hold, what is written does not matter.
+    pub(super) indifferent: Vec<ExprId>,
+    pub(super) wide: bool,
+}
+
 /// The expanded statements of a kernel.
 pub(super) struct Expanded {
     pub(super) pool: ExprPool,
@@ -77,16 +91,18 @@ pub(super) fn expand(nest: &Nest, grid: &Grid) -> Result<Expanded, WgslError> {
     let mut pool = nest.pool.clone();
     let lane = pool.vars.push(Variable { name: "lane".to_string(), extent: 4 });
     let mut expander = Expander { nest, grid, pool, lane, bounds_proved: true };
-    let mut steps = vec![];
+    let mut raw = vec![];
     let ctx = Context::default();
     if grid.has_invocations {
-        expander.workgroup_steps(&grid.body, &ctx, &mut steps)?;
-        while matches!(steps.last(), Some(Step::Barrier)) {
-            steps.pop();
+        expander.workgroup_steps(&grid.body, &ctx, &mut raw)?;
+        while matches!(raw.last(), Some(Step::Barrier)) {
+            raw.pop();
         }
     } else {
-        expander.steps(&grid.body, &ctx, &mut steps)?;
+        expander.steps(&grid.body, &ctx, &mut raw)?;
     }
+    speculate::speculate(&mut expander.pool, &mut raw, lane);
+    let steps = expander.lower(raw);
     Ok(Expanded { pool: expander.pool, steps, lane, bounds_proved: expander.bounds_proved })
 }
 
@@ -119,7 +135,7 @@ impl Expander<'_> {
     }
 
     /// Statements outside of `invocation` loops, with barriers between what different invocations do.
-    fn workgroup_steps(&mut self, stmts: &[Stmt], ctx: &Context, out: &mut Vec<Step>) -> Result<(), WgslError> {
+    fn workgroup_steps(&mut self, stmts: &[Stmt], ctx: &Context, out: &mut Vec<Step<RawStore>>) -> Result<(), WgslError> {
         for stmt in stmts {
             match stmt {
                 Stmt::Loop(of) if self.extent(of) == 0 => {}
@@ -160,7 +176,7 @@ impl Expander<'_> {
     }
 
     /// A chain of `invocation` loops.
-    fn invocations(&mut self, outer: &Loop, ctx: &Context, out: &mut Vec<Step>) -> Result<(), WgslError> {
+    fn invocations(&mut self, outer: &Loop, ctx: &Context, out: &mut Vec<Step<RawStore>>) -> Result<(), WgslError> {
         let mut chain = vec![outer];
         let mut body = outer.body.as_slice();
         while contains(body, |kind| matches!(kind, LoopKind::Invocation(_))) {
@@ -212,7 +228,7 @@ impl Expander<'_> {
     }
 
     /// Statements that one invocation runs.
-    fn steps(&mut self, stmts: &[Stmt], ctx: &Context, out: &mut Vec<Step>) -> Result<(), WgslError> {
+    fn steps(&mut self, stmts: &[Stmt], ctx: &Context, out: &mut Vec<Step<RawStore>>) -> Result<(), WgslError> {
         for stmt in stmts {
             match stmt {
                 Stmt::Loop(of) => self.loop_steps(of, ctx, out)?,
@@ -245,7 +261,7 @@ impl Expander<'_> {
         })
     }
 
-    fn loop_steps(&mut self, of: &Loop, ctx: &Context, out: &mut Vec<Step>) -> Result<(), WgslError> {
+    fn loop_steps(&mut self, of: &Loop, ctx: &Context, out: &mut Vec<Step<RawStore>>) -> Result<(), WgslError> {
         let extent = self.extent(of);
         let has_allocs = of.body.iter().any(|stmt| matches!(stmt, Stmt::Alloc(_)));
         let expandable = extent * self.weight(&of.body) <= MAX_STATEMENTS;
@@ -307,66 +323,95 @@ impl Expander<'_> {
     }
 
     /// All lanes of a store: four at once along the innermost `vector` loop.
-    fn store(&mut self, store: &Store, ctx: &Context, out: &mut Vec<Step>) {
+    fn store(&mut self, store: &Store, ctx: &Context, out: &mut Vec<Step<RawStore>>) {
         let Some((&var, rest)) = ctx.vectors.split_first() else {
-            return self.lanes(store, &ctx.values, None, out);
+            return self.lanes(store, &ctx.values, false, out);
         };
         let extent = self.pool.vars[var].extent;
-        let inner = |values| Context { values, vectors: rest.to_vec() };
         let mut value = 0;
         while value < extent {
             let mut values = ctx.values.clone();
             if rest.is_empty() && value + 4 <= extent {
                 let lane = self.pool.var(self.lane);
                 values.insert(var, self.pool.add_int(lane, value as i64));
-                self.lanes(store, &values, Some((var, value)), out);
+                self.lanes(store, &values, true, out);
                 value += 4;
             } else {
                 values.insert(var, self.pool.int(value as i64));
-                self.store(store, &inner(values), out);
+                self.store(store, &Context { values, vectors: rest.to_vec() }, out);
                 value += 1;
             }
         }
     }
 
-    /// One store with variables replaced; `wide` names the variable whose four values from a first one the lanes are.
+    /// One store, or four, with variables replaced.
     fn lanes(
         &mut self,
         store: &Store,
         values: &HashMap<VarId, ExprId>,
-        wide: Option<(VarId, usize)>,
-        out: &mut Vec<Step>,
+        wide: bool,
+        out: &mut Vec<Step<RawStore>>,
     ) {
         let lane = self.lane;
         let place = |pool: &mut ExprPool, id: ExprId| {
             let id = pool.substitute(id, values);
-            if wide.is_some() { Lowering::without_lane(pool, id, lane) } else { id }
+            if wide { Lowering::without_lane(pool, id, lane) } else { id }
         };
         let condition = store.condition.map(|condition| place(&mut self.pool, condition));
-        let index: Vec<ExprId> = store.index.iter().map(|&i| place(&mut self.pool, i)).collect();
-        let value = place(&mut self.pool, store.value);
-
         let conditions = condition.map(|c| self.pool.conjuncts(c)).unwrap_or_default();
-        let never = |&c: &ExprId| matches!(self.pool.get(c), crate::expr::Expr::Int(0, _));
-        if conditions.iter().any(never) {
+        if conditions.iter().any(|&c| matches!(self.pool.get(c), Expr::Int(0, _))) {
             return;
         }
-        if let Some((var, first)) = wide
-            && conditions.iter().any(|&c| self.pool.uses_var(c, lane))
-        {
-            for number in first..first + 4 {
-                let mut values = values.clone();
-                values.insert(var, self.pool.int(number as i64));
-                self.lanes(store, &values, None, out);
+        out.push(Step::Store(RawStore {
+            buffer: store.buffer,
+            index: store.index.iter().map(|&i| place(&mut self.pool, i)).collect(),
+            value: place(&mut self.pool, store.value),
+            combine: store.combine,
+            conditions,
+            indifferent: vec![],
+            wide,
+        }));
+    }
+
+    /// All statements with flat stores.
+    fn lower(&mut self, steps: Vec<Step<RawStore>>) -> Vec<Step> {
+        let mut out = Vec::with_capacity(steps.len());
+        for step in steps {
+            match step {
+                Step::Store(store) => self.lower_store(&store, &mut out),
+                Step::Declare(id) => out.push(Step::Declare(id)),
+                Step::For { var, extent, body } => {
+                    out.push(Step::For { var, extent, body: self.lower(body) });
+                }
+                Step::Scope(body) => out.push(Step::Scope(self.lower(body))),
+                Step::Region { bounds, locals, body } => {
+                    out.push(Step::Region { bounds, locals, body: self.lower(body) });
+                }
+                Step::Barrier => out.push(Step::Barrier),
+            }
+        }
+        out
+    }
+
+    /// A flat store; four where lanes differ in their conditions.
+    fn lower_store(&mut self, store: &RawStore, out: &mut Vec<Step>) {
+        let lane = self.lane;
+        if store.wide && store.conditions.iter().any(|&c| self.pool.uses_var(c, lane)) {
+            for number in 0..4 {
+                let lane = store.of_lane(&mut self.pool, lane, number);
+                self.lower_store(&lane, out);
             }
             return;
         }
+        if store.conditions.iter().any(|&c| matches!(self.pool.get(c), Expr::Int(0, _))) {
+            return;
+        }
         let mut lowering = Lowering::new(&mut self.pool, vec![]);
-        let mut tests: Vec<ExprId> = conditions.iter().map(|&c| lowering.lower(c)).collect();
+        let mut tests: Vec<ExprId> = store.conditions.iter().map(|&c| lowering.lower(c)).collect();
         let mut proved = lowering.proved;
-        let mut lowering = Lowering::new(&mut self.pool, conditions);
-        let (index, checks) = lowering.lower_store(store.buffer, &index);
-        let value = lowering.lower(value);
+        let mut lowering = Lowering::new(&mut self.pool, store.conditions.clone());
+        let (index, checks) = lowering.lower_store(store.buffer, &store.index);
+        let value = lowering.lower_where(store.value, &store.indifferent);
         proved &= lowering.proved;
         self.bounds_proved &= proved;
         tests.extend(checks);
@@ -376,14 +421,36 @@ impl Expander<'_> {
             value,
             combine: store.combine,
             conditions: tests,
-            wide: wide.is_some(),
+            wide: store.wide,
         };
-        match wide {
-            Some(_) if flat.conditions.iter().any(|&c| self.pool.uses_var(c, lane)) => {
-                let lanes = (0..4).map(|number| flat.of_lane(&mut self.pool, lane, number));
-                out.extend(lanes.collect::<Vec<_>>().into_iter().map(Step::Store));
+        if flat.wide && flat.conditions.iter().any(|&c| self.pool.uses_var(c, lane)) {
+            for number in 0..4 {
+                out.push(Step::Store(flat.of_lane(&mut self.pool, lane, number)));
             }
-            Some(_) | None => out.push(Step::Store(flat)),
+        } else {
+            out.push(Step::Store(flat));
+        }
+    }
+}
+
+impl RawStore {
+    /// The store of one lane.
+    fn of_lane(&self, pool: &mut ExprPool, lane: VarId, number: i64) -> RawStore {
+        let map = HashMap::from([(lane, pool.int(number))]);
+        let mut all = |ids: &[ExprId]| -> Vec<ExprId> {
+            ids.iter().map(|&id| pool.substitute(id, &map)).collect()
+        };
+        let (index, conditions, indifferent) =
+            (all(&self.index), all(&self.conditions), all(&self.indifferent));
+        let truth = pool.truth();
+        let conditions = conditions.into_iter().filter(|&c| c != truth).collect();
+        RawStore {
+            index,
+            value: pool.substitute(self.value, &map),
+            conditions,
+            indifferent,
+            wide: false,
+            ..self.clone()
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A shader evaluates both sides of a `select`, so a load below a guard is evaluated where the guard does not hold too. There
 //! it reads element 0; where neither ranges nor guards prove an index, it is clamped.
 
-use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, UnaryOp, VarId};
+use crate::expr::{BinaryOp, BufferId, Expr, ExprId, ExprPool, UnaryOp, VarId};
+use crate::loopir::Facts;
 use crate::tensor::DType;
 use std::collections::HashMap;
 
@@ -16,18 +17,15 @@ struct Active {
     test: ExprId,
 }
 
-/// What is known of an affine form without a constant.
-struct Fact {
-    form: Affine,
-    low: Option<i64>,
-    high: Option<i64>,
-}
-
 /// Lowers the expressions of one statement.
 pub(super) struct Lowering<'p> {
     pub(super) pool: &'p mut ExprPool,
     /// Conditions the statement tests before it evaluates anything.
     assumed: Vec<ExprId>,
+    /// What follows from these.
+    known: Facts,
+    /// What follows from these and others.
+    known_under: HashMap<ExprId, Facts>,
     memo: HashMap<(ExprId, ExprId), ExprId>,
     /// Whether no index had to be clamped.
     pub(super) proved: bool,
@@ -35,22 +33,38 @@ pub(super) struct Lowering<'p> {
 
 impl<'p> Lowering<'p> {
     pub(super) fn new(pool: &'p mut ExprPool, assumed: Vec<ExprId>) -> Self {
-        Lowering { pool, assumed, memo: HashMap::new(), proved: true }
+        let mut known = Facts::default();
+        for &condition in &assumed {
+            known.assume(pool, condition);
+        }
+        let (known_under, memo) = (HashMap::new(), HashMap::new());
+        Lowering { pool, assumed, known, known_under, memo, proved: true }
     }
 
     /// The expression in its flat form.
     pub(super) fn lower(&mut self, id: ExprId) -> ExprId {
+        self.lower_where(id, &[])
+    }
+
+    /// The expression in its flat form; its value does not matter where a condition does not hold.
+    pub(super) fn lower_where(&mut self, id: ExprId, conditions: &[ExprId]) -> ExprId {
+        let facts = self.pool.conjunction(conditions);
+        let test = self.lower_conjunction(conditions);
+        self.lower_under(id, Active { facts, test })
+    }
+
+    fn lower_conjunction(&mut self, conditions: &[ExprId]) -> ExprId {
         let truth = self.pool.truth();
-        self.lower_under(id, Active { facts: truth, test: truth })
+        let lowered: Vec<ExprId> =
+            conditions.iter().map(|&c| self.lower_under(c, Active { facts: truth, test: truth })).collect();
+        self.pool.conjunction(&lowered)
     }
 
     /// The flat index of a store, and the conditions under which it may be used: none where it is proved.
     pub(super) fn lower_store(&mut self, buffer: BufferId, index: &[ExprId]) -> (ExprId, Vec<ExprId>) {
-        let facts = self.facts(None);
-        let proved = self.in_range(buffer, index, &facts);
-        let index: Vec<ExprId> = index.iter().map(|&i| self.lower(i)).collect();
-        let linear = self.pool.linear_index(buffer, &index);
-        if proved || self.linear_in_range(buffer, linear, &facts) {
+        let flat: Vec<ExprId> = index.iter().map(|&i| self.lower(i)).collect();
+        let linear = self.pool.linear_index(buffer, &flat);
+        if in_range(self.pool, &self.known, buffer, index, linear) {
             return (linear, vec![]);
         }
         self.proved = false;
@@ -163,13 +177,16 @@ impl<'p> Lowering<'p> {
     fn lower_load(&mut self, buffer: BufferId, index: &[ExprId], active: Active) -> ExprId {
         let flat: Vec<ExprId> = index.iter().map(|&i| self.lower_under(i, active)).collect();
         let linear = self.pool.linear_index(buffer, &flat);
-        let assumed = self.facts(None);
-        if self.in_range(buffer, index, &assumed) || self.linear_in_range(buffer, linear, &assumed) {
+        if in_range(self.pool, &self.known, buffer, index, linear) {
             return self.pool.load(buffer, &[linear]);
         }
         let zero = self.pool.int(0);
-        let facts = self.facts(Some(active.facts));
-        if self.in_range(buffer, index, &facts) || self.linear_in_range(buffer, linear, &facts) {
+        let known = self.known_under.entry(active.facts).or_insert_with(|| {
+            let mut known = self.known.clone();
+            known.assume(self.pool, active.facts);
+            known
+        });
+        if in_range(self.pool, known, buffer, index, linear) {
             let index = self.pool.select(active.test, linear, zero);
             return self.pool.load(buffer, &[index]);
         }
@@ -179,83 +196,14 @@ impl<'p> Lowering<'p> {
         let clamped = self.pool.binary(BinaryOp::Min, low, last);
         self.pool.load(buffer, &[clamped])
     }
+}
 
-    /// What the statement's conditions say, and `more`.
-    fn facts(&mut self, more: Option<ExprId>) -> Vec<Fact> {
-        let more = more.map(|more| self.pool.conjuncts(more)).unwrap_or_default();
-        let all: Vec<ExprId> = self.assumed.iter().copied().chain(more).collect();
-        all.into_iter().filter_map(|condition| self.fact(condition)).collect()
-    }
-
-    fn fact(&mut self, condition: ExprId) -> Option<Fact> {
-        let condition = self.pool.simplify(condition);
-        let Expr::Binary(op, a, b) = *self.pool.get(condition) else { return None };
-        let Expr::Int(bound, DType::I64) = *self.pool.get(b) else { return None };
-        let (low, high) = if op == BinaryOp::Lt {
-            (None, Some(bound - 1))
-        } else if op == BinaryOp::Ge {
-            (Some(bound), None)
-        } else if op == BinaryOp::Eq {
-            (Some(bound), Some(bound))
-        } else {
-            return None;
-        };
-        let mut form = self.pool.affine(a);
-        let constant = std::mem::take(&mut form.constant);
-        // The form is a multiple of what divides its coefficients.
-        let step = form.terms.values().fold(0, |step, &coefficient| gcd(step, coefficient)).max(1);
-        let low = low.map(|low| -(constant - low).div_euclid(step) * step);
-        let high = high.map(|high| (high - constant).div_euclid(step) * step);
-        Some(Fact { form, low, high })
-    }
-
-    fn in_range(&mut self, buffer: BufferId, index: &[ExprId], facts: &[Fact]) -> bool {
-        let shape = self.pool.buffers[buffer].shape.clone();
-        index.iter().zip(shape).all(|(&i, extent)| {
-            let form = self.pool.affine(i);
-            self.within(&form, extent, facts)
-        })
-    }
-
-    fn linear_in_range(&mut self, buffer: BufferId, linear: ExprId, facts: &[Fact]) -> bool {
-        let form = self.pool.affine(linear);
-        let len = self.pool.buffers[buffer].storage_len();
-        self.within(&form, len, facts)
-    }
-
-    fn within(&self, form: &Affine, extent: usize, facts: &[Fact]) -> bool {
-        const DEPTH: usize = 3;
-        self.bound(form, facts, true, DEPTH).is_some_and(|high| i128::from(high) < extent as i128)
-            && self.bound(form, facts, false, DEPTH).is_some_and(|low| low >= 0)
-    }
-
-    /// A bound of the form from above or below: by ranges, or by taking up to `depth` facts' forms out of it.
-    fn bound(&self, form: &Affine, facts: &[Fact], upper: bool, depth: usize) -> Option<i64> {
-        let by_ranges = form.interval(self.pool).map(|range| if upper { range.high } else { range.low });
-        let better =
-            |a: Option<i64>, b: i64| Some(a.map_or(b, |a| if upper { a.min(b) } else { a.max(b) }));
-        let mut best = by_ranges;
-        if depth == 0 {
-            return best;
-        }
-        for fact in facts {
-            let Some((atom, &step)) = fact.form.terms.iter().next() else { continue };
-            let Some(&coefficient) = form.terms.get(atom) else { continue };
-            if coefficient % step != 0 {
-                continue;
-            }
-            let factor = coefficient / step;
-            let Some(known) = (if upper == (factor > 0) { fact.high } else { fact.low }) else { continue };
-            let mut rest = form.clone();
-            rest.add_scaled(&fact.form, -factor);
-            if let Some(rest) = self.bound(&rest, facts, upper, depth - 1)
-                && let Some(sum) = known.checked_mul(factor).and_then(|part| part.checked_add(rest))
-            {
-                best = better(best, sum);
-            }
-        }
-        best
-    }
+/// Whether an access is proved to be in range, in each dimension or in the storage.
+fn in_range(pool: &mut ExprPool, known: &Facts, buffer: BufferId, index: &[ExprId], linear: ExprId) -> bool {
+    let shape = pool.buffers[buffer].shape.clone();
+    let storage = pool.buffers[buffer].storage_len();
+    index.iter().zip(shape).all(|(&i, extent)| known.range(pool, i).within(extent))
+        || known.range(pool, linear).within(storage)
 }
 
 impl Lowering<'_> {
@@ -277,8 +225,4 @@ impl Lowering<'_> {
             })
         })
     }
-}
-
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a.abs() } else { gcd(b, a % b) }
 }

@@ -18,13 +18,16 @@
 mod adapter;
 mod device;
 mod error;
+mod executor;
 mod memory;
 mod pipeline;
 mod program;
+mod storage;
 
 pub use adapter::adapters;
 pub use device::{Gpu, GpuOptions};
 pub use error::GpuError;
+pub use executor::GpuExecutor;
 pub use memory::{BufferRange, Memory};
 pub use pipeline::{BindingKind, GpuKernel};
 pub use program::{Dispatch, GpuProgram, RunReport, Step, Timing};

@@ -4,7 +4,7 @@ mod naive;
 mod programs;
 mod random;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::*;
 use crate::isa::Isa;
@@ -43,8 +43,7 @@ fn execute(
     let extents = Extents { arena: arena.len(), ..Extents::default() };
     let mut sequence = Sequence::new(vec![Step { program, bindings }], constants, extents).unwrap();
     let mut arena = AlignedBytes::copy_of(&arena);
-    let pool = Pool::new(threads).unwrap();
-    sequence.run(&pool, Memory { arena: &mut arena, inputs: &[], outputs: &mut [] }, None)?;
+    sequence.run(pool(threads), Memory { arena: &mut arena, inputs: &[], outputs: &mut [] }, None)?;
     let external = code.buffers.iter().filter(|buffer| matches!(buffer.place, Place::External { .. }));
     Ok(external
         .zip(places)
@@ -55,12 +54,20 @@ fn execute(
         .collect())
 }
 
+/// A pool of 1, 2 or 5 threads; starting threads for each program would take longer than running it.
+fn pool(threads: usize) -> &'static Pool {
+    static POOLS: OnceLock<[Pool; 3]> = OnceLock::new();
+    let pools = POOLS.get_or_init(|| [1, 2, 5].map(|threads| Pool::new(threads).unwrap()));
+    pools.iter().find(|pool| pool.threads() == threads).unwrap()
+}
+
 /// Deterministic contents for every buffer: small numbers of both signs.
 fn contents(code: &Code, seed: u64) -> Vec<Vec<Number>> {
     let mut random = Random(seed);
     let mut value = |dtype: ElementType| match dtype {
         _ if dtype.is_float() => Number::Float(random.below(65) as f64 / 16.0 - 2.0).cast(dtype),
         ElementType::Bool => Number::Int(random.below(2) as i64),
+        ElementType::U64 => Number::Int(random.below(11) as i64),
         _ => Number::Int(random.below(11) as i64 - 4).cast(dtype),
     };
     code.buffers.iter().map(|buffer| (0..buffer.length).map(|_| value(buffer.dtype)).collect()).collect()
@@ -72,10 +79,14 @@ fn check(code: &Code) {
 }
 
 fn check_with(code: &Code, contents: &[Vec<Number>], tolerance: f64) {
+    compare(code, contents, tolerance, &Isa::available(), &[1, 2]);
+}
+
+fn compare(code: &Code, contents: &[Vec<Number>], tolerance: f64, isas: &[Isa], threads: &[usize]) {
     let mut wanted = contents.to_vec();
     let outcome = interpret(code, &mut wanted);
-    for isa in Isa::available() {
-        for threads in [1, 2, 5] {
+    for &isa in isas {
+        for &threads in threads {
             let found = match (execute(code, isa, threads, contents), outcome) {
                 (Ok(found), Ok(())) => found,
                 (Err(RunError::Index { index, .. }), Err(_)) => {

@@ -414,53 +414,74 @@ fn bindings_are_checked() {
 
 #[test]
 fn unsafe_programs_are_refused() {
-    let refuse = |change: &dyn Fn(&mut Code)| {
-        let mut code = chain();
-        change(&mut code);
-        code.verify(table(Isa::Generic)).unwrap_err().to_string()
-    };
     fn block(code: &mut Code) -> &mut Block {
         let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
         let Node::Call(Call::Block(block)) = &mut outer.body[0] else { panic!("a block") };
         block
     }
-    expect!["CPU program `chain`, phase 0, loop c, block `relu`: access0 is not proved to stay inside buffer `x0` of 26911 elements; bound the loops or guard it"]
-        .assert_eq(&refuse(&|code| code.buffers[0].length = 8 * 58 * 58 - 1));
-    expect!["CPU program `chain`, phase 0, loop c, block `relu`: buffer `y2` is stored to, but not declared writable"]
-        .assert_eq(&refuse(&|code| code.buffers[2].place = Place::External { index: 2, writable: false }));
-    expect!["CPU program `chain`, declarations: buffers `x0` and `x1` have the same binding; give each its own, or use one writable buffer"]
-        .assert_eq(&refuse(&|code| code.buffers[1].place = Place::External { index: 0, writable: false }));
-    expect![
-        "CPU program `chain`, phase 0, loop c, block `relu`: operation 2 uses register v1 before it is set"
-    ]
-    .assert_eq(&refuse(&|code| block(code).ops.swap(1, 2)));
-    expect!["CPU program `chain`, phase 0, loop c, block `relu`: operation 1 needs f64, but finds f32"]
-        .assert_eq(&refuse(&|code| {
-            code.buffers[1].dtype = ElementType::F64;
-        }));
-    expect!["CPU program `chain`, phase 0, loop c, block `relu`: the block has 4 dimensions; it should have 1 to 3"]
-        .assert_eq(&refuse(&|code| block(code).dims = vec![Trip::Constant(1); 4]));
-    expect!["CPU program `chain`, phase 0, loop c: counter i0 belongs to two loops; declare one for each"]
-        .assert_eq(&refuse(&|code| {
-            let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
-            outer.body = vec![serial(outer.counter, 1, vec![])];
-            outer.counter = CounterId(0);
-            let again = code.body[0].clone();
-            code.body = vec![again];
-        }));
-    expect!["CPU program `chain`, phase 0, loop n, loop c: loop i0 is parallel, but not at the top of a phase or alone in a parallel loop with a constant trip"]
-        .assert_eq(&refuse(&|code| {
-            let n = code.counter("n");
-            code.body = vec![serial(n, 2, std::mem::take(&mut code.body))];
-        }));
-    expect!["CPU program `chain`, phase 1, block `late`: counter i0 is used outside its loop"].assert_eq(
-        &refuse(&|code| {
-            let mut late = Block::new("late", vec![Trip::Constant(1)]);
-            let access = code.accesses.len() - 1;
-            late.load(code, AccessId(access as u32), &[0], vec![]);
-            code.body.push(late.node());
-        }),
-    );
+    let refuse = |wanted: &str, change: &dyn Fn(&mut Code)| {
+        let mut code = chain();
+        change(&mut code);
+        let error = code.verify(table(Isa::Generic)).unwrap_err();
+        assert!(error.problem.to_string().contains(wanted), "{error}");
+        error.to_string()
+    };
+    let text = refuse("access0 is not proved to stay inside buffer `x0` of 26852 elements", &|code| {
+        code.buffers[0].length = 26852;
+    });
+    assert!(text.starts_with("CPU program `chain`, phase 0, loop c, block `relu`: "), "{text}");
+    refuse("buffer `y2` is stored to, but not declared writable", &|code| {
+        code.buffers[2].place = Place::External { index: 2, writable: false };
+    });
+    refuse("buffers `x0` and `x1` have the same binding", &|code| {
+        code.buffers[1].place = Place::External { index: 0, writable: false };
+    });
+    refuse("operation 1 uses register v1 before it is set", &|code| block(code).ops.swap(1, 2));
+    refuse("operation 1 needs f64, but finds f32", &|code| code.buffers[1].dtype = ElementType::F64);
+    refuse("the block has 4 dimensions", &|code| block(code).dims = vec![Trip::Constant(1); 4]);
+    refuse("counter i0 belongs to two loops", &|code| {
+        let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
+        outer.body = vec![serial(outer.counter, 1, vec![])];
+    });
+    refuse("loop i0 is parallel, but not at the top", &|code| {
+        let n = code.counter("n");
+        code.body = vec![serial(n, 2, std::mem::take(&mut code.body))];
+    });
+    refuse("counter i0 is used outside its loop", &|code| {
+        let mut late = Block::new("late", vec![Trip::Constant(1)]);
+        let access = AccessId(code.accesses.len() as u32 - 1);
+        late.load(code, access, &[0], vec![]);
+        code.body.push(late.node());
+    });
+    refuse("is not proved", &|code| {
+        // A loop that never runs proves nothing about what follows it.
+        let never = code.counter("never");
+        code.body.insert(0, serial(never, 0, vec![]));
+        code.buffers[0].length = 1;
+    });
+    refuse("operation 7 needs a float, but finds i64", &|code| {
+        let to = block(code).register(ElementType::I64);
+        let x = block(code).constant(ElementType::I64, Literal::Int(1));
+        block(code).ops.push(BlockOp::Unary { to, op: UnaryOp::Exp, x });
+    });
+    refuse("the tile's target overlaps", &|code| {
+        let access = AccessId(2);
+        let tile = Tile {
+            a: AccessId(0),
+            a_row_stride: 1,
+            a_depth_stride: 1,
+            b: AccessId(0),
+            b_depth_stride: 1,
+            c: access,
+            c_row_stride: 7,
+            rows: Trip::Constant(2),
+            cols: Trip::Constant(8),
+            depth: Trip::Constant(1),
+            accumulate: Accumulate::Never,
+        };
+        let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
+        outer.body.push(Node::Call(Call::Tile(tile)));
+    });
 }
 
 #[test]
@@ -473,8 +494,76 @@ fn serial_programs_need_no_promise() {
 
 #[test]
 fn printed() {
-    expect![].assert_eq(&chain().to_string());
-    expect![].assert_eq(&im2col().to_string());
-    expect![].assert_eq(&gather(true).to_string());
-    expect![].assert_eq(&matmul(Isa::Generic, (25, 67, 41)).to_string());
+    expect![[r#"
+        program chain
+          in 0 x0: f32[26912]
+          in 1 x1: f32[8]
+          inout 2 y2: f32[25088]
+        phase 0
+          parallel for c in 8
+            block relu over d0 in 56, d1 in 56
+              v0: f32 = x0[3364 c + 58 d0 + d1 + 59]
+              v1: f32 = x1[c]
+              v2: f32 = add(v0, v1)
+              v3: f32 = 0.0
+              v4: f32 = max(v2, v3)
+              y2[3136 c + 56 d0 + d1] = v4
+    "#]]
+    .assert_eq(&chain().to_string());
+    expect![[r#"
+        program im2col
+          in 0 x0: f32[484]
+          inout 1 y1: f32[1296]
+        phase 0
+          parallel for c in 4
+            for r in 3
+              for s in 3
+                block window over d0 in 6, d1 in 6
+                  v0: f32 = x0[121 c + 11 r + s + 22 d0 + 2 d1 - 12] where 0 <= r + 2 d0 - 1 < 11 and 0 <= s + 2 d1 - 1 < 11
+                  y1[324 c + 108 r + 36 s + 6 d0 + d1] = v0
+    "#]].assert_eq(&im2col().to_string());
+    expect![[r#"
+        program gather
+          in 0 x0: f16[11]
+          in 1 x1: i32[2000]
+          inout 2 y2: f16[2000]
+        phase 0
+          block gather over d0 in 2000
+            v0: i32 = x1[d0]
+            v1: i64 = cast(v0)
+            v2: i64 = 0
+            v3: bool = ge(v1, v2)
+            v4: f16 = x0[v1] where v3
+            y2[d0] = v4
+    "#]]
+    .assert_eq(&gather(true).to_string());
+    expect![[r#"
+        program matmul
+          in 0 x0: f32[1025]
+          in 1 x1: f32[2747]
+          in 2 x2: f32[67]
+          inout 3 y3: f32[1675]
+          shared packed: f32[2952]
+          scratch panel: f32[64]
+        phase 0
+          parallel for p in 9
+            block pack over d0 in 41, d1 in min(8, 67 - 8 p)
+              v0: f32 = x1[8 p + 67 d0 + d1]
+              packed[328 p + 8 d0 + d1] = v0
+        phase 1
+          parallel for j in 9
+            parallel for i in 7
+              for l in 3
+                block stage over d0 in min(16, 41 - 16 l), d1 in min(4, 25 - 4 i)
+                  v0: f32 = x0[164 i + 16 l + d0 + 41 d1]
+                  panel[4 d0 + d1] = v0
+                tile min(4, 25 - 4 i) x min(8, 67 - 8 j) x min(16, 41 - 16 l): y3[268 i + 8 j + 67 row + col] (+)= [adds unless l = 0] panel[row + 4 depth] * packed[328 j + 128 l + col + 8 depth]
+              block epilogue over d0 in min(4, 25 - 4 i), d1 in min(8, 67 - 8 j)
+                v0: f32 = y3[268 i + 8 j + 67 d0 + d1]
+                v1: f32 = x2[8 j + d1]
+                v2: f32 = add(v0, v1)
+                v3: f32 = 0.0
+                v4: f32 = max(v2, v3)
+                y3[268 i + 8 j + 67 d0 + d1] = v4
+    "#]].assert_eq(&matmul(Isa::Generic, (25, 67, 41)).to_string());
 }

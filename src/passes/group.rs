@@ -1,0 +1,325 @@
+//! Division of a graph into groups: what becomes one kernel.
+//!
+//! A group has at most one *anchor*, a node that combines many elements (a contraction, a reduction, a window, a
+//! normalisation). Nodes that work element by element or move elements join a group after its anchor (*epilogue*: computed
+//! on a result while it is at hand) or before it (*prologue*: computed where the anchor reads an operand).
+//!
+//! # Rules
+//! Nodes are visited from the last to the first. A node joins the group of its consumers when
+//! - all its consumers are in one group, none of them is the anchor, and its value is no output of the model;
+//! - all consumers read it at the same place: for each element of the group's result the node is evaluated at one index.
+//!   So every node of a group has one index function, and nothing is computed twice for one element;
+//! - it is a map or it moves elements; an expensive map does not join where the group reads it once for several elements
+//!   of its result (behind a broadcast or a gather);
+//! - or it is an anchor, the group has none yet, and every element of the anchor's result is read exactly once (only maps of
+//!   the same shape, views and transposes lie between).
+//!
+//! Then a group without anchor becomes the prologue of the one anchor that alone reads its result, when that reads each
+//! element once or the computation is cheap enough to be repeated.
+//!
+//! Only the last value of a group is read outside of it (or all outputs of an anchor that has several), so groups form no
+//! cycle.
+
+use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
+use std::fmt::Write;
+
+/// What may be computed more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupPolicy {
+    /// The largest cost ([`Scalar::cost`](crate::ops::Scalar::cost)) of an element that is computed again at each read.
+    pub repeated_cost: u64,
+}
+
+impl Default for GroupPolicy {
+    /// An affine map and an activation without transcendental functions may be repeated.
+    fn default() -> Self {
+        GroupPolicy { repeated_cost: 8 }
+    }
+}
+
+/// Nodes that become one kernel; see the [module](self).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// The node that combines elements, if there is one.
+    pub anchor: Option<NodeId>,
+    /// The nodes before the anchor, in an order of evaluation; empty where there is no anchor.
+    pub prologue: Vec<NodeId>,
+    /// The nodes after the anchor, in an order of evaluation; all nodes where there is no anchor. The last one gives the
+    /// group's result.
+    pub epilogue: Vec<NodeId>,
+    /// The values the group reads and does not compute, in the order of the first read.
+    pub inputs: Vec<ValueId>,
+    /// What other groups, or the outputs of the model, read: the result of the last node, or the outputs of the anchor
+    /// where it has several.
+    pub outputs: Vec<ValueId>,
+}
+
+impl Group {
+    /// All nodes in an order of evaluation.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.prologue.iter().copied().chain(self.anchor).chain(self.epilogue.iter().copied())
+    }
+
+    /// Whether the group only gives its input another shape: it needs no kernel, its result is the same bytes.
+    pub fn is_view(&self, graph: &Graph) -> bool {
+        self.anchor.is_none() && self.nodes().all(|node| matches!(graph.nodes()[node].op, Op::View(_)))
+    }
+
+    /// One line: `map + conv + map + view -> y`.
+    pub fn describe(&self, graph: &Graph) -> String {
+        let mut text = String::new();
+        for (i, node) in self.nodes().enumerate() {
+            let name = graph.nodes()[node].op.def().name();
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}{name}", if i == 0 { "" } else { " + " });
+        }
+        let outputs: Vec<&str> = self.outputs.iter().map(|&value| graph.values()[value].name.as_str()).collect();
+        let _ = write!(text, " -> {}", outputs.join(", "));
+        text
+    }
+}
+
+/// How an operator takes part in groups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// It computes element by element.
+    Map,
+    /// It gives every element of its input another place.
+    Move,
+    /// It reads some elements of its input, or some of them several times.
+    Access { repeats: bool },
+    /// It combines elements, reading each one `often` or once.
+    Anchor { often: bool },
+    /// It stays by itself.
+    Alone,
+}
+
+fn part(op: &Op) -> Part {
+    match op {
+        Op::Map(_) => Part::Map,
+        Op::View(_) | Op::Transpose(_) => Part::Move,
+        Op::Slice(_) => Part::Access { repeats: false },
+        // Edges may be repeated, but few of them.
+        Op::Pad(_) => Part::Access { repeats: false },
+        Op::Broadcast(_) | Op::Gather(_) | Op::GatherElements(_) | Op::GatherNd(_) => {
+            Part::Access { repeats: true }
+        }
+        Op::MatMul(_) | Op::Conv(_) | Op::Pool(_) | Op::Softmax(_) | Op::Normalize(_) | Op::CumSum(_) => {
+            Part::Anchor { often: true }
+        }
+        Op::Reduce(_) | Op::ArgReduce(_) => Part::Anchor { often: false },
+        Op::TopK(_) | Op::Concat(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => Part::Alone,
+    }
+}
+
+/// An index function from elements of the group's result to elements of a value; compared by identity.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    id: usize,
+    /// Every element of the value belongs to one element of the result and the other way round.
+    bijective: bool,
+    /// Several elements of the result read one element of the value.
+    repeats: bool,
+}
+
+struct Unit {
+    anchor: Option<NodeId>,
+    /// From the last to the first.
+    members: Vec<NodeId>,
+    /// Those of them that lie before the anchor.
+    prologue: Vec<NodeId>,
+    merged: bool,
+}
+
+struct Grouping<'a> {
+    graph: &'a Graph,
+    uses: Uses,
+    policy: GroupPolicy,
+    units: Vec<Unit>,
+    unit_of: Vec<usize>,
+    /// Where the result of each node is read in its unit.
+    place_of: Vec<Option<Place>>,
+    /// Where each moving or accessing node reads its operand, once asked for.
+    operand_of: Vec<Option<Place>>,
+    places: usize,
+}
+
+/// Divides `graph` into groups, in an order of evaluation.
+pub fn group(graph: &Graph, policy: GroupPolicy) -> Vec<Group> {
+    let count = graph.nodes().len();
+    let mut grouping = Grouping {
+        graph,
+        uses: graph.uses(),
+        policy,
+        units: Vec::new(),
+        unit_of: vec![usize::MAX; count],
+        place_of: vec![None; count],
+        operand_of: vec![None; count],
+        places: 0,
+    };
+    let ids: Vec<NodeId> = graph.nodes().ids().collect();
+    ids.iter().rev().for_each(|&id| grouping.visit(id));
+    for unit in 0..grouping.units.len() {
+        grouping.add_prologues(unit);
+    }
+    grouping.groups()
+}
+
+impl Grouping<'_> {
+    fn node(&self, id: NodeId) -> &Node {
+        &self.graph.nodes()[id]
+    }
+
+    fn fresh(&mut self, bijective: bool, repeats: bool) -> Place {
+        self.places += 1;
+        Place { id: self.places, bijective, repeats }
+    }
+
+    fn visit(&mut self, id: NodeId) {
+        if let Some((unit, place)) = self.joinable(id) {
+            let is_anchor = matches!(part(&self.node(id).op), Part::Anchor { .. });
+            if is_anchor {
+                self.units[unit].anchor = Some(id);
+            } else {
+                self.units[unit].members.push(id);
+                self.place_of[id.index()] = Some(place);
+            }
+            self.unit_of[id.index()] = unit;
+            return;
+        }
+        self.unit_of[id.index()] = self.units.len();
+        let mut unit = Unit { anchor: None, members: Vec::new(), prologue: Vec::new(), merged: false };
+        match part(&self.node(id).op) {
+            Part::Anchor { .. } | Part::Alone => unit.anchor = Some(id),
+            Part::Map | Part::Move | Part::Access { .. } => {
+                unit.members.push(id);
+                self.place_of[id.index()] = Some(self.fresh(true, false));
+            }
+        }
+        self.units.push(unit);
+    }
+
+    /// The unit of the node's consumers and the place where they read it, when the node may join them.
+    fn joinable(&mut self, id: NodeId) -> Option<(usize, Place)> {
+        let [value] = self.node(id).outputs[..] else { return None };
+        if self.uses.is_output(value) {
+            return None;
+        }
+        let consumers: Vec<NodeId> = self.uses.nodes(value).to_vec();
+        let unit = self.unit_of[consumers.first()?.index()];
+        let mut place: Option<Place> = None;
+        for consumer in consumers {
+            let read = self.read_place(consumer, value)?;
+            if self.unit_of[consumer.index()] != unit || place.is_some_and(|place| place != read) {
+                return None;
+            }
+            place = Some(read);
+        }
+        let place = place?;
+        let joins = match part(&self.node(id).op) {
+            Part::Map => !place.repeats || map_cost(self.node(id)) <= self.policy.repeated_cost,
+            Part::Move | Part::Access { .. } => true,
+            Part::Anchor { .. } => place.bijective && self.units[unit].anchor.is_none(),
+            Part::Alone => false,
+        };
+        joins.then_some((unit, place))
+    }
+
+    /// Where `consumer` reads `value`; `None` when it is an anchor.
+    fn read_place(&mut self, consumer: NodeId, value: ValueId) -> Option<Place> {
+        let own = self.place_of[consumer.index()]?;
+        let (bijective, repeats) = match part(&self.node(consumer).op) {
+            Part::Map => {
+                if self.graph.fact(value).shape == self.graph.fact(self.node(consumer).outputs[0]).shape {
+                    return Some(own);
+                }
+                return Some(self.fresh(false, true));
+            }
+            Part::Move => (own.bijective, own.repeats),
+            Part::Access { repeats } => (false, own.repeats || repeats),
+            Part::Anchor { .. } | Part::Alone => return None,
+        };
+        // An indexing node reads data and indices at different places.
+        if self.node(consumer).inputs.len() > 1 {
+            return Some(self.fresh(bijective, repeats));
+        }
+        if self.operand_of[consumer.index()].is_none() {
+            self.operand_of[consumer.index()] = Some(self.fresh(bijective, repeats));
+        }
+        self.operand_of[consumer.index()]
+    }
+
+    /// Joins to an anchor the units that compute its operands.
+    fn add_prologues(&mut self, unit: usize) {
+        let Some(anchor) = self.units[unit].anchor else { return };
+        let Part::Anchor { often } = part(&self.node(anchor).op) else { return };
+        for input in self.node(anchor).inputs.clone() {
+            let Some(producer) = self.graph.producer(input) else { continue };
+            let source = self.unit_of[producer.index()];
+            let members = &self.units[source].members;
+            let cost: u64 = members.iter().map(|&node| map_cost(self.node(node))).sum();
+            if self.units[source].anchor.is_none()
+                && self.uses.only(input) == Some(anchor)
+                && (!often || cost <= self.policy.repeated_cost)
+            {
+                let members = members.clone();
+                for node in &members {
+                    self.unit_of[node.index()] = unit;
+                }
+                self.units[source].merged = true;
+                self.units[unit].prologue.extend(members);
+            }
+        }
+    }
+
+    fn groups(self) -> Vec<Group> {
+        let mut groups: Vec<(NodeId, Group)> = Vec::new();
+        for unit in self.units.into_iter().filter(|unit| !unit.merged) {
+            let (mut prologue, mut epilogue) = (unit.prologue, unit.members);
+            prologue.sort_unstable();
+            epilogue.sort_unstable();
+            let Some(last) = epilogue.last().copied().or(unit.anchor) else { continue };
+            let mut group =
+                Group { anchor: unit.anchor, prologue, epilogue, inputs: Vec::new(), outputs: Vec::new() };
+            let mut computed: Vec<ValueId> = Vec::new();
+            for node in group.nodes().collect::<Vec<_>>() {
+                for &input in &self.graph.nodes()[node].inputs {
+                    if !computed.contains(&input) && !group.inputs.contains(&input) {
+                        group.inputs.push(input);
+                    }
+                }
+                computed.extend(&self.graph.nodes()[node].outputs);
+            }
+            group.outputs = self.graph.nodes()[last].outputs.clone();
+            groups.push((last, group));
+        }
+        groups.sort_unstable_by_key(|(last, _)| *last);
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+}
+
+fn map_cost(node: &Node) -> u64 {
+    match &node.op {
+        Op::Map(map) => map.scalar.cost(),
+        Op::MatMul(_)
+        | Op::Conv(_)
+        | Op::Pool(_)
+        | Op::Reduce(_)
+        | Op::ArgReduce(_)
+        | Op::CumSum(_)
+        | Op::Softmax(_)
+        | Op::Normalize(_)
+        | Op::TopK(_)
+        | Op::View(_)
+        | Op::Transpose(_)
+        | Op::Slice(_)
+        | Op::Broadcast(_)
+        | Op::Pad(_)
+        | Op::Concat(_)
+        | Op::Gather(_)
+        | Op::GatherElements(_)
+        | Op::GatherNd(_)
+        | Op::ScatterElements(_)
+        | Op::ScatterNd(_) => 0,
+    }
+}
