@@ -50,16 +50,16 @@ fn matmul_view_transpose() {
     let group = b.finish(&[y]);
     expect![[r#"
         nest matmul_add_view_transpose
-          in    a: f32[2, 8, 16]
+          in    a: f32[16, 16]
           in    b: f32[16, 12]
           in    x0: f32[12]
           out   y: f32[2, 3, 8, 4]
-          for b0 in 2, i in 8, j in 12:
+          for i in 16, j in 12:
             register acc: f32
             init: acc = 0.0
             for k in 16:
-              update: acc += a[b0, i, k] * b[k, j]
-            store: y[b0, j // 4, i, j % 4] = acc + x0[j]
+              update: acc += a[i, k] * b[k, j]
+            store: y[i // 8, j // 4, i % 8, j % 4] = acc + x0[j]
     "#]]
     .assert_eq(&define_group(&group).unwrap().to_string());
     let mut rng = Random::new(1);
