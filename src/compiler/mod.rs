@@ -6,7 +6,7 @@ use crate::codegen::{cpu, wgsl};
 use crate::graph::{Graph, Source, ValueId};
 use crate::loopir::{Nest, NestHash};
 use crate::ops::define_group;
-use crate::passes;
+use crate::passes::{self, GroupPolicy};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
 use crate::schedule::{Trace, analytic};
 use crate::target::{CpuTarget, GpuTarget, Target};
@@ -79,12 +79,16 @@ pub enum CompileError {
 /// # Errors
 /// See [`CompileError`].
 pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<Plan, CompileError> {
-    let groups = timings.stage("group", || passes::group(graph));
+    let graph = &timings.stage("simplify", || passes::simplify(graph));
+    let groups = timings.stage("group", || passes::group(graph, GroupPolicy::default()));
     let mut planner = Planner::new(graph);
     for group in &groups {
+        if group.is_view(graph) && planner.alias(group.inputs[0], group.outputs[0]) {
+            continue;
+        }
         let origin = group.origin(graph);
         let nest = timings
-            .stage("define", || define_group(&group.describe(graph)))
+            .stage("define", || define_group(&group.definition(graph)))
             .map_err(|error| CompileError::Define { origin: origin.clone(), reason: error.to_string() })?;
         check(&nest, "defined")?;
         let hash = timings.stage("hash", || nest.structural_hash());
@@ -209,6 +213,16 @@ impl<'a> Planner<'a> {
             self.plan.values.push(plan::Value { name: value.name.clone(), fact: value.fact.clone(), place });
         self.values.insert(id, added);
         added
+    }
+
+    /// Makes `view` another name of the memory of `of`; false where it needs memory of its own.
+    fn alias(&mut self, of: ValueId, view: ValueId) -> bool {
+        let needed = self.graph.outputs().iter().any(|output| output.value == view);
+        if !needed {
+            let known = self.value(of);
+            self.values.insert(view, known);
+        }
+        !needed
     }
 
     fn add_kernel(&mut self, kernel: Kernel) -> KernelId {

@@ -16,7 +16,9 @@ pub fn fold_affine(graph: &Graph) -> Graph {
         for (place, &input) in step.node.inputs.iter().enumerate() {
             // The product's only use in the old graph, its mapped form in the new one.
             let Some(producer) = step.new.producer(step.inputs[place]) else { continue };
-            if uses.only(input) != Some(step.id) || step.old.fact(input) != step.old.fact(step.node.outputs[0]) {
+            if uses.only(input) != Some(step.id)
+                || step.old.fact(input) != step.old.fact(step.node.outputs[0])
+            {
                 continue;
             }
             let product = step.new.nodes()[producer].clone();

@@ -21,6 +21,7 @@
 //! cycle.
 
 use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
+use crate::ops::{self, External, GroupNode};
 use std::fmt::Write;
 
 /// What may be computed more than once.
@@ -65,6 +66,54 @@ impl Group {
         self.anchor.is_none() && self.nodes().all(|node| matches!(graph.nodes()[node].op, Op::View(_)))
     }
 
+    /// The group in the terms of [`ops`], for its nest.
+    pub fn definition<'a>(&self, graph: &'a Graph) -> ops::Group<'a> {
+        let order: Vec<NodeId> = self.nodes().collect();
+        let source = |value: ValueId| {
+            let made =
+                graph.producer(value).and_then(|producer| order.iter().position(|&node| node == producer));
+            match made {
+                Some(node) => {
+                    let outputs = &graph.nodes()[order[node]].outputs;
+                    ops::Source::Node(node, outputs.iter().position(|&output| output == value).unwrap_or(0))
+                }
+                None => {
+                    ops::Source::External(self.inputs.iter().position(|&input| input == value).unwrap_or(0))
+                }
+            }
+        };
+        let externals = self.inputs.iter().map(|&value| External {
+            fact: graph.fact(value).clone(),
+            constant: graph.constant(value).is_some(),
+        });
+        let nodes = order.iter().map(|&id| {
+            let node = &graph.nodes()[id];
+            GroupNode {
+                op: node.op.def(),
+                inputs: node.inputs.iter().map(|&value| source(value)).collect(),
+                outputs: graph.facts(&node.outputs).into_iter().cloned().collect(),
+            }
+        });
+        ops::Group {
+            externals: externals.collect(),
+            nodes: nodes.collect(),
+            anchor: self.anchor.and_then(|anchor| order.iter().position(|&node| node == anchor)),
+            outputs: self.outputs.iter().map(|&value| source(value)).collect(),
+        }
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flop(&self, graph: &Graph) -> u64 {
+        self.nodes().map(|node| graph.flop(node)).sum()
+    }
+
+    /// The model's nodes it stems from, for people.
+    pub fn origin(&self, graph: &Graph) -> String {
+        let mut origins: Vec<&str> = self.nodes().map(|node| graph.nodes()[node].origin.as_str()).collect();
+        origins.dedup();
+        origins.join(" + ")
+    }
+
     /// One line: `map + conv + map + view -> y`.
     pub fn describe(&self, graph: &Graph) -> String {
         let mut text = String::new();
@@ -73,7 +122,8 @@ impl Group {
             // Writing to a String cannot fail.
             let _ = write!(text, "{}{name}", if i == 0 { "" } else { " + " });
         }
-        let outputs: Vec<&str> = self.outputs.iter().map(|&value| graph.values()[value].name.as_str()).collect();
+        let outputs: Vec<&str> =
+            self.outputs.iter().map(|&value| graph.values()[value].name.as_str()).collect();
         let _ = write!(text, " -> {}", outputs.join(", "));
         text
     }
@@ -258,9 +308,12 @@ impl Grouping<'_> {
             let source = self.unit_of[producer.index()];
             let members = &self.units[source].members;
             let cost: u64 = members.iter().map(|&node| map_cost(self.node(node))).sum();
+            // A contraction packs its operands as they are, so that arithmetic would be repeated for every product.
+            let contraction = matches!(self.node(anchor).op, Op::MatMul(_) | Op::Conv(_));
+            let limit = if contraction { 0 } else { self.policy.repeated_cost };
             if self.units[source].anchor.is_none()
                 && self.uses.only(input) == Some(anchor)
-                && (!often || cost <= self.policy.repeated_cost)
+                && (!often || cost <= limit)
             {
                 let members = members.clone();
                 for node in &members {
