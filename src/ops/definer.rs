@@ -80,6 +80,14 @@ impl<'g> Definer<'g> {
     ) -> Result<&'g dyn AnchorForm, DefineError> {
         let anchor = self.group.nodes[node].op.form().anchor();
         let anchor = anchor.ok_or_else(|| self.host_or_inline_error(node))?;
+        let follower = outputs.iter().find_map(|&o| match self.group.outputs[o] {
+            Source::Node(j, _) if j != node => Some(j),
+            Source::Node(..) | Source::External(_) => None,
+        });
+        if let Some(follower) = follower.filter(|_| !anchor.can_be_followed()) {
+            let label = self.group.nodes[follower].op.label();
+            return Err(DefineError::CannotFollow { node: follower, label });
+        }
         self.set_pending(outputs);
         self.as_node(node, |at| anchor.define(at))?;
         Ok(anchor)

@@ -249,6 +249,12 @@ fn groups_that_do_not_fit_are_refused() {
     let error = define_group(&b.finish(&[y])).unwrap_err();
     assert_eq!(error, DefineError::CannotFollow { node: 1, label: "add".into() });
     assert!(matches!(y, Node(1, 0)));
+    let scatter = ScatterNd { reduction: ScatterReduction::Add };
+    let mut b = Builder::new(&[f32s(&[4, 5]), Fact::new(DType::I64, &[2, 1]), f32s(&[2, 5])]);
+    let y = b.anchor(&scatter, &[X(0), X(1), X(2)]);
+    let y = b.node(&add, &[y, X(0)]);
+    let error = define_group(&b.finish(&[y])).unwrap_err();
+    assert_eq!(error, DefineError::CannotFollow { node: 1, label: "add".into() });
 }
 
 #[test]
