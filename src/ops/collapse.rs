@@ -154,7 +154,7 @@ impl Pair<'_> {
     }
 }
 
-fn number<'a>(pool: &mut ExprPool, stmts: &'a [Stmt], counts: &mut HashMap<String, usize>) {
+fn number(pool: &mut ExprPool, stmts: &[Stmt], counts: &mut HashMap<String, usize>) {
     for stmt in stmts {
         if let Stmt::Loop(inner) = stmt {
             let name = &pool.vars[inner.var].name;
