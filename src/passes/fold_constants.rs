@@ -11,7 +11,8 @@ const SMALL: usize = 1 << 16;
 /// small or no larger than the largest input, and all of them together take no more memory than the constants that are
 /// there plus 64 MiB.
 pub fn fold_constants(graph: &Graph) -> Graph {
-    let given: usize = graph.values().iter().filter(|value| is_constant(value)).map(|v| v.fact.size_bytes()).sum();
+    let given: usize =
+        graph.values().iter().filter(|value| is_constant(value)).map(|v| v.fact.size_bytes()).sum();
     let mut budget_bytes = given.saturating_add(64 << 20);
     graph.rewrite(|step| {
         let tensors: Vec<&Tensor> =

@@ -11,6 +11,8 @@
 //!   So every node of a group has one index function, and nothing is computed twice for one element;
 //! - it is a map or it moves elements; an expensive map does not join where the group reads it once for several elements
 //!   of its result (behind a broadcast or a gather);
+//! - it does not follow an anchor that it could stay with instead: where the group reads it in a way that keeps the anchor
+//!   out, what follows an anchor forms a group with that anchor;
 //! - or it is an anchor, the group has none yet, and every element of the anchor's result is read exactly once (only maps of
 //!   the same shape, views and transposes lie between).
 //!
@@ -73,7 +75,8 @@ impl Group {
             // Writing to a String cannot fail.
             let _ = write!(text, "{}{name}", if i == 0 { "" } else { " + " });
         }
-        let outputs: Vec<&str> = self.outputs.iter().map(|&value| graph.values()[value].name.as_str()).collect();
+        let outputs: Vec<&str> =
+            self.outputs.iter().map(|&value| graph.values()[value].name.as_str()).collect();
         let _ = write!(text, " -> {}", outputs.join(", "));
         text
     }
@@ -141,6 +144,8 @@ struct Grouping<'a> {
     place_of: Vec<Option<Place>>,
     /// Where each moving or accessing node reads its operand, once asked for.
     operand_of: Vec<Option<Place>>,
+    /// Whether only maps of one shape, views and transposes lie between an anchor and the node, each with one use.
+    follows_anchor: Vec<bool>,
     places: usize,
 }
 
@@ -155,9 +160,13 @@ pub fn group(graph: &Graph, policy: GroupPolicy) -> Vec<Group> {
         unit_of: vec![usize::MAX; count],
         place_of: vec![None; count],
         operand_of: vec![None; count],
+        follows_anchor: vec![false; count],
         places: 0,
     };
     let ids: Vec<NodeId> = graph.nodes().ids().collect();
+    for &id in &ids {
+        grouping.follows_anchor[id.index()] = grouping.follows(id);
+    }
     ids.iter().rev().for_each(|&id| grouping.visit(id));
     for unit in 0..grouping.units.len() {
         grouping.add_prologues(unit);
@@ -173,6 +182,22 @@ impl Grouping<'_> {
     fn fresh(&mut self, bijective: bool, repeats: bool) -> Place {
         self.places += 1;
         Place { id: self.places, bijective, repeats }
+    }
+
+    fn follows(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        let elements = self.graph.fact(node.outputs[0]).len();
+        let joins = matches!(part(&node.op), Part::Map | Part::Move);
+        joins
+            && node.inputs.iter().any(|&input| {
+                self.graph.producer(input).is_some_and(|producer| {
+                    let of_anchor = matches!(part(&self.node(producer).op), Part::Anchor { .. });
+                    self.graph.fact(input).len() == elements
+                        && self.uses.nodes(input).iter().all(|&user| user == id)
+                        && !self.uses.is_output(input)
+                        && (of_anchor || self.follows_anchor[producer.index()])
+                })
+            })
     }
 
     fn visit(&mut self, id: NodeId) {
@@ -217,6 +242,7 @@ impl Grouping<'_> {
         }
         let place = place?;
         let joins = match part(&self.node(id).op) {
+            _ if !place.bijective && self.follows_anchor[id.index()] => false,
             Part::Map => !place.repeats || map_cost(self.node(id)) <= self.policy.repeated_cost,
             Part::Move | Part::Access { .. } => true,
             Part::Anchor { .. } => place.bijective && self.units[unit].anchor.is_none(),
