@@ -14,7 +14,8 @@
 //! - it does not follow an anchor that it could stay with instead: where the group reads it in a way that keeps the anchor
 //!   out, what follows an anchor forms a group with that anchor;
 //! - or it is an anchor, the group has none yet, and every element of the anchor's result is read exactly once (only maps of
-//!   the same shape, views and transposes lie between).
+//!   the same shape, views and transposes lie between);
+//! - and the group does not read too many values with it.
 //!
 //! Then a group without anchor becomes the prologue of the one anchor that alone reads its result, when that reads each
 //! element once or the computation is cheap enough to be repeated.
@@ -23,6 +24,7 @@
 //! cycle.
 
 use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// What may be computed more than once.
@@ -30,12 +32,15 @@ use std::fmt::Write;
 pub struct GroupPolicy {
     /// The largest cost ([`Scalar::cost`](crate::ops::Scalar::cost)) of an element that is computed again at each read.
     pub repeated_cost: u64,
+    /// The most values a group reads. An anchor that reads more by itself does.
+    pub most_inputs: usize,
 }
 
 impl Default for GroupPolicy {
-    /// An affine map and an activation without transcendental functions may be repeated.
+    /// An affine map and an activation without transcendental functions may be repeated; inputs and an output fit the
+    /// eight storage buffers that every WebGPU device has.
     fn default() -> Self {
-        GroupPolicy { repeated_cost: 8 }
+        GroupPolicy { repeated_cost: 8, most_inputs: 7 }
     }
 }
 
@@ -131,6 +136,8 @@ struct Unit {
     members: Vec<NodeId>,
     /// Those of them that lie before the anchor.
     prologue: Vec<NodeId>,
+    /// The values read and not computed.
+    inputs: BTreeSet<ValueId>,
     merged: bool,
 }
 
@@ -202,6 +209,7 @@ impl Grouping<'_> {
 
     fn visit(&mut self, id: NodeId) {
         if let Some((unit, place)) = self.joinable(id) {
+            self.units[unit].inputs = self.inputs_with(unit, id);
             let is_anchor = matches!(part(&self.node(id).op), Part::Anchor { .. });
             if is_anchor {
                 self.units[unit].anchor = Some(id);
@@ -213,7 +221,13 @@ impl Grouping<'_> {
             return;
         }
         self.unit_of[id.index()] = self.units.len();
-        let mut unit = Unit { anchor: None, members: Vec::new(), prologue: Vec::new(), merged: false };
+        let mut unit = Unit {
+            anchor: None,
+            members: Vec::new(),
+            prologue: Vec::new(),
+            inputs: self.node(id).inputs.iter().copied().collect(),
+            merged: false,
+        };
         match part(&self.node(id).op) {
             Part::Anchor { .. } | Part::Alone => unit.anchor = Some(id),
             Part::Map | Part::Move | Part::Access { .. } => {
@@ -248,7 +262,16 @@ impl Grouping<'_> {
             Part::Anchor { .. } => place.bijective && self.units[unit].anchor.is_none(),
             Part::Alone => false,
         };
-        joins.then_some((unit, place))
+        (joins && self.inputs_with(unit, id).len() <= self.policy.most_inputs).then_some((unit, place))
+    }
+
+    /// What the unit reads with the node in it, one of those that compute what it reads.
+    fn inputs_with(&self, unit: usize, id: NodeId) -> BTreeSet<ValueId> {
+        let node = self.node(id);
+        let mut inputs = self.units[unit].inputs.clone();
+        inputs.retain(|input| !node.outputs.contains(input));
+        inputs.extend(&node.inputs);
+        inputs
     }
 
     /// Where `consumer` reads `value`; `None` when it is an anchor.
@@ -284,7 +307,11 @@ impl Grouping<'_> {
             let source = self.unit_of[producer.index()];
             let members = &self.units[source].members;
             let cost: u64 = members.iter().map(|&node| map_cost(self.node(node))).sum();
+            let mut inputs = self.units[unit].inputs.clone();
+            inputs.remove(&input);
+            inputs.extend(&self.units[source].inputs);
             if self.units[source].anchor.is_none()
+                && inputs.len() <= self.policy.most_inputs
                 && self.uses.only(input) == Some(anchor)
                 && (!often || cost <= self.policy.repeated_cost)
             {
@@ -292,6 +319,7 @@ impl Grouping<'_> {
                 for node in &members {
                     self.unit_of[node.index()] = unit;
                 }
+                self.units[unit].inputs = inputs;
                 self.units[source].merged = true;
                 self.units[unit].prologue.extend(members);
             }

@@ -46,3 +46,6 @@ pub fn simplify(graph: &Graph) -> Graph {
         result
     })
 }
+
+#[cfg(test)]
+mod tests;
