@@ -1,9 +1,9 @@
 //! One thread's execution of a program: counters, running pointers, loops and tiles. Blocks are in `block`.
 
+use super::block::Plane;
 use super::code::{Accumulate, BufferId};
 use super::convert::Temporaries;
-use super::lanes::Value;
-use super::lower::{LoopOp, Op, Phase, PointerStep, TEMPORARIES, TEMPORARY_BYTES, TileOp};
+use super::lower::{LoopOp, Op, Phase, PointerStep, TileOp};
 use super::{Code, Program};
 use crate::table::KernelTable;
 use crate::tile::TileArgs;
@@ -21,7 +21,7 @@ pub(super) struct Registers {
     pub(super) counters: Vec<i64>,
     pub(super) pointers: Vec<*mut u8>,
     pub(super) bases: Vec<*mut u8>,
-    pub(super) values: Vec<Value>,
+    pub(super) values: Vec<Plane>,
 }
 
 // SAFETY: the pointers are only followed by the thread that runs a program, which sets them first.
@@ -35,8 +35,7 @@ impl Registers {
         self.counters.resize(grow(self.counters.len(), counters.len()), 0);
         self.pointers.resize(grow(self.pointers.len(), accesses.len()), std::ptr::null_mut());
         self.bases.resize(grow(self.bases.len(), buffers.len()), std::ptr::null_mut());
-        let nothing = Value { pointer: std::ptr::null(), uniform: true };
-        self.values.resize(grow(self.values.len(), program.lowered.registers), nothing);
+        self.values.resize(grow(self.values.len(), program.lowered.registers), Plane::NOTHING);
     }
 }
 
@@ -48,7 +47,7 @@ pub(super) struct Machine<'a> {
     pub(super) pointers: &'a mut [*mut u8],
     /// The first element of each buffer.
     pub(super) bases: &'a [*mut u8],
-    pub(super) values: &'a mut [Value],
+    pub(super) values: &'a mut [Plane],
     /// The thread's memory for registers; the temporaries come first.
     pub(super) lanes: *mut u8,
 }
@@ -161,13 +160,10 @@ impl Machine<'_> {
         unsafe { (kernel.run)(args) };
     }
 
-    /// # Safety
-    /// The register memory is valid.
-    pub(super) unsafe fn temporaries(&self) -> Temporaries {
-        // SAFETY: register memory begins with the temporaries.
-        Temporaries(std::array::from_fn::<_, TEMPORARIES, _>(|at| unsafe {
-            self.lanes.add(at * TEMPORARY_BYTES)
-        }))
+    /// The temporaries, with which register memory begins.
+    #[inline(always)]
+    pub(super) fn temporaries(&self) -> Temporaries {
+        Temporaries(self.lanes)
     }
 }
 
