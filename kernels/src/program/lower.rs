@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::affine::{Affine, Bound};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Loop, Node, Place,
-    Register, Tile, Trip,
+    Register, Tile, Trip, Window, WindowKind,
 };
 use super::convert::literal_bits;
 use crate::scalar::{BinaryOp, UnaryOp};
@@ -50,6 +50,7 @@ pub(super) struct PointerStep {
 pub(super) enum Op {
     Loop(LoopOp),
     Tile(TileOp),
+    Window(Window),
     Block(BlockCode),
 }
 
@@ -252,6 +253,16 @@ impl Lowering<'_> {
                 Op::Loop(LoopOp { counter: counter.index(), trip: trip.clone(), steps, body })
             }
             Node::Call(Call::Tile(tile)) => Op::Tile(self.tile(tile, used)),
+            Node::Call(Call::Window(window)) => {
+                used.extend([window.x.index(), window.y.index()]);
+                match &window.kind {
+                    WindowKind::Depthwise { weights, start, .. } => {
+                        used.extend([weights.index(), start.index()]);
+                    }
+                    WindowKind::Max | WindowKind::Sum => {}
+                }
+                Op::Window(window.clone())
+            }
             Node::Call(Call::Block(block)) => Op::Block(self.block(block, used)),
         }
     }

@@ -1,12 +1,13 @@
 //! One thread's execution of a program: counters, running pointers, loops and tiles. Blocks are in `block`.
 
 use super::block::Plane;
-use super::code::{Accumulate, BufferId};
+use super::code::{Accumulate, BufferId, Window, WindowKind};
 use super::convert::Temporaries;
 use super::lower::{LoopOp, Op, Phase, PointerStep, TileOp};
 use super::{Code, Program};
 use crate::table::KernelTable;
 use crate::tile::TileArgs;
+use crate::window::{DepthwiseArgs, Pool, WindowArgs};
 
 /// What goes wrong while a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +108,7 @@ impl Machine<'_> {
                 match op {
                     Op::Loop(inner) => self.count(inner)?,
                     Op::Tile(tile) => self.tile(tile),
+                    Op::Window(window) => self.window(window),
                     Op::Block(block) => self.block(block)?,
                 }
             }
@@ -158,6 +160,60 @@ impl Machine<'_> {
         // SAFETY: the verifier proved the elements of all three operands in range and `c` apart from the others, with
         // rows of its own; the kernel is of a table the CPU has the instruction set of, and takes tiles this large.
         unsafe { (kernel.run)(args) };
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn window(&mut self, op: &Window) {
+        let Window {
+            kind,
+            x,
+            x_row_stride,
+            x_output_stride,
+            stride,
+            dilation,
+            rows,
+            cols,
+            y,
+            y_output_stride,
+            outputs,
+            count,
+        } = op;
+        let (window_rows, outputs) = (rows.evaluate(self.counters), outputs.evaluate(self.counters));
+        let count = count.evaluate(self.counters);
+        if window_rows == 0 || outputs == 0 || count == 0 {
+            return;
+        }
+        let window = WindowArgs {
+            x: self.pointers[x.index()].cast(),
+            x_row: *x_row_stride as isize,
+            x_output: *x_output_stride as isize,
+            window_rows,
+            window_cols: *cols,
+            stride: *stride,
+            dilation: *dilation,
+            y: self.pointers[y.index()].cast(),
+            y_output: *y_output_stride as isize,
+            outputs,
+            count,
+        };
+        // SAFETY: the verifier proved the elements of all operands in range, those of `y` in a buffer of their own or the very
+        // starts, and the steps at least 1.
+        unsafe {
+            match kind {
+                WindowKind::Depthwise { weights, start, start_per_result, start_output_stride } => {
+                    self.table.depthwise_row(&DepthwiseArgs {
+                        window,
+                        weights: self.pointers[weights.index()].cast(),
+                        init: self.pointers[start.index()].cast(),
+                        init_step: usize::from(*start_per_result),
+                        init_output: *start_output_stride as isize,
+                    });
+                }
+                WindowKind::Max => self.table.pool_row(Pool::Max, &window),
+                WindowKind::Sum => self.table.pool_row(Pool::Sum, &window),
+            }
+        }
     }
 
     /// The temporaries, with which register memory begins.
