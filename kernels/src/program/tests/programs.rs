@@ -440,6 +440,50 @@ fn steps_follow_one_another() {
 }
 
 #[test]
+fn a_failed_run_ends_and_the_next_one_works() {
+    let mut code = Code::new("pick");
+    let table_of = input(&mut code, 0, ElementType::F32, 4);
+    let picks = input(&mut code, 1, ElementType::I64, 500);
+    let y = output(&mut code, 2, ElementType::F32, 500);
+    let i = code.counter("i");
+    let (from, to) = (code.access(picks, Affine::counter(i)), code.access(y, Affine::counter(i)));
+    let mut block = Block::new("pick", vec![Trip::Constant(1)]);
+    let index = block.load(&code, from, &[0], vec![]);
+    let value = block.register(ElementType::F32);
+    block.ops.push(BlockOp::Gather { to: value, buffer: table_of, index, mask: None });
+    block.store(to, &[0], value, Combine::Replace);
+    let phase = parallel(i, 500, vec![block.node()]);
+    code.body.push(phase);
+    // SAFETY: iteration `i` writes element `i` of `y` only.
+    let program = Arc::new(unsafe { Program::new(code, table(Isa::detect())) }.unwrap());
+    let bind = |region| Binding { region, offset_bytes: 0 };
+    let bindings = vec![bind(Region::Input(0)), bind(Region::Input(1)), bind(Region::Output(0))];
+    let steps = vec![Step { program, bindings }; 3];
+    let extents = Extents { arena: 0, inputs: vec![16, 4000], outputs: vec![2000] };
+    let mut sequence = Sequence::new(steps, vec![], extents).unwrap();
+    let floats = AlignedBytes::zeroed(16);
+    let mut picks = AlignedBytes::zeroed(4000);
+    let mut out = AlignedBytes::zeroed(2000);
+    for threads in [1, 2, 5] {
+        for round in 0..50 {
+            picks[3200] = if round % 2 == 0 { 4 } else { 3 };
+            let memory = Memory {
+                arena: &mut AlignedBytes::zeroed(0),
+                inputs: &[&floats, &picks],
+                outputs: &mut [&mut out],
+            };
+            match sequence.run(pool(threads), memory, None) {
+                Ok(()) => assert_eq!(round % 2, 1),
+                Err(error) => {
+                    assert_eq!(round % 2, 0);
+                    assert!(matches!(error, RunError::Index { index: 4, length: 4, .. }), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn bindings_are_checked() {
     let code = chain();
     // SAFETY: channels are apart.
@@ -597,7 +641,8 @@ fn printed() {
         phase 0
           parallel for c in 3
             window 9 x 15 of 3 x 3: y3[135 c + 15 out + at] = max x0[620 c + 62 out + 31 row + 2 at + col]
-    "#]].assert_eq(&windows("max", 2, 1).to_string());
+    "#]]
+    .assert_eq(&windows("max", 2, 1).to_string());
     expect![[r#"
         program gather
           in 0 x0: f16[11]
