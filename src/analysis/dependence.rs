@@ -52,7 +52,8 @@ pub fn carried_buffers(pool: &mut ExprPool, of: &Loop) -> Vec<BufferId> {
         .collect()
 }
 
-fn collect(stmts: &[Stmt], inner: &mut BTreeSet<VarId>, private: &mut BTreeSet<BufferId>) {
+/// The loops under `stmts`, and the buffers allocated there.
+pub(super) fn collect(stmts: &[Stmt], inner: &mut BTreeSet<VarId>, private: &mut BTreeSet<BufferId>) {
     for stmt in stmts {
         match stmt {
             Stmt::Loop(of) => {
@@ -91,7 +92,7 @@ fn disjoint(
 /// The mixed-radix test. Every form is `outer + step * var + inner`, with one `outer` and one `step` for all. The inner terms
 /// fall into small ones, whose total span stays below `|step|`, and large ones, multiples of a number that all the rest stays
 /// below; then two forms meet only where `var` is equal.
-fn separated(pool: &ExprPool, forms: &[Affine], var: VarId, inner: &BTreeSet<VarId>) -> bool {
+pub(super) fn separated(pool: &ExprPool, forms: &[Affine], var: VarId, inner: &BTreeSet<VarId>) -> bool {
     let extent = pool.vars[var].extent as i64;
     if extent <= 1 {
         return true;

@@ -6,7 +6,7 @@ use crate::codegen::{cpu, wgsl};
 use crate::graph::{Graph, Source, ValueId};
 use crate::loopir::{Nest, NestHash};
 use crate::ops::define_group;
-use crate::passes;
+use crate::passes::{self, GroupPolicy};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
 use crate::schedule::{Trace, analytic};
 use crate::target::{CpuTarget, GpuTarget, Target};
@@ -79,12 +79,16 @@ pub enum CompileError {
 /// # Errors
 /// See [`CompileError`].
 pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<Plan, CompileError> {
-    let groups = timings.stage("group", || passes::group(graph));
+    let graph = &timings.stage("simplify", || passes::simplify(graph));
+    let groups = timings.stage("group", || passes::group(graph, GroupPolicy::default()));
     let mut planner = Planner::new(graph);
     for group in &groups {
+        if group.is_view(graph) && planner.alias(group.inputs[0], group.outputs[0]) {
+            continue;
+        }
         let origin = group.origin(graph);
         let nest = timings
-            .stage("define", || define_group(&group.describe(graph)))
+            .stage("define", || define_group(&group.definition(graph)))
             .map_err(|error| CompileError::Define { origin: origin.clone(), reason: error.to_string() })?;
         check(&nest, "defined")?;
         let hash = timings.stage("hash", || nest.structural_hash());
@@ -118,8 +122,8 @@ fn build(
             (scheduled, trace, preparation, code, None)
         }
         Device::Gpu(target, cpu_target) => {
-            let (scheduled, trace) =
-                timings.stage("schedule", || analytic::schedule(&nest, &Target::Gpu(target.as_ref().clone())));
+            let (scheduled, trace) = timings
+                .stage("schedule", || analytic::schedule(&nest, &Target::Gpu(target.as_ref().clone())));
             check(&scheduled, "scheduled")?;
             match timings.stage("emit", || wgsl::emit(&scheduled, target)) {
                 Ok(kernels) => {
@@ -127,7 +131,8 @@ fn build(
                     (scheduled, trace, preparation, Code::Gpu(kernels), None)
                 }
                 Err(refusal) => {
-                    let (scheduled, trace, preparation, code) = build_for_cpu(&nest, cpu_target, origin, timings)?;
+                    let (scheduled, trace, preparation, code) =
+                        build_for_cpu(&nest, cpu_target, origin, timings)?;
                     (scheduled, trace, preparation, code, Some(refusal.to_string()))
                 }
             }
@@ -142,10 +147,12 @@ fn build_for_cpu(
     origin: &str,
     timings: &mut Timings,
 ) -> Result<(Nest, Trace, Option<cpu::CpuCode>, Code), CompileError> {
-    let (scheduled, trace) = timings.stage("schedule", || analytic::schedule(nest, &Target::Cpu(target.clone())));
+    let (scheduled, trace) =
+        timings.stage("schedule", || analytic::schedule(nest, &Target::Cpu(target.clone())));
     check(&scheduled, "scheduled")?;
     let code = timings.stage("emit", || cpu::emit(&scheduled));
-    let code = code.map_err(|error| CompileError::Emit { origin: origin.to_string(), reason: error.to_string() })?;
+    let code =
+        code.map_err(|error| CompileError::Emit { origin: origin.to_string(), reason: error.to_string() })?;
     let preparation = emit_preparation(&scheduled, origin)?;
     Ok((scheduled, trace, preparation, Code::Cpu(code)))
 }
@@ -190,18 +197,32 @@ impl<'a> Planner<'a> {
             return known;
         }
         let value = &self.graph.values()[id];
-        let made_outputs = self.plan.values.iter().filter(|value| matches!(value.place, Place::Output(_))).count();
+        let made_outputs =
+            self.plan.values.iter().filter(|value| matches!(value.place, Place::Output(_))).count();
         let place = match &value.source {
-            Source::Input => Place::Input(self.graph.inputs().iter().position(|&input| input == id).unwrap_or(0)),
+            Source::Input => {
+                Place::Input(self.graph.inputs().iter().position(|&input| input == id).unwrap_or(0))
+            }
             Source::Constant(tensor) => Place::Constant(tensor.clone()),
             Source::Node(..) if self.graph.outputs().iter().any(|output| output.value == id) => {
                 Place::Output(made_outputs)
             }
             Source::Node(..) => Place::Arena { offset_bytes: 0 },
         };
-        let added = self.plan.values.push(plan::Value { name: value.name.clone(), fact: value.fact.clone(), place });
+        let added =
+            self.plan.values.push(plan::Value { name: value.name.clone(), fact: value.fact.clone(), place });
         self.values.insert(id, added);
         added
+    }
+
+    /// Makes `view` another name of the memory of `of`; false where it needs memory of its own.
+    fn alias(&mut self, of: ValueId, view: ValueId) -> bool {
+        let needed = self.graph.outputs().iter().any(|output| output.value == view);
+        if !needed {
+            let known = self.value(of);
+            self.values.insert(view, known);
+        }
+        !needed
     }
 
     fn add_kernel(&mut self, kernel: Kernel) -> KernelId {
@@ -211,7 +232,14 @@ impl<'a> Planner<'a> {
         id
     }
 
-    fn add_step(&mut self, kernel: KernelId, origin: String, inputs: &[ValueId], outputs: &[ValueId], flop: u64) {
+    fn add_step(
+        &mut self,
+        kernel: KernelId,
+        origin: String,
+        inputs: &[ValueId],
+        outputs: &[ValueId],
+        flop: u64,
+    ) {
         let bindings = inputs.iter().chain(outputs).map(|&value| self.value(value)).collect();
         self.plan.steps.push(Step { origin, kernel, bindings, flop });
     }

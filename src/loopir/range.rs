@@ -192,7 +192,9 @@ impl Facts {
     fn affine_range(&self, pool: &mut ExprPool, form: &Affine, steps: usize) -> Range {
         let mut result = Range::point(form.constant);
         for (&atom, &coefficient) in &form.terms {
-            result = result.add(self.atom_range(pool, atom, steps).scale(coefficient));
+            let own = self.atom_range(pool, atom, steps);
+            let range = if steps == 0 { own } else { own.meet(self.solved_range(pool, atom, steps)) };
+            result = result.add(range.scale(coefficient));
         }
         if steps == 0 {
             return result;
@@ -211,6 +213,26 @@ impl Facts {
                 let rest = self.affine_range(pool, &rest, steps - 1);
                 result = result.meet(range.scale(factor).add(rest));
             }
+        }
+        result
+    }
+
+    /// What facts in which `atom` has a factor give for it: where `factor * atom + rest` is in a range, so is the quotient of the
+    /// difference. A factor of 1 is for [`affine_range`](Self::affine_range).
+    fn solved_range(&self, pool: &mut ExprPool, atom: ExprId, steps: usize) -> Range {
+        let mut result = Range::default();
+        for (fact, range) in &self.known {
+            let Some(&factor) = fact.terms.get(&atom).filter(|factor| factor.unsigned_abs() > 1) else {
+                continue;
+            };
+            let mut rest = fact.clone();
+            rest.add_term(atom, factor.wrapping_neg());
+            let rest = self.affine_range(pool, &rest, steps - 1);
+            let multiple = range.add(rest.scale(-1)).scale(factor.signum());
+            let divisor = factor.saturating_abs();
+            let above = |low: i64| low.div_euclid(divisor) + i64::from(low.rem_euclid(divisor) != 0);
+            let below = |high: i64| high.div_euclid(divisor);
+            result = result.meet(Range { low: multiple.low.map(above), high: multiple.high.map(below) });
         }
         result
     }

@@ -20,6 +20,7 @@
 
 use super::lex::is_name;
 use super::parse::special_float;
+use super::print::kind_name;
 use super::range::Facts;
 use super::types::TypeError;
 use super::{BufferId, Loop, LoopKind, Nest, Role, Scope, Stmt, Store, VarId};
@@ -41,7 +42,7 @@ pub enum VerifyError {
         name: String,
     },
     /// Two things share a name.
-    #[error("{what} `{name}` exists twice: rename one")]
+    #[error("{what} `{name}` exists twice: rename or remove one")]
     DuplicateName {
         /// Buffers, blocks, or what else.
         what: &'static str,
@@ -138,7 +139,7 @@ pub enum VerifyError {
         extent: usize,
     },
     /// A loop kind where it cannot be.
-    #[error("the {kind:?} loop `{var}` cannot stand inside of the {outer_kind:?} loop `{outer}`")]
+    #[error("the {} loop `{var}` cannot stand inside of the {} loop `{outer}`", kind_name(*.kind), kind_name(*.outer_kind))]
     Kind {
         /// The variable of the inner loop.
         var: String,
@@ -349,7 +350,7 @@ impl<'a> Verifier<'a> {
     fn barrier(&mut self) {
         let place = self.around.iter().find_map(|outer| match outer.kind {
             LoopKind::Vector | LoopKind::Parallel => {
-                Some(format!("the {:?} loop `{}`", outer.kind, self.nest.pool.vars[outer.var].name))
+                Some(format!("the {} loop `{}`", kind_name(outer.kind), self.nest.pool.vars[outer.var].name))
             }
             LoopKind::Serial | LoopKind::Unroll | LoopKind::Workgroup(_) | LoopKind::Invocation(_) => None,
         });
@@ -538,3 +539,6 @@ impl Ranges {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

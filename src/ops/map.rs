@@ -88,6 +88,21 @@ impl Scalar {
         Scalar::Binary(op, Box::new(self), Box::new(other))
     }
 
+    /// `self + other`.
+    pub fn plus(self, other: Scalar) -> Scalar {
+        self.binary(BinaryOp::Add, other)
+    }
+
+    /// `self * other`.
+    pub fn times(self, other: Scalar) -> Scalar {
+        self.binary(BinaryOp::Mul, other)
+    }
+
+    /// `self / other`.
+    pub fn over(self, other: Scalar) -> Scalar {
+        self.binary(BinaryOp::Div, other)
+    }
+
     /// `yes` where `self` holds, else `no`.
     pub fn select(self, yes: Scalar, no: Scalar) -> Scalar {
         Scalar::Select(Box::new(self), Box::new(yes), Box::new(no))

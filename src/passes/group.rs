@@ -1,229 +1,378 @@
-//! Grouping: which nodes become one kernel.
+//! Division of a graph into groups: what becomes one kernel.
 //!
-//! Nodes are taken in order. A node with element form joins the group that makes one of its operands when it is the only reader
-//! and can follow (its value is computed while the operand is in registers). Any other node starts a group, and takes into it
-//! the groups without anchor that make its operands, when it is their only reader and reading them costs no more than before:
-//! a contraction or window takes in only layout (and a convolution or window, padding), as it reads each element many times;
-//! other anchors and layout operators also take in cheap arithmetic.
+//! A group has at most one *anchor*, a node that combines many elements (a contraction, a reduction, a window, a
+//! normalisation). Nodes that work element by element or move elements join a group after its anchor (*epilogue*: computed
+//! on a result while it is at hand) or before it (*prologue*: computed where the anchor reads an operand).
 //!
-//! Every group has one tail, the value that leaves it, or several outputs of its one node.
+//! # Rules
+//! Nodes are visited from the last to the first. A node joins the group of its consumers when
+//! - all its consumers are in one group, none of them is the anchor, and its value is no output of the model;
+//! - all consumers read it at the same place: for each element of the group's result the node is evaluated at one index.
+//!   So every node of a group has one index function, and nothing is computed twice for one element;
+//! - it is a map or it moves elements; an expensive map does not join where the group reads it once for several elements
+//!   of its result (behind a broadcast or a gather);
+//! - or it is an anchor, the group has none yet, and every element of the anchor's result is read exactly once (only maps of
+//!   the same shape, views and transposes lie between).
+//!
+//! Then a group without anchor becomes the prologue of the one anchor that alone reads its result, when that reads each
+//! element once or the computation is cheap enough to be repeated.
+//!
+//! Only the last value of a group is read outside of it (or all outputs of an anchor that has several), so groups form no
+//! cycle.
 
-use crate::expr::UnaryOp;
-use crate::graph::{Graph, NodeId, Op, Uses, ValueId};
-use crate::ops::{self, External, Fact, GroupNode, Scalar, can_follow};
-use std::collections::HashMap;
+use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
+use crate::ops::{self, External, GroupNode};
+use std::fmt::Write;
 
-/// Nodes that become one kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What may be computed more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupPolicy {
+    /// The largest cost ([`Scalar::cost`](crate::ops::Scalar::cost)) of an element that is computed again at each read.
+    pub repeated_cost: u64,
+}
+
+impl Default for GroupPolicy {
+    /// An affine map and an activation without transcendental functions may be repeated.
+    fn default() -> Self {
+        GroupPolicy { repeated_cost: 8 }
+    }
+}
+
+/// Nodes that become one kernel; see the [module](self).
+#[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// In an order of evaluation.
-    pub nodes: Vec<NodeId>,
-    /// The node with loops of its own, as a place in `nodes`.
-    pub anchor: Option<usize>,
-    /// Values from outside, each once, in the order of their first use.
+    /// The node that combines elements, if there is one.
+    pub anchor: Option<NodeId>,
+    /// The nodes before the anchor, in an order of evaluation; empty where there is no anchor.
+    pub prologue: Vec<NodeId>,
+    /// The nodes after the anchor, in an order of evaluation; all nodes where there is no anchor. The last one gives the
+    /// group's result.
+    pub epilogue: Vec<NodeId>,
+    /// The values the group reads and does not compute, in the order of the first read.
     pub inputs: Vec<ValueId>,
-    /// Values that leave the group.
+    /// What other groups, or the outputs of the model, read: the result of the last node, or the outputs of the anchor
+    /// where it has several.
     pub outputs: Vec<ValueId>,
 }
 
-struct Forming {
-    nodes: Vec<NodeId>,
-    anchor: Option<NodeId>,
-    /// The value a node may follow; `None` where nothing can.
-    tail: Option<ValueId>,
-}
-
-/// Forms the groups of `graph`, in an order of evaluation. Every node is in exactly one.
-pub fn group(graph: &Graph) -> Vec<Group> {
-    let uses = graph.uses();
-    let mut groups: Vec<Option<Forming>> = vec![];
-    let mut group_of: HashMap<NodeId, usize> = HashMap::new();
-    for id in graph.nodes().ids() {
-        let joined = leader(graph, &uses, id, &groups, &group_of);
-        let place = match joined {
-            Some(place) => place,
-            None => {
-                groups.push(Some(start(graph, &uses, id, &mut groups, &group_of)));
-                groups.len() - 1
-            }
-        };
-        if let Some(forming) = &mut groups[place] {
-            if joined.is_some() {
-                forming.nodes.push(id);
-            }
-            forming.tail = match graph.nodes()[id].outputs.as_slice() {
-                [only] if forming.tail.is_some() || joined.is_none() => Some(*only),
-                _several => None,
-            };
-            if let (None, Some(anchor)) = (joined, forming.anchor) {
-                let form = graph.nodes()[anchor].op.def().form();
-                if form.anchor().is_some_and(|form| !form.can_be_followed()) {
-                    forming.tail = None;
-                }
-            }
-            for node in &forming.nodes {
-                group_of.insert(*node, place);
-            }
-        }
-    }
-    let mut formed: Vec<Forming> = groups.into_iter().flatten().collect();
-    for forming in &mut formed {
-        forming.nodes.sort_unstable();
-    }
-    formed.sort_by_key(|forming| forming.nodes.last().copied());
-    formed.into_iter().map(|forming| finish(graph, &uses, forming)).collect()
-}
-
-/// The group that the node can join as a follower.
-fn leader(
-    graph: &Graph,
-    uses: &Uses,
-    id: NodeId,
-    groups: &[Option<Forming>],
-    group_of: &HashMap<NodeId, usize>,
-) -> Option<usize> {
-    let node = &graph.nodes()[id];
-    let [output] = node.outputs.as_slice() else { return None };
-    node.op.def().form().element()?;
-    let facts: Vec<Fact> = graph.facts(&node.inputs).into_iter().cloned().collect();
-    let leads = |(place, &input): (usize, &ValueId)| {
-        let at = *group_of.get(&graph.producer(input)?)?;
-        let alone = uses.only(input) == Some(id) && node.inputs.iter().filter(|&&other| other == input).count() == 1;
-        let tail = groups[at].as_ref()?.tail == Some(input);
-        (alone && tail && can_follow(node.op.def(), place, &facts, graph.fact(*output))).then_some(at)
-    };
-    // The latest group: the others are finished when it runs.
-    node.inputs.iter().enumerate().filter_map(leads).max()
-}
-
-/// A new group of a node and of what it takes in.
-fn start(
-    graph: &Graph,
-    uses: &Uses,
-    id: NodeId,
-    groups: &mut [Option<Forming>],
-    group_of: &HashMap<NodeId, usize>,
-) -> Forming {
-    let node = &graph.nodes()[id];
-    let form = node.op.def().form();
-    let anchor = form.anchor().is_some().then_some(id);
-    let mut nodes = vec![];
-    for &input in &node.inputs {
-        let place = graph.producer(input).and_then(|producer| group_of.get(&producer).copied());
-        let Some(place) = place.filter(|_| uses.only(input) == Some(id)) else { continue };
-        let taken = groups[place].as_ref().is_some_and(|forming| {
-            forming.anchor.is_none()
-                && forming.tail == Some(input)
-                && forming.nodes.iter().all(|&inner| takes_in(&node.op, &graph.nodes()[inner].op))
-        });
-        if taken {
-            nodes.extend(groups[place].take().into_iter().flat_map(|forming| forming.nodes));
-        }
-    }
-    nodes.push(id);
-    Forming { nodes, anchor, tail: None }
-}
-
-/// Whether `reader` may compute `inner` at each read instead of reading its result.
-fn takes_in(reader: &Op, inner: &Op) -> bool {
-    let layout = matches!(inner, Op::View(_) | Op::Transpose(_));
-    match reader {
-        Op::Conv(_) | Op::Pool(_) => layout || matches!(inner, Op::Pad(_)),
-        Op::MatMul(_) => layout,
-        Op::Softmax(_) | Op::Normalize(_) | Op::Reduce(_) | Op::ArgReduce(_) | Op::Map(_) | Op::View(_)
-        | Op::Transpose(_) | Op::Slice(_) | Op::Pad(_) => match inner {
-            Op::Map(map) => is_cheap(&map.scalar),
-            Op::View(_) | Op::Transpose(_) | Op::Slice(_) | Op::Broadcast(_) => true,
-            Op::MatMul(_) | Op::Conv(_) | Op::Pool(_) | Op::Reduce(_) | Op::ArgReduce(_) | Op::CumSum(_)
-            | Op::Softmax(_) | Op::Normalize(_) | Op::TopK(_) | Op::Pad(_) | Op::Concat(_) | Op::Gather(_)
-            | Op::GatherElements(_) | Op::GatherNd(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => false,
-        },
-        Op::CumSum(_) | Op::TopK(_) | Op::Broadcast(_) | Op::Concat(_) | Op::Gather(_) | Op::GatherElements(_)
-        | Op::GatherNd(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => false,
-    }
-}
-
-/// Whether an element costs no more than a few additions.
-fn is_cheap(scalar: &Scalar) -> bool {
-    match scalar {
-        Scalar::Input(_) | Scalar::Constant(..) => true,
-        Scalar::Unary(op, x) => {
-            matches!(op, UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Not | UnaryOp::Floor | UnaryOp::Ceil) && is_cheap(x)
-        }
-        Scalar::Binary(_, a, b) => is_cheap(a) && is_cheap(b),
-        Scalar::Select(c, a, b) => is_cheap(c) && is_cheap(a) && is_cheap(b),
-        Scalar::Cast(_, x) => is_cheap(x),
-    }
-}
-
-fn finish(graph: &Graph, uses: &Uses, forming: Forming) -> Group {
-    let (mut inputs, mut outputs) = (vec![], vec![]);
-    for &id in &forming.nodes {
-        let node = &graph.nodes()[id];
-        for &input in &node.inputs {
-            let inside = graph.producer(input).is_some_and(|producer| forming.nodes.contains(&producer));
-            if !inside && !inputs.contains(&input) {
-                inputs.push(input);
-            }
-        }
-        for &output in &node.outputs {
-            let leaves = uses.is_output(output) || uses.nodes(output).iter().any(|user| !forming.nodes.contains(user));
-            if leaves {
-                outputs.push(output);
-            }
-        }
-    }
-    if outputs.is_empty() {
-        outputs.extend(forming.nodes.last().and_then(|&last| graph.nodes()[last].outputs.first().copied()));
-    }
-    let anchor = forming.anchor.and_then(|anchor| forming.nodes.iter().position(|&node| node == anchor));
-    Group { nodes: forming.nodes, anchor, inputs, outputs }
-}
-
 impl Group {
+    /// All nodes in an order of evaluation.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.prologue.iter().copied().chain(self.anchor).chain(self.epilogue.iter().copied())
+    }
+
+    /// Whether the group only gives its input another shape: it needs no kernel, its result is the same bytes.
+    pub fn is_view(&self, graph: &Graph) -> bool {
+        self.anchor.is_none() && self.nodes().all(|node| matches!(graph.nodes()[node].op, Op::View(_)))
+    }
+
     /// The group in the terms of [`ops`], for its nest.
-    pub fn describe<'a>(&self, graph: &'a Graph) -> ops::Group<'a> {
+    pub fn definition<'a>(&self, graph: &'a Graph) -> ops::Group<'a> {
+        let order: Vec<NodeId> = self.nodes().collect();
         let source = |value: ValueId| {
-            let made = graph.producer(value).and_then(|producer| self.nodes.iter().position(|&node| node == producer));
+            let made =
+                graph.producer(value).and_then(|producer| order.iter().position(|&node| node == producer));
             match made {
                 Some(node) => {
-                    let outputs = &graph.nodes()[self.nodes[node]].outputs;
-                    let output = outputs.iter().position(|&output| output == value).unwrap_or(0);
-                    ops::Source::Node(node, output)
+                    let outputs = &graph.nodes()[order[node]].outputs;
+                    ops::Source::Node(node, outputs.iter().position(|&output| output == value).unwrap_or(0))
                 }
-                None => ops::Source::External(self.inputs.iter().position(|&input| input == value).unwrap_or(0)),
+                None => {
+                    ops::Source::External(self.inputs.iter().position(|&input| input == value).unwrap_or(0))
+                }
             }
         };
-        let externals = self
-            .inputs
-            .iter()
-            .map(|&value| External { fact: graph.fact(value).clone(), constant: graph.constant(value).is_some() })
-            .collect();
-        let nodes = self
-            .nodes
-            .iter()
-            .map(|&id| {
-                let node = &graph.nodes()[id];
-                GroupNode {
-                    op: node.op.def(),
-                    inputs: node.inputs.iter().map(|&value| source(value)).collect(),
-                    outputs: graph.facts(&node.outputs).into_iter().cloned().collect(),
-                }
-            })
-            .collect();
-        let outputs = self.outputs.iter().map(|&value| source(value)).collect();
-        ops::Group { externals, nodes, anchor: self.anchor, outputs }
+        let externals = self.inputs.iter().map(|&value| External {
+            fact: graph.fact(value).clone(),
+            constant: graph.constant(value).is_some(),
+        });
+        let nodes = order.iter().map(|&id| {
+            let node = &graph.nodes()[id];
+            GroupNode {
+                op: node.op.def(),
+                inputs: node.inputs.iter().map(|&value| source(value)).collect(),
+                outputs: graph.facts(&node.outputs).into_iter().cloned().collect(),
+            }
+        });
+        ops::Group {
+            externals: externals.collect(),
+            nodes: nodes.collect(),
+            anchor: self.anchor.and_then(|anchor| order.iter().position(|&node| node == anchor)),
+            outputs: self.outputs.iter().map(|&value| source(value)).collect(),
+        }
     }
 
     /// Floating-point operations of one run.
     pub fn flop(&self, graph: &Graph) -> u64 {
-        self.nodes.iter().map(|&node| graph.flop(node)).sum()
+        self.nodes().map(|node| graph.flop(node)).sum()
     }
 
     /// The model's nodes it stems from, for people.
     pub fn origin(&self, graph: &Graph) -> String {
-        let mut origins: Vec<&str> = self.nodes.iter().map(|&node| graph.nodes()[node].origin.as_str()).collect();
+        let mut origins: Vec<&str> = self.nodes().map(|node| graph.nodes()[node].origin.as_str()).collect();
         origins.dedup();
         origins.join(" + ")
+    }
+
+    /// One line: `map + conv + map + view -> y`.
+    pub fn describe(&self, graph: &Graph) -> String {
+        let mut text = String::new();
+        for (i, node) in self.nodes().enumerate() {
+            let name = graph.nodes()[node].op.def().name();
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}{name}", if i == 0 { "" } else { " + " });
+        }
+        let outputs: Vec<&str> =
+            self.outputs.iter().map(|&value| graph.values()[value].name.as_str()).collect();
+        let _ = write!(text, " -> {}", outputs.join(", "));
+        text
+    }
+}
+
+/// How an operator takes part in groups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// It computes element by element.
+    Map,
+    /// It gives every element of its input another place.
+    Move,
+    /// It reads some elements of its input, or some of them several times.
+    Access { repeats: bool },
+    /// It combines elements, reading each one `often` or once.
+    Anchor { often: bool },
+    /// It stays by itself.
+    Alone,
+}
+
+fn part(op: &Op) -> Part {
+    match op {
+        Op::Map(_) => Part::Map,
+        Op::View(_) | Op::Transpose(_) => Part::Move,
+        Op::Slice(_) => Part::Access { repeats: false },
+        // Edges may be repeated, but few of them.
+        Op::Pad(_) => Part::Access { repeats: false },
+        Op::Broadcast(_) | Op::Gather(_) | Op::GatherElements(_) | Op::GatherNd(_) => {
+            Part::Access { repeats: true }
+        }
+        Op::MatMul(_) | Op::Conv(_) | Op::Pool(_) | Op::Softmax(_) | Op::Normalize(_) | Op::CumSum(_) => {
+            Part::Anchor { often: true }
+        }
+        Op::Reduce(_) | Op::ArgReduce(_) => Part::Anchor { often: false },
+        Op::TopK(_) | Op::Concat(_) | Op::ScatterElements(_) | Op::ScatterNd(_) => Part::Alone,
+    }
+}
+
+/// An index function from elements of the group's result to elements of a value; compared by identity.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    id: usize,
+    /// Every element of the value belongs to one element of the result and the other way round.
+    bijective: bool,
+    /// Several elements of the result read one element of the value.
+    repeats: bool,
+}
+
+struct Unit {
+    anchor: Option<NodeId>,
+    /// From the last to the first.
+    members: Vec<NodeId>,
+    /// Those of them that lie before the anchor.
+    prologue: Vec<NodeId>,
+    merged: bool,
+}
+
+struct Grouping<'a> {
+    graph: &'a Graph,
+    uses: Uses,
+    policy: GroupPolicy,
+    units: Vec<Unit>,
+    unit_of: Vec<usize>,
+    /// Where the result of each node is read in its unit.
+    place_of: Vec<Option<Place>>,
+    /// Where each moving or accessing node reads its operand, once asked for.
+    operand_of: Vec<Option<Place>>,
+    places: usize,
+}
+
+/// Divides `graph` into groups, in an order of evaluation.
+pub fn group(graph: &Graph, policy: GroupPolicy) -> Vec<Group> {
+    let count = graph.nodes().len();
+    let mut grouping = Grouping {
+        graph,
+        uses: graph.uses(),
+        policy,
+        units: Vec::new(),
+        unit_of: vec![usize::MAX; count],
+        place_of: vec![None; count],
+        operand_of: vec![None; count],
+        places: 0,
+    };
+    let ids: Vec<NodeId> = graph.nodes().ids().collect();
+    ids.iter().rev().for_each(|&id| grouping.visit(id));
+    for unit in 0..grouping.units.len() {
+        grouping.add_prologues(unit);
+    }
+    grouping.groups()
+}
+
+impl Grouping<'_> {
+    fn node(&self, id: NodeId) -> &Node {
+        &self.graph.nodes()[id]
+    }
+
+    fn fresh(&mut self, bijective: bool, repeats: bool) -> Place {
+        self.places += 1;
+        Place { id: self.places, bijective, repeats }
+    }
+
+    fn visit(&mut self, id: NodeId) {
+        if let Some((unit, place)) = self.joinable(id) {
+            let is_anchor = matches!(part(&self.node(id).op), Part::Anchor { .. });
+            if is_anchor {
+                self.units[unit].anchor = Some(id);
+            } else {
+                self.units[unit].members.push(id);
+                self.place_of[id.index()] = Some(place);
+            }
+            self.unit_of[id.index()] = unit;
+            return;
+        }
+        self.unit_of[id.index()] = self.units.len();
+        let mut unit = Unit { anchor: None, members: Vec::new(), prologue: Vec::new(), merged: false };
+        match part(&self.node(id).op) {
+            Part::Anchor { .. } | Part::Alone => unit.anchor = Some(id),
+            Part::Map | Part::Move | Part::Access { .. } => {
+                unit.members.push(id);
+                self.place_of[id.index()] = Some(self.fresh(true, false));
+            }
+        }
+        self.units.push(unit);
+    }
+
+    /// The unit of the node's consumers and the place where they read it, when the node may join them.
+    fn joinable(&mut self, id: NodeId) -> Option<(usize, Place)> {
+        let [value] = self.node(id).outputs[..] else { return None };
+        if self.uses.is_output(value) {
+            return None;
+        }
+        let consumers: Vec<NodeId> = self.uses.nodes(value).to_vec();
+        let unit = self.unit_of[consumers.first()?.index()];
+        let mut place: Option<Place> = None;
+        for consumer in consumers {
+            let read = self.read_place(consumer, value)?;
+            if self.unit_of[consumer.index()] != unit || place.is_some_and(|place| place != read) {
+                return None;
+            }
+            place = Some(read);
+        }
+        let place = place?;
+        let joins = match part(&self.node(id).op) {
+            Part::Map => !place.repeats || map_cost(self.node(id)) <= self.policy.repeated_cost,
+            Part::Move | Part::Access { .. } => true,
+            Part::Anchor { .. } => place.bijective && self.units[unit].anchor.is_none(),
+            Part::Alone => false,
+        };
+        joins.then_some((unit, place))
+    }
+
+    /// Where `consumer` reads `value`; `None` when it is an anchor.
+    fn read_place(&mut self, consumer: NodeId, value: ValueId) -> Option<Place> {
+        let own = self.place_of[consumer.index()]?;
+        let (bijective, repeats) = match part(&self.node(consumer).op) {
+            Part::Map => {
+                if self.graph.fact(value).shape == self.graph.fact(self.node(consumer).outputs[0]).shape {
+                    return Some(own);
+                }
+                return Some(self.fresh(false, true));
+            }
+            Part::Move => (own.bijective, own.repeats),
+            Part::Access { repeats } => (false, own.repeats || repeats),
+            Part::Anchor { .. } | Part::Alone => return None,
+        };
+        // An indexing node reads data and indices at different places.
+        if self.node(consumer).inputs.len() > 1 {
+            return Some(self.fresh(bijective, repeats));
+        }
+        if self.operand_of[consumer.index()].is_none() {
+            self.operand_of[consumer.index()] = Some(self.fresh(bijective, repeats));
+        }
+        self.operand_of[consumer.index()]
+    }
+
+    /// Joins to an anchor the units that compute its operands.
+    fn add_prologues(&mut self, unit: usize) {
+        let Some(anchor) = self.units[unit].anchor else { return };
+        let Part::Anchor { often } = part(&self.node(anchor).op) else { return };
+        for input in self.node(anchor).inputs.clone() {
+            let Some(producer) = self.graph.producer(input) else { continue };
+            let source = self.unit_of[producer.index()];
+            let members = &self.units[source].members;
+            let cost: u64 = members.iter().map(|&node| map_cost(self.node(node))).sum();
+            // A contraction packs its operands as they are, so that arithmetic would be repeated for every product.
+            let contraction = matches!(self.node(anchor).op, Op::MatMul(_) | Op::Conv(_));
+            let limit = if contraction { 0 } else { self.policy.repeated_cost };
+            if self.units[source].anchor.is_none()
+                && self.uses.only(input) == Some(anchor)
+                && (!often || cost <= limit)
+            {
+                let members = members.clone();
+                for node in &members {
+                    self.unit_of[node.index()] = unit;
+                }
+                self.units[source].merged = true;
+                self.units[unit].prologue.extend(members);
+            }
+        }
+    }
+
+    fn groups(self) -> Vec<Group> {
+        let mut groups: Vec<(NodeId, Group)> = Vec::new();
+        for unit in self.units.into_iter().filter(|unit| !unit.merged) {
+            let (mut prologue, mut epilogue) = (unit.prologue, unit.members);
+            prologue.sort_unstable();
+            epilogue.sort_unstable();
+            let Some(last) = epilogue.last().copied().or(unit.anchor) else { continue };
+            let mut group =
+                Group { anchor: unit.anchor, prologue, epilogue, inputs: Vec::new(), outputs: Vec::new() };
+            let mut computed: Vec<ValueId> = Vec::new();
+            for node in group.nodes().collect::<Vec<_>>() {
+                for &input in &self.graph.nodes()[node].inputs {
+                    if !computed.contains(&input) && !group.inputs.contains(&input) {
+                        group.inputs.push(input);
+                    }
+                }
+                computed.extend(&self.graph.nodes()[node].outputs);
+            }
+            group.outputs = self.graph.nodes()[last].outputs.clone();
+            groups.push((last, group));
+        }
+        groups.sort_unstable_by_key(|(last, _)| *last);
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+}
+
+fn map_cost(node: &Node) -> u64 {
+    match &node.op {
+        Op::Map(map) => map.scalar.cost(),
+        Op::MatMul(_)
+        | Op::Conv(_)
+        | Op::Pool(_)
+        | Op::Reduce(_)
+        | Op::ArgReduce(_)
+        | Op::CumSum(_)
+        | Op::Softmax(_)
+        | Op::Normalize(_)
+        | Op::TopK(_)
+        | Op::View(_)
+        | Op::Transpose(_)
+        | Op::Slice(_)
+        | Op::Broadcast(_)
+        | Op::Pad(_)
+        | Op::Concat(_)
+        | Op::Gather(_)
+        | Op::GatherElements(_)
+        | Op::GatherNd(_)
+        | Op::ScatterElements(_)
+        | Op::ScatterNd(_) => 0,
     }
 }

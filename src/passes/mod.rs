@@ -1,6 +1,45 @@
-//! Layer 7: passes over the graph. Each takes a graph and gives one of the same meaning; [`group`](group()) decides which nodes
-//! become one kernel.
+//! Layer 7: rewrites of graphs, and their division into the groups that become one kernel each.
+//!
+//! A pass is a function from a graph to a graph of the same meaning: the same inputs, outputs of the same names, types and
+//! shapes, and equal elements up to rounding. What it leaves is verified in debug builds. [`PIPELINE`] is the list that
+//! [`simplify`] runs.
 
+mod fold_affine;
+mod fold_constants;
 mod group;
+mod merge_common;
+mod simplify_layout;
 
-pub use group::{Group, group};
+pub use fold_affine::fold_affine;
+pub use fold_constants::fold_constants;
+pub use group::{Group, GroupPolicy, group};
+pub use merge_common::merge_common;
+pub use simplify_layout::simplify_layout;
+
+use crate::graph::Graph;
+
+/// A named rewrite.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// The name of its function.
+    pub name: &'static str,
+    /// What it does.
+    pub run: fn(&Graph) -> Graph,
+}
+
+/// What every model goes through, in order.
+pub const PIPELINE: &[Pass] = &[
+    Pass { name: "fold_constants", run: fold_constants },
+    Pass { name: "simplify_layout", run: simplify_layout },
+    Pass { name: "merge_common", run: merge_common },
+    Pass { name: "fold_affine", run: fold_affine },
+];
+
+/// The graph after [`PIPELINE`].
+pub fn simplify(graph: &Graph) -> Graph {
+    PIPELINE.iter().fold(graph.clone(), |graph, pass| {
+        let result = (pass.run)(&graph);
+        debug_assert_eq!(result.verify(), Ok(()), "after {}", pass.name);
+        result
+    })
+}

@@ -37,7 +37,9 @@ pub fn allocate(lifetimes: &[Lifetime]) -> (Vec<usize>, usize) {
         let mut taken: Vec<(usize, usize)> = placed
             .iter()
             .filter(|&&other| lifetimes[i].meets(&lifetimes[other]))
-            .map(|&other| (offsets[other], offsets[other] + round_up(lifetimes[other].size_bytes, ALIGNMENT_BYTES)))
+            .map(|&other| {
+                (offsets[other], offsets[other] + round_up(lifetimes[other].size_bytes, ALIGNMENT_BYTES))
+            })
             .collect();
         taken.sort_unstable();
         let mut offset = 0;
@@ -61,7 +63,8 @@ mod tests {
 
     #[test]
     fn a_chain_needs_two_buffers() {
-        let chain: Vec<Lifetime> = (0..10).map(|i| Lifetime { first: i, last: i + 1, size_bytes: 1000 }).collect();
+        let chain: Vec<Lifetime> =
+            (0..10).map(|i| Lifetime { first: i, last: i + 1, size_bytes: 1000 }).collect();
         assert_eq!(allocate(&chain).1, 2048);
     }
 

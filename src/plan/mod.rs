@@ -187,7 +187,12 @@ impl Plan {
     fn bound<'a>(&'a self, step: &'a Step, written: bool) -> impl Iterator<Item = ValueId> + 'a {
         let nest = &self.kernel(step).nest;
         let params = nest.params.iter().map(|&param| nest.pool.buffers[param].role == Role::Output);
-        step.bindings.iter().copied().zip(params).filter(move |&(_, output)| output == written).map(|(value, _)| value)
+        step.bindings
+            .iter()
+            .copied()
+            .zip(params)
+            .filter(move |&(_, output)| output == written)
+            .map(|(value, _)| value)
     }
 
     /// From which step to which each value of the arena is needed.
@@ -199,8 +204,11 @@ impl Plan {
                     let fact = &self.values[value].fact;
                     // A device may store any element in 4 bytes.
                     let size_bytes = fact.size_bytes().max(4 * fact.len());
-                    let lifetime =
-                        lifetimes[value.index()].get_or_insert(Lifetime { first: place, last: place, size_bytes });
+                    let lifetime = lifetimes[value.index()].get_or_insert(Lifetime {
+                        first: place,
+                        last: place,
+                        size_bytes,
+                    });
                     lifetime.last = place;
                 }
             }
@@ -221,7 +229,8 @@ impl Plan {
 
     /// Bytes of the constants.
     pub fn constant_bytes(&self) -> usize {
-        let size = |value: &Value| if let Place::Constant(tensor) = &value.place { tensor.bytes().len() } else { 0 };
+        let size =
+            |value: &Value| if let Place::Constant(tensor) = &value.place { tensor.bytes().len() } else { 0 };
         self.values.iter().map(size).sum()
     }
 
@@ -230,8 +239,11 @@ impl Plan {
     /// # Errors
     /// The first defect.
     pub fn verify(&self) -> Result<(), PlanError> {
-        let mut made: Vec<bool> =
-            self.values.iter().map(|value| matches!(value.place, Place::Input(_) | Place::Constant(_))).collect();
+        let mut made: Vec<bool> = self
+            .values
+            .iter()
+            .map(|value| matches!(value.place, Place::Input(_) | Place::Constant(_)))
+            .collect();
         for (place, step) in self.steps.iter().enumerate() {
             let kernel = self.kernel(step);
             if step.bindings.len() != kernel.nest.params.len() {

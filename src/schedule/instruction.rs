@@ -78,7 +78,7 @@ const ROW_RESULT: Operand = Operand { name: "y", strides: &[Stride::Zero, Stride
 pub const INSTRUCTIONS: &[Instruction] = &[
     fma!("fma_12x32", 12, 32),
     fma!("fma_6x16", 6, 16),
-    fma!("fma_4x16", 4, 16),
+    fma!("fma_4x8", 4, 8),
     Instruction {
         name: "depthwise_row",
         loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("q", UNLIMITED)],

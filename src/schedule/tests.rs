@@ -1,8 +1,10 @@
 //! Golden nests before and after schedules, and refusals.
 
 use super::*;
+use crate::analysis::{verify_races, work};
+use crate::interp;
 use crate::loopir::{Buffer, Combiner, NestBuilder, Role};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 use expect_test::{Expect, expect};
 
 fn matmul(rows: usize, columns: usize, depth: usize) -> Nest {
@@ -28,10 +30,33 @@ fn matmul(rows: usize, columns: usize, depth: usize) -> Nest {
 fn check(mut nest: Nest, trace: &str, expected: Expect) {
     let trace = Trace::parse(trace).unwrap();
     assert_eq!(Trace::parse(&trace.to_string()).unwrap(), trace);
+    let before = nest.clone();
     if let Err(error) = trace.apply(&mut nest) {
         panic!("{error}\n{nest}");
     }
     expected.assert_eq(&nest.to_string());
+    same_meaning(&before, &nest);
+}
+
+/// The scheduled nest is valid and has no race, prints so that it can be parsed, and computes the same where that is quick.
+fn same_meaning(before: &Nest, after: &Nest) {
+    if let Err(errors) = after.verify() {
+        panic!("{errors:?}\n{after}");
+    }
+    assert_eq!(verify_races(after), Ok(()), "{after}");
+    let parsed = Nest::parse(&after.to_string()).unwrap();
+    assert_eq!(parsed.structural_hash(), after.structural_hash());
+    if work(&after.pool, &after.body).blocks > 4_000_000 {
+        return;
+    }
+    let mut rng = crate::base::Random::new(1);
+    let given = before.params.iter().map(|&id| &before.pool.buffers[id]).filter(|of| of.role != Role::Output);
+    let params: Vec<Tensor> =
+        given.map(|of| Tensor::from_fn(of.dtype, &of.shape, |_| rng.below(9) as f64 - 4.0)).collect();
+    let expected = interp::run_with(before, &params, interp::Options::FAST).unwrap();
+    let actual = interp::run(&parsed, &params).unwrap_or_else(|error| panic!("{error}\n{after}"));
+    // Small integers, so that no sum rounds.
+    assert_eq!(actual, expected);
 }
 
 fn refused(mut nest: Nest, trace: &str, expected: Expect) {

@@ -10,7 +10,7 @@ use paisley_kernels::program as cpu;
 pub(super) fn emit(emitter: &mut Emitter, of: &Loop, wanted: &Instruction) -> Result<cpu::Node, String> {
     let found = unify(&mut emitter.pool, of, wanted)?;
     match wanted.name {
-        "fma_12x32" | "fma_6x16" | "fma_4x16" => tile(emitter, &found),
+        "fma_12x32" | "fma_6x16" | "fma_4x8" => tile(emitter, &found),
         _other => Err("its micro-kernel is not linked in".into()),
     }
 }

@@ -142,7 +142,12 @@ impl Expander<'_> {
     }
 
     /// Statements outside of `invocation` loops, with barriers between what different invocations do.
-    fn workgroup_steps(&mut self, stmts: &[Stmt], ctx: &Context, out: &mut Vec<Step<RawStore>>) -> Result<(), WgslError> {
+    fn workgroup_steps(
+        &mut self,
+        stmts: &[Stmt],
+        ctx: &Context,
+        out: &mut Vec<Step<RawStore>>,
+    ) -> Result<(), WgslError> {
         for stmt in stmts {
             match stmt {
                 Stmt::Loop(of) if self.extent(of) == 0 => {}
@@ -183,7 +188,12 @@ impl Expander<'_> {
     }
 
     /// A chain of `invocation` loops.
-    fn invocations(&mut self, outer: &Loop, ctx: &Context, out: &mut Vec<Step<RawStore>>) -> Result<(), WgslError> {
+    fn invocations(
+        &mut self,
+        outer: &Loop,
+        ctx: &Context,
+        out: &mut Vec<Step<RawStore>>,
+    ) -> Result<(), WgslError> {
         let mut chain = vec![outer];
         let mut body = outer.body.as_slice();
         while contains(body, |kind| matches!(kind, LoopKind::Invocation(_))) {
@@ -235,7 +245,12 @@ impl Expander<'_> {
     }
 
     /// Statements that one invocation runs.
-    fn steps(&mut self, stmts: &[Stmt], ctx: &Context, out: &mut Vec<Step<RawStore>>) -> Result<(), WgslError> {
+    fn steps(
+        &mut self,
+        stmts: &[Stmt],
+        ctx: &Context,
+        out: &mut Vec<Step<RawStore>>,
+    ) -> Result<(), WgslError> {
         for stmt in stmts {
             match stmt {
                 Stmt::Loop(of) => self.loop_steps(of, ctx, out)?,
@@ -268,7 +283,12 @@ impl Expander<'_> {
         })
     }
 
-    fn loop_steps(&mut self, of: &Loop, ctx: &Context, out: &mut Vec<Step<RawStore>>) -> Result<(), WgslError> {
+    fn loop_steps(
+        &mut self,
+        of: &Loop,
+        ctx: &Context,
+        out: &mut Vec<Step<RawStore>>,
+    ) -> Result<(), WgslError> {
         let extent = self.extent(of);
         let has_allocs = of.body.iter().any(|stmt| matches!(stmt, Stmt::Alloc(_)));
         let expandable = extent * self.weight(&of.body) <= MAX_STATEMENTS;
@@ -444,9 +464,8 @@ impl RawStore {
     /// The store of one lane.
     fn of_lane(&self, pool: &mut ExprPool, lane: VarId, number: i64) -> RawStore {
         let map = HashMap::from([(lane, pool.int(number))]);
-        let mut all = |ids: &[ExprId]| -> Vec<ExprId> {
-            ids.iter().map(|&id| pool.substitute(id, &map)).collect()
-        };
+        let mut all =
+            |ids: &[ExprId]| -> Vec<ExprId> { ids.iter().map(|&id| pool.substitute(id, &map)).collect() };
         let (index, conditions, indifferent) =
             (all(&self.index), all(&self.conditions), all(&self.indifferent));
         let truth = pool.truth();

@@ -116,15 +116,7 @@ impl Grid {
             extents[axis] = u32::try_from(product).map_err(|_| grid_error(nest, product, limits))?;
         }
         let (workgroups, folded) = fold(nest, extents, limits)?;
-        Ok(Some(Grid {
-            workgroup_loops,
-            extents,
-            workgroups,
-            folded,
-            workgroup_size,
-            has_invocations,
-            body,
-        }))
+        Ok(Some(Grid { workgroup_loops, extents, workgroups, folded, workgroup_size, has_invocations, body }))
     }
 
     /// Workgroups that do something.

@@ -81,11 +81,7 @@ struct Accesses {
 }
 
 /// Chooses the layout of every buffer, and splits wide stores that would not access any `vec4`.
-pub(super) fn choose(
-    pool: &mut ExprPool,
-    steps: &mut Vec<Step>,
-    lane: VarId,
-) -> BTreeMap<BufferId, Layout> {
+pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) -> BTreeMap<BufferId, Layout> {
     let mut accesses: BTreeMap<BufferId, Accesses> = BTreeMap::new();
     visit_stores(steps, &mut |store| {
         for (buffer, index, written) in accessed(pool, store) {
@@ -155,12 +151,7 @@ pub(super) fn visit_stores(steps: &[Step], visit: &mut impl FnMut(&FlatStore)) {
     }
 }
 
-fn split(
-    pool: &mut ExprPool,
-    steps: &mut Vec<Step>,
-    lane: VarId,
-    layouts: &BTreeMap<BufferId, Layout>,
-) {
+fn split(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId, layouts: &BTreeMap<BufferId, Layout>) {
     let mut out = Vec::with_capacity(steps.len());
     for mut step in steps.drain(..) {
         match &mut step {
@@ -179,12 +170,7 @@ fn split(
 }
 
 /// Whether a wide store accesses a `vec4`.
-fn gains(
-    pool: &mut ExprPool,
-    store: &FlatStore,
-    lane: VarId,
-    layouts: &BTreeMap<BufferId, Layout>,
-) -> bool {
+fn gains(pool: &mut ExprPool, store: &FlatStore, lane: VarId, layouts: &BTreeMap<BufferId, Layout>) -> bool {
     accessed(pool, store).into_iter().any(|(buffer, index, _)| {
         layouts[&buffer].wide && matches!(place(pool, index, lane), Some(Place::Whole(_)))
     })

@@ -121,7 +121,9 @@ pub enum WgslError {
         dtype: DType,
     },
     /// A feature the adapter lacks.
-    #[error("nest '{nest}' needs the feature {feature}, which the adapter does not have; choose f32 or another device")]
+    #[error(
+        "nest '{nest}' needs the feature {feature}, which the adapter does not have; choose f32 or another device"
+    )]
     Feature {
         /// The nest.
         nest: String,
@@ -129,7 +131,9 @@ pub enum WgslError {
         feature: &'static str,
     },
     /// More than the adapter allows.
-    #[error("nest '{nest}' needs {needed} of {limit}, and the adapter allows {allowed}; choose smaller tiles")]
+    #[error(
+        "nest '{nest}' needs {needed} of {limit}, and the adapter allows {allowed}; choose smaller tiles"
+    )]
     Limit {
         /// The nest.
         nest: String,

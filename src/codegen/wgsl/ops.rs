@@ -227,7 +227,8 @@ impl OpWriter<'_> {
     /// One operand; `None` where the operation has no meaning on the type.
     pub(super) fn unary(&mut self, op: UnaryOp, dtype: DType, x: &Fragment) -> Option<Fragment> {
         if dtype == DType::Bool {
-            return (op == UnaryOp::Not).then(|| Fragment::new(format!("!{}", x.at(Level::Unary)), Level::Unary));
+            return (op == UnaryOp::Not)
+                .then(|| Fragment::new(format!("!{}", x.at(Level::Unary)), Level::Unary));
         }
         if !dtype.is_float() {
             return self.integer_unary(op, dtype, x);
@@ -306,14 +307,24 @@ impl OpWriter<'_> {
     }
 
     /// Two operands of `dtype`; `None` where the operation has no meaning on it.
-    pub(super) fn binary(&mut self, op: BinaryOp, dtype: DType, a: &Fragment, b: &Fragment) -> Option<Fragment> {
+    pub(super) fn binary(
+        &mut self,
+        op: BinaryOp,
+        dtype: DType,
+        a: &Fragment,
+        b: &Fragment,
+    ) -> Option<Fragment> {
         if dtype == DType::Bool {
             return bool_binary(op, a, b);
         }
         if let Some(symbol) = comparison(op) {
             return Some(infix(a, symbol, b, Level::Compare));
         }
-        if dtype.is_float() { self.float_binary(op, dtype, a, b) } else { self.integer_binary(op, dtype, a, b) }
+        if dtype.is_float() {
+            self.float_binary(op, dtype, a, b)
+        } else {
+            self.integer_binary(op, dtype, a, b)
+        }
     }
 
     fn float_binary(&mut self, op: BinaryOp, dtype: DType, a: &Fragment, b: &Fragment) -> Option<Fragment> {
@@ -416,7 +427,13 @@ impl OpWriter<'_> {
     pub(super) fn cast(from: DType, to: DType, x: &Fragment) -> Option<Fragment> {
         let (source, target) = (value_type(from)?, value_type(to)?);
         if to == DType::Bool {
-            let zero = if from.is_float() { "0.0" } else if from == DType::U32 { "0u" } else { "0" };
+            let zero = if from.is_float() {
+                "0.0"
+            } else if from == DType::U32 {
+                "0u"
+            } else {
+                "0"
+            };
             return Some(infix(x, "!=", &Fragment::primary(zero), Level::Compare));
         }
         let converted = if source == target { x.clone() } else { call(target, &[x]) };

@@ -20,7 +20,9 @@ struct Common {
 /// Turns conditions of register stores that do not matter into [`RawStore::indifferent`].
 pub(super) fn speculate(pool: &mut ExprPool, steps: &mut [Step<RawStore>], lane: VarId) {
     let mut common = Common::default();
-    visit(steps, &mut Around::default(), &mut |store, around| collect(pool, store, around, lane, &mut common));
+    visit(steps, &mut Around::default(), &mut |store, around| {
+        collect(pool, store, around, lane, &mut common)
+    });
     visit(steps, &mut Around::default(), &mut |store, _| relax(pool, store, lane, &common));
 }
 
@@ -68,13 +70,7 @@ fn lanes(pool: &mut ExprPool, store: &RawStore, lane: VarId) -> Vec<(ExprId, Vec
         .collect()
 }
 
-fn collect(
-    pool: &mut ExprPool,
-    store: &RawStore,
-    around: &Around,
-    lane: VarId,
-    common: &mut Common,
-) {
+fn collect(pool: &mut ExprPool, store: &RawStore, around: &Around, lane: VarId, common: &mut Common) {
     let Some(&depth) = around.declared.get(&store.buffer) else { return };
     if pool.buffers[store.buffer].scope != Scope::Register {
         return;
@@ -88,8 +84,7 @@ fn collect(
         }
         let shared = common.buffers.entry(store.buffer).or_insert_with(|| conditions.clone());
         shared.retain(|c| conditions.contains(c));
-        let shared =
-            common.elements.entry((store.buffer, index)).or_insert_with(|| conditions.clone());
+        let shared = common.elements.entry((store.buffer, index)).or_insert_with(|| conditions.clone());
         shared.retain(|c| conditions.contains(c));
     }
 }

@@ -147,7 +147,9 @@ const TILED: &str = "split i = [_, 8, 2]
 
 #[test]
 fn a_naive_elementwise_kernel() {
-    check(&elementwise(10), expect![[r#"
+    check(
+        &elementwise(10),
+        expect![[r#"
         @group(0) @binding(0) var<storage, read_write> x: array<f32, 10>;
         @group(0) @binding(1) var<storage, read_write> y: array<f32, 10>;
 
@@ -158,7 +160,8 @@ fn a_naive_elementwise_kernel() {
           }
         }
         // dispatch [1, 1, 1]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -167,7 +170,9 @@ fn a_bound_elementwise_kernel() {
         elementwise(4000),
         "split i = [_, 64, 4]\nbind i.0 workgroup.x\nbind i.1 invocation.x\nvectorise i.2",
     );
-    check(&nest, expect![[r#"
+    check(
+        &nest,
+        expect![[r#"
         @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>, 1000>;
         @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>, 1000>;
 
@@ -181,12 +186,15 @@ fn a_bound_elementwise_kernel() {
           }
         }
         // dispatch [16, 1, 1]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_tiled_matmul() {
-    check(&scheduled(matmul(64, 64, 16), TILED), expect![[r#"
+    check(
+        &scheduled(matmul(64, 64, 16), TILED),
+        expect![[r#"
         @group(0) @binding(0) var<storage, read_write> a: array<f32, 1024>;
         @group(0) @binding(1) var<storage, read> b: array<vec4<f32>, 256>;
         @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>, 1024>;
@@ -234,5 +242,6 @@ fn a_tiled_matmul() {
           y[at5 + 16] = acc_1_0;
         }
         // dispatch [2, 4, 1]
-    "#]]);
+    "#]],
+    );
 }

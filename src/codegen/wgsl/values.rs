@@ -306,9 +306,7 @@ impl Writer {
                     let text = self.ops().unary(op, of, &a.fragment).ok_or(undefined)?;
                     return Ok(Value { fragment: text, wide: a.wide });
                 }
-                self.each(&[a], dtype, |writer, x| {
-                    writer.ops().unary(op, of, &x[0]).ok_or(undefined.clone())
-                })
+                self.each(&[a], dtype, |writer, x| writer.ops().unary(op, of, &x[0]).ok_or(undefined.clone()))
             }
             Expr::Binary(op, a, b) => self.build_binary(op, a, b, dtype),
             Expr::Select(c, a, b) => {
@@ -317,8 +315,11 @@ impl Writer {
                 if dtype == DType::Bool && wide {
                     return self.each(&[c, a, b], dtype, |_, x| Ok(select(&x[0], &x[1], &x[2])));
                 }
-                let (a, b) =
-                    if wide { (self.splat(a, dtype), self.splat(b, dtype)) } else { (a.fragment, b.fragment) };
+                let (a, b) = if wide {
+                    (self.splat(a, dtype), self.splat(b, dtype))
+                } else {
+                    (a.fragment, b.fragment)
+                };
                 Ok(Value { fragment: select(&c.fragment, &a, &b), wide })
             }
             // Lowering leaves no guard.
@@ -358,8 +359,7 @@ impl Writer {
         }
         // Arithmetic takes a scalar beside a vector; functions and comparisons do not.
         let mixes = matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div);
-        let (a, b) =
-            if mixes { (a.fragment, b.fragment) } else { (self.splat(a, of), self.splat(b, of)) };
+        let (a, b) = if mixes { (a.fragment, b.fragment) } else { (self.splat(a, of), self.splat(b, of)) };
         Ok(Value::wide(self.binary(op, of, &a, &b)?))
     }
 
@@ -410,7 +410,11 @@ impl Writer {
                 let parts: Vec<Fragment> = operands
                     .iter()
                     .map(|(name, wide)| {
-                        Fragment::primary(if *wide { format!("{name}.{component}") } else { (*name).to_string() })
+                        Fragment::primary(if *wide {
+                            format!("{name}.{component}")
+                        } else {
+                            (*name).to_string()
+                        })
                     })
                     .collect();
                 text(self, &parts)
@@ -577,11 +581,7 @@ impl Writer {
         })
     }
 
-    fn add_terms(
-        &mut self,
-        start: Option<Fragment>,
-        terms: &[(ExprId, i64)],
-    ) -> Result<Fragment, WgslError> {
+    fn add_terms(&mut self, start: Option<Fragment>, terms: &[(ExprId, i64)]) -> Result<Fragment, WgslError> {
         let mut text = start;
         for &(atom, coefficient) in terms {
             let atom = self.atom(atom)?;

@@ -559,9 +559,7 @@ impl Writer {
             let value = self.value(store.value)?;
             let value = self.splat(value, dtype);
             self.assign(&target, store.combine, value, dtype, true)?;
-        } else if let (Some(combiner), false) =
-            (store.combine, self.pool.uses_var(store.index, self.lane))
-        {
+        } else if let (Some(combiner), false) = (store.combine, self.pool.uses_var(store.index, self.lane)) {
             let value = self.value(store.value)?;
             let value = self.splat(value, dtype);
             let name = self.temporary("t", &value);

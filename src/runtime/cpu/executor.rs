@@ -128,7 +128,13 @@ impl StepRunner {
     ///
     /// # Errors
     /// Where its program does not verify.
-    pub fn new(plan: &Plan, step: &Step, code: &CpuCode, target: &CpuTarget, pool: &Pool) -> Result<StepRunner, RuntimeError> {
+    pub fn new(
+        plan: &Plan,
+        step: &Step,
+        code: &CpuCode,
+        target: &CpuTarget,
+        pool: &Pool,
+    ) -> Result<StepRunner, RuntimeError> {
         let table = kernels(target.isa);
         let nest = &plan.kernel(step).scheduled;
         let mut constants = Constants::default();
@@ -175,7 +181,12 @@ impl StepRunner {
     ///
     /// # Errors
     /// Where an index read from data is out of range.
-    pub fn run(&mut self, plan: &Plan, pool: &Pool, host: &mut HashMap<ValueId, Tensor>) -> Result<(), RuntimeError> {
+    pub fn run(
+        &mut self,
+        plan: &Plan,
+        pool: &Pool,
+        host: &mut HashMap<ValueId, Tensor>,
+    ) -> Result<(), RuntimeError> {
         let inputs: Vec<AlignedInput> = self
             .reads
             .iter()
@@ -185,7 +196,8 @@ impl StepRunner {
         let slices: Vec<&[u8]> = inputs.iter().map(AlignedInput::bytes).collect();
         let mut arena = AlignedBytes::zeroed(0);
         {
-            let mut outputs: Vec<&mut [u8]> = self.writes.iter_mut().map(|(_, bytes)| &mut bytes[..]).collect();
+            let mut outputs: Vec<&mut [u8]> =
+                self.writes.iter_mut().map(|(_, bytes)| &mut bytes[..]).collect();
             let memory = Memory { arena: &mut arena, inputs: &slices, outputs: &mut outputs };
             self.sequence.run(pool, memory, None).map_err(RuntimeError::run)?;
         }

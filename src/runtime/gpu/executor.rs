@@ -1,7 +1,9 @@
 //! Running plans on an adapter, with steps that the adapter cannot run on the CPU in between.
 
 use super::storage::{from_device, stored_bytes, to_device};
-use super::{BindingKind, BufferRange, Dispatch, Gpu, GpuKernel, GpuProgram, Memory, Step as GpuStep, Timing};
+use super::{
+    BindingKind, BufferRange, Dispatch, Gpu, GpuKernel, GpuProgram, Memory, Step as GpuStep, Timing,
+};
 use crate::base::round_up;
 use crate::codegen::wgsl::{Access, WgslKernel};
 use crate::expr::BufferId;
@@ -60,7 +62,8 @@ impl GpuExecutor {
                     let first = steps.len();
                     let packed = upload_packed(plan, step, gpu, cpu, &pool)?;
                     for kernel in kernels {
-                        let ranges = bind(plan, step, kernel, &ranges, &packed, scratch_memory.as_ref(), alignment)?;
+                        let ranges =
+                            bind(plan, step, kernel, &ranges, &packed, scratch_memory.as_ref(), alignment)?;
                         steps.push(GpuStep::Dispatch(Dispatch { kernel: gpu_kernel(kernel), ranges }));
                     }
                     let added = steps.len() - first;
@@ -99,7 +102,8 @@ impl GpuExecutor {
     /// # Errors
     /// Where the device fails or does not finish in time, or an index read from data is out of range in a CPU step.
     pub fn run(&mut self, plan: &Plan, inputs: &[Tensor], profile: bool) -> Result<Run, RuntimeError> {
-        let mut host: HashMap<ValueId, Tensor> = plan.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
+        let mut host: HashMap<ValueId, Tensor> =
+            plan.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
         let mut run = Run { outputs: vec![], device_ns: Some(0), step_ns: None, copies: 0, copied_bytes: 0 };
         let mut step_ns = vec![0; plan.steps.len()];
         for segment in &mut self.segments {
@@ -115,12 +119,20 @@ impl GpuExecutor {
                     let uploads: Vec<(BufferRange, Vec<u8>)> = segment
                         .uploads
                         .iter()
-                        .filter_map(|value| Some((self.ranges.get(value)?.clone(), to_device(host_value(plan, &host, *value)?))))
+                        .filter_map(|value| {
+                            Some((
+                                self.ranges.get(value)?.clone(),
+                                to_device(host_value(plan, &host, *value)?),
+                            ))
+                        })
                         .collect();
                     let uploads: Vec<(BufferRange, &[u8])> =
                         uploads.iter().map(|(range, bytes)| (range.clone(), bytes.as_slice())).collect();
-                    let downloads: Vec<BufferRange> =
-                        segment.downloads.iter().filter_map(|value| self.ranges.get(value).cloned()).collect();
+                    let downloads: Vec<BufferRange> = segment
+                        .downloads
+                        .iter()
+                        .filter_map(|value| self.ranges.get(value).cloned())
+                        .collect();
                     let timing = if profile { Timing::Kernels } else { Timing::Device };
                     let report = self.program.run_steps(dispatches.clone(), &uploads, &downloads, timing)?;
                     run.copies += report.copies;
@@ -175,7 +187,11 @@ fn gpu_kernel(kernel: &WgslKernel) -> GpuKernel {
 }
 
 /// Device memory for every value that a GPU step touches.
-fn place_values(plan: &Plan, gpu: &Gpu, alignment: usize) -> Result<HashMap<ValueId, BufferRange>, RuntimeError> {
+fn place_values(
+    plan: &Plan,
+    gpu: &Gpu,
+    alignment: usize,
+) -> Result<HashMap<ValueId, BufferRange>, RuntimeError> {
     let mut touched = BTreeSet::new();
     for step in &plan.steps {
         match &plan.kernel(step).code {
@@ -200,7 +216,9 @@ fn place_values(plan: &Plan, gpu: &Gpu, alignment: usize) -> Result<HashMap<Valu
                 arena.range(round_up(*offset_bytes, alignment) as u64, bytes)
             }
             (Place::Arena { .. }, None) => return Err(RuntimeError::Defect("the arena is empty".into())),
-            (Place::Input(_) | Place::Output(_) | Place::Constant(_), _) => gpu.allocate(bytes)?.range(0, bytes),
+            (Place::Input(_) | Place::Output(_) | Place::Constant(_), _) => {
+                gpu.allocate(bytes)?.range(0, bytes)
+            }
         };
         if let Place::Constant(tensor) = &plan.values[value].place {
             constants.push((range.clone(), to_device(tensor)));
@@ -274,10 +292,9 @@ fn bind(
             let value = param.and_then(|place| values.get(&step.bindings[place]).cloned());
             let local = offsets.get(&binding.buffer).zip(scratch_memory);
             let local = local.map(|(&(offset, bytes), memory)| memory.range(offset as u64, bytes as u64));
-            value
-                .or_else(|| packed.get(&binding.buffer).cloned())
-                .or(local)
-                .ok_or_else(|| RuntimeError::Defect(format!("buffer '{}' of '{}' is not bound", binding.name, kernel.name)))
+            value.or_else(|| packed.get(&binding.buffer).cloned()).or(local).ok_or_else(|| {
+                RuntimeError::Defect(format!("buffer '{}' of '{}' is not bound", binding.name, kernel.name))
+            })
         })
         .collect()
 }

@@ -17,8 +17,8 @@
 
 mod adapter;
 mod device;
-mod executor;
 mod error;
+mod executor;
 mod memory;
 mod pipeline;
 mod program;

@@ -8,8 +8,8 @@
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
+use super::Scheduler;
 use super::shape::{Contraction, Reduction, find_reductions, reads_with};
-use super::{Scheduler, names};
 use crate::expr::{Expr, Role, Scope, VarId};
 use crate::loopir::{LoopKind, Nest, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
@@ -17,7 +17,7 @@ use crate::target::{CpuIsa, CpuTarget};
 /// Rows and columns of the micro-kernel's tile, and its instruction.
 fn tile(isa: CpuIsa) -> (usize, usize, &'static str) {
     match isa {
-        CpuIsa::Generic => (4, 16, "fma_4x16"),
+        CpuIsa::Generic => (4, 8, "fma_4x8"),
         CpuIsa::Avx2 => (6, 16, "fma_6x16"),
         CpuIsa::Avx512 => (12, 32, "fma_12x32"),
     }
@@ -374,5 +374,5 @@ fn visit_work(nest: &Nest, stmts: &[Stmt], times: usize, work: &mut usize) {
 
 #[cfg(test)]
 pub(super) fn tile_names() -> Vec<String> {
-    names(&CpuIsa::ALL.map(|isa| tile(isa).2))
+    CpuIsa::ALL.map(|isa| tile(isa).2.to_string()).to_vec()
 }

@@ -99,10 +99,5 @@ impl Scheduler {
     }
 }
 
-/// Owned names, for lists of loops.
-fn names(list: &[&str]) -> Vec<String> {
-    list.iter().map(|name| (*name).to_string()).collect()
-}
-
 #[cfg(test)]
 mod tests;
