@@ -7,6 +7,9 @@ use crate::tensor::DType;
 use paisley_kernels::program as cpu;
 use std::collections::HashMap;
 
+/// More than any index, and far from overflow.
+const UNLIMITED: i64 = 1 << 48;
+
 impl Emitter {
     /// The call that runs `store` for every value of the loops `dims`, outermost first.
     pub(super) fn block(&mut self, dims: &[VarId], store: &Store) -> Result<cpu::Node, CpuError> {
@@ -73,7 +76,7 @@ impl Lowering<'_> {
                     room.add_term(counter, -factor);
                 }
                 strides.iter_mut().for_each(|stride| *stride = -*stride);
-                Some(cpu::Condition { value: room, strides, limit: i64::MAX })
+                Some(cpu::Condition { value: room, strides, limit: UNLIMITED })
             });
             match condition {
                 Some(condition) => guards.conditions.push(condition),
