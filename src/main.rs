@@ -5,7 +5,7 @@ fn main() {
     let model = paisley::onnx::Model::from_bytes(bytes, paisley::onnx::NoFolder).unwrap();
     let graph = model.graph(&paisley::onnx::Bindings::new()).unwrap();
     let mut timings = paisley::compiler::Timings::default();
-    let cpu = paisley::runtime::cpu::detect(None);
+    let cpu = paisley::runtime::cpu::detect(std::env::var("T").ok().map(|t| t.parse().unwrap()));
     let plan = paisley::compiler::compile(&graph, &paisley::compiler::Device::Cpu(cpu.clone()), &mut timings)
         .unwrap();
     println!("{timings:?}");
@@ -43,17 +43,95 @@ fn main() {
     if std::env::var("CHECK").is_ok() {
         for kernel in plan.kernels.iter() {
             let mut rng = paisley::base::Random::new(1);
-            let params: Vec<_> = kernel.nest.params.iter().map(|&p| &kernel.nest.pool.buffers[p]).filter(|b| b.role != paisley::expr::Role::Output).map(|b| paisley::tensor::Tensor::from_fn(b.dtype, &b.shape, |_| rng.unit())).collect();
+            let params: Vec<_> = kernel
+                .nest
+                .params
+                .iter()
+                .map(|&p| &kernel.nest.pool.buffers[p])
+                .filter(|b| b.role != paisley::expr::Role::Output)
+                .map(|b| paisley::tensor::Tensor::from_fn(b.dtype, &b.shape, |_| rng.unit()))
+                .collect();
             let a = paisley::interp::run(&kernel.nest, &params).unwrap();
             let b = paisley::interp::run(&kernel.scheduled, &params);
-            let values: paisley::base::IdVec<paisley::plan::Value> = kernel.nest.params.iter().enumerate().map(|(i, &p)| { let b = &kernel.nest.pool.buffers[p]; paisley::plan::Value { name: b.name.clone(), fact: paisley::ops::Fact::new(b.dtype, &b.shape), place: match b.role { paisley::expr::Role::Output => paisley::plan::Place::Output(i - params.len()), paisley::expr::Role::Constant => paisley::plan::Place::Constant(params[i].clone()), _ => paisley::plan::Place::Input(kernel.nest.params[..i].iter().filter(|&&q| kernel.nest.pool.buffers[q].role == paisley::expr::Role::Input).count()) } } }).collect();
+            let values: paisley::base::IdVec<paisley::plan::Value> = kernel
+                .nest
+                .params
+                .iter()
+                .enumerate()
+                .map(|(i, &p)| {
+                    let b = &kernel.nest.pool.buffers[p];
+                    paisley::plan::Value {
+                        name: b.name.clone(),
+                        fact: paisley::ops::Fact::new(b.dtype, &b.shape),
+                        place: match b.role {
+                            paisley::expr::Role::Output => paisley::plan::Place::Output(i - params.len()),
+                            paisley::expr::Role::Constant => {
+                                paisley::plan::Place::Constant(params[i].clone())
+                            }
+                            _ => paisley::plan::Place::Input(
+                                kernel.nest.params[..i]
+                                    .iter()
+                                    .filter(|&&q| {
+                                        kernel.nest.pool.buffers[q].role == paisley::expr::Role::Input
+                                    })
+                                    .count(),
+                            ),
+                        },
+                    }
+                })
+                .collect();
             let ids: Vec<_> = values.ids().collect();
-            let single = paisley::plan::Plan { name: "single".into(), inputs: ids.iter().copied().filter(|&i| matches!(values[i].place, paisley::plan::Place::Input(_))).collect(), outputs: ids.iter().copied().filter(|&i| matches!(values[i].place, paisley::plan::Place::Output(_))).map(|value| paisley::plan::Output { name: "y".into(), value }).collect(), steps: vec![paisley::plan::Step { origin: String::new(), kernel: paisley::base::Id::new(0), bindings: ids, flop: 0 }], kernels: [kernel.clone()].into_iter().collect(), values, arena_bytes: 0 };
-            let inputs: Vec<_> = params.iter().zip(&kernel.nest.params).filter(|(_, p)| kernel.nest.pool.buffers[**p].role == paisley::expr::Role::Input).map(|(t, _)| t.clone()).collect();
+            let single = paisley::plan::Plan {
+                name: "single".into(),
+                inputs: ids
+                    .iter()
+                    .copied()
+                    .filter(|&i| matches!(values[i].place, paisley::plan::Place::Input(_)))
+                    .collect(),
+                outputs: ids
+                    .iter()
+                    .copied()
+                    .filter(|&i| matches!(values[i].place, paisley::plan::Place::Output(_)))
+                    .map(|value| paisley::plan::Output { name: "y".into(), value })
+                    .collect(),
+                steps: vec![paisley::plan::Step {
+                    origin: String::new(),
+                    kernel: paisley::base::Id::new(0),
+                    bindings: ids,
+                    flop: 0,
+                }],
+                kernels: [kernel.clone()].into_iter().collect(),
+                values,
+                arena_bytes: 0,
+            };
+            let inputs: Vec<_> = params
+                .iter()
+                .zip(&kernel.nest.params)
+                .filter(|(_, p)| kernel.nest.pool.buffers[**p].role == paisley::expr::Role::Input)
+                .map(|(t, _)| t.clone())
+                .collect();
             let mut e = paisley::runtime::cpu::CpuExecutor::new(&single, &cpu).unwrap();
             let got = e.run(&single, &inputs, false).unwrap().outputs;
-            for (x, y) in a.iter().zip(&got) { let c = paisley::tensor::compare(y, x, paisley::tensor::Tolerance::KERNEL_F32); if !c.within { println!("CPU {}: {:?}", kernel.name, c); if let paisley::plan::Code::Cpu(c) = &kernel.code { println!("{}\n{}", kernel.scheduled, c.code); } } }
-            match b { Err(e) => println!("{}: scheduled fails: {e}\n{}", kernel.name, kernel.scheduled), Ok(b) => for (x, y) in a.iter().zip(&b) { let c = paisley::tensor::compare(y, x, paisley::tensor::Tolerance::KERNEL_F32); if !c.within { println!("{}: {:?}\n{}", kernel.name, c, kernel.scheduled); } } }
+            for (x, y) in a.iter().zip(&got) {
+                let c = paisley::tensor::compare(y, x, paisley::tensor::Tolerance::KERNEL_F32);
+                if !c.within {
+                    println!("CPU {}: {:?}", kernel.name, c);
+                    if let paisley::plan::Code::Cpu(c) = &kernel.code {
+                        println!("{}\n{}", kernel.scheduled, c.code);
+                    }
+                }
+            }
+            match b {
+                Err(e) => println!("{}: scheduled fails: {e}\n{}", kernel.name, kernel.scheduled),
+                Ok(b) => {
+                    for (x, y) in a.iter().zip(&b) {
+                        let c = paisley::tensor::compare(y, x, paisley::tensor::Tolerance::KERNEL_F32);
+                        if !c.within {
+                            println!("{}: {:?}\n{}", kernel.name, c, kernel.scheduled);
+                        }
+                    }
+                }
+            }
         }
     }
     let mut best = u64::MAX;
@@ -67,7 +145,7 @@ fn main() {
             run.step_ns.unwrap().into_iter().enumerate().map(|(i, n)| (n, i)).collect();
         rows.sort();
         rows.reverse();
-        for (ns, i) in rows.into_iter().take(14) {
+        for (ns, i) in rows.into_iter().take(std::env::var("N").map_or(14, |n| n.parse().unwrap())) {
             let s = &plan.steps[i];
             println!(
                 "{:8.1} us {:6.1} GFLOP/s {} [{}]",
