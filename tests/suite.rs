@@ -5,4 +5,5 @@ mod suite {
     mod goldens;
     mod support;
     mod tidy;
+    mod wgsl;
 }
