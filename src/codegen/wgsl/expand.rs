@@ -106,6 +106,13 @@ pub(super) fn expand(nest: &Nest, grid: &Grid) -> Result<Expanded, WgslError> {
     Ok(Expanded { pool: expander.pool, steps, lane, bounds_proved: expander.bounds_proved })
 }
 
+/// Adds a barrier, unless there is one.
+fn push_barrier(out: &mut Vec<Step<RawStore>>) {
+    if !matches!(out.last(), Some(Step::Barrier)) {
+        out.push(Step::Barrier);
+    }
+}
+
 /// What is known of the loops around a statement.
 #[derive(Clone, Default)]
 struct Context {
@@ -146,7 +153,7 @@ impl Expander<'_> {
                 Stmt::Loop(of) if self.extent(of) == 0 => {}
                 Stmt::Loop(of) if matches!(of.kind, LoopKind::Invocation(_)) => {
                     self.invocations(of, ctx, out)?;
-                    out.push(Step::Barrier);
+                    push_barrier(out);
                 }
                 Stmt::Loop(of) if contains(&of.body, |kind| matches!(kind, LoopKind::Invocation(_))) => {
                     if self.extent(of) == 1 {
@@ -163,10 +170,10 @@ impl Expander<'_> {
                     self.steps(std::slice::from_ref(stmt), ctx, &mut body)?;
                     let bounds = self.bounds([1; 3]);
                     out.push(Step::Region { bounds, locals: vec![], body });
-                    out.push(Step::Barrier);
+                    push_barrier(out);
                 }
                 Stmt::Alloc(id) => self.no_global_alloc(*id)?,
-                Stmt::Barrier => out.push(Step::Barrier),
+                Stmt::Barrier => push_barrier(out),
             }
         }
         Ok(())
@@ -258,7 +265,7 @@ impl Expander<'_> {
                         out.push(Step::Declare(*id));
                     }
                 }
-                Stmt::Barrier => out.push(Step::Barrier),
+                Stmt::Barrier => push_barrier(out),
             }
         }
         Ok(())

@@ -46,6 +46,8 @@ pub(super) fn write_kernel(
         return Err(WgslError::Feature { nest: nest.name.clone(), feature: "f16" });
     }
     let workgroup_memory_bytes = uses.check_limits(nest, &pool, target)?;
+    let allowed = u64::from(target.limits.max_loop_iterations);
+    limit(nest, "max_loop_iterations", iterations(&steps), allowed)?;
 
     let mut names = Names::new();
     let order: Vec<BufferId> = uses.bindings.iter().chain(&uses.workgroup).copied().collect();
@@ -651,6 +653,18 @@ fn part(whole: &str, divisor: usize, modulus: Option<usize>) -> String {
         Some(modulus) => format!("{quotient} % {modulus}"),
         None => quotient,
     }
+}
+
+/// How often one invocation starts the body of a loop, all loops together.
+fn iterations(steps: &[Step]) -> u64 {
+    let of = |step: &Step| match step {
+        Step::For { extent, body, .. } => {
+            (*extent as u64).saturating_mul(iterations(body).saturating_add(1))
+        }
+        Step::Scope(body) | Step::Region { body, .. } => iterations(body),
+        Step::Declare(_) | Step::Store(_) | Step::Barrier => 0,
+    };
+    steps.iter().map(of).fold(0, u64::saturating_add)
 }
 
 fn contains_barrier(steps: &[Step]) -> bool {
