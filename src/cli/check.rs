@@ -118,7 +118,9 @@ fn verdict(graph: &Graph, device: String, target: &Device) -> Verdict {
                 CompileError::Define { origin, reason } | CompileError::Emit { origin, reason } => {
                     place(origin, reason)
                 }
-                CompileError::Defect(_) => place("unknown".into(), error.to_string()),
+                CompileError::Nest { .. } | CompileError::Schedule(_) | CompileError::Defect(_) => {
+                    place("unknown".into(), error.to_string())
+                }
             };
             Verdict { device, problems: all.into_iter().map(problem).collect(), plan: None }
         }

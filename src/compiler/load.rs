@@ -45,6 +45,7 @@ impl Error {
                     ErrorKind::InvalidInput
                 }
             }
+            Error::Compile(CompileError::Nest { .. } | CompileError::Schedule(_)) => ErrorKind::InvalidInput,
             Error::Compile(CompileError::Define { .. }) => ErrorKind::Unsupported,
             Error::Compile(CompileError::Emit { .. }) => ErrorKind::Limit,
             Error::Compile(CompileError::Defect(_)) | Error::Runtime(RuntimeError::Defect(_)) => {

@@ -3,8 +3,10 @@
 //! [`compile`] is the whole pipeline on one screen. Each stage is timed; in debug builds and tests a verifier runs between them.
 
 mod load;
+mod single;
 
 pub use load::{Error, ErrorKind, load};
+pub use single::compile_nest;
 
 use crate::codegen::{cpu, wgsl};
 use crate::graph::{Graph, Source, ValueId};
@@ -12,7 +14,7 @@ use crate::loopir::{Nest, NestHash};
 use crate::ops::define_group;
 use crate::passes::{self, GroupPolicy};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
-use crate::schedule::{Trace, analytic};
+use crate::schedule::{Trace, TraceError, analytic};
 use crate::target::{CpuTarget, GpuTarget, Target};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -73,6 +75,17 @@ pub enum CompileError {
         /// Why.
         reason: String,
     },
+    /// A nest that was given is not valid.
+    #[error("nest '{nest}': {reason}")]
+    Nest {
+        /// Its name.
+        nest: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A schedule that was given does not apply.
+    #[error(transparent)]
+    Schedule(#[from] TraceError),
     /// A defect of the compiler.
     #[error("{0} (this is a defect of Paisley; please report it)")]
     Defect(String),
