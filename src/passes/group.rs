@@ -18,7 +18,8 @@
 //! - and the group does not read too many values with it.
 //!
 //! Then a group without anchor becomes the prologue of the one anchor that alone reads its result, when that reads each
-//! element once or the computation is cheap enough to be repeated.
+//! element once or the computation is cheap enough to be repeated. A contraction takes in layout alone: it packs its operands
+//! as they are.
 //!
 //! Only the last value of a group is read outside of it (or all outputs of an anchor that has several), so groups form no
 //! cycle.

