@@ -1,1 +1,5 @@
+//! All integration tests, in one binary that links once: a module a subject, under `tests/suite/`.
 
+mod suite {
+    mod tidy;
+}

@@ -1,6 +1,19 @@
 //! CPU micro-kernels of Paisley, and the scalar operations they and the rest of the compiler share.
 #![warn(missing_docs)]
 
+#[cfg(all(test, unix))]
+mod guard;
+pub mod isa;
+pub mod pool;
+pub mod program;
 pub mod scalar;
+mod simd;
+pub mod table;
+pub mod tile;
+pub mod vector;
+pub mod window;
 
+pub use isa::Isa;
 pub use scalar::{BinaryOp, UnaryOp};
+pub use table::{KernelTable, table};
+pub use tile::{TileArgs, TileKernel};

@@ -192,6 +192,8 @@ impl ExprPool {
                 quotient.constant += range.low.div_euclid(divisor);
             }
             Some(_) | None => {
+                // floor((g x + c) / (g d)) = floor(x / d) for 0 <= c < g
+                let rest = self.split_low(&rest, divisor).map_or(rest, |(high, _)| high);
                 let (rest, divisor) = Self::reduce(&rest, divisor);
                 let inner = match Self::single_atom(&rest).map(|atom| self.get(atom).clone()) {
                     // floor(floor(x / a) / b) = floor(x / (a b))
@@ -234,6 +236,10 @@ impl ExprPool {
             }
             Some(_) | None => {
                 // (g x + c) mod (g d) = g (x mod d) + c for 0 <= c < g
+                let mut low = Affine::default();
+                if let Some((high, split)) = self.split_low(&rest, divisor) {
+                    (rest, low) = (high, split);
+                }
                 let factor = rest.terms.values().fold(divisor, |g, &c| gcd(g, c));
                 let offset = rest.constant % factor;
                 rest.constant -= offset;
@@ -241,11 +247,29 @@ impl ExprPool {
                 let reduced = self.from_affine(&reduced);
                 let divisor = self.int(divisor);
                 let atom = self.intern(Expr::Binary(BinaryOp::Mod, reduced, divisor));
-                let mut result = Affine::constant(offset);
-                result.add_term(atom, factor);
-                result
+                low.constant += offset;
+                low.add_term(atom, factor);
+                low
             }
         }
+    }
+
+    /// Splits `form` into `g x` and `c` with `0 <= c < g` for a factor `g` of `divisor`, where some atoms go to `c`.
+    fn split_low(&self, form: &Affine, divisor: i64) -> Option<(Affine, Affine)> {
+        let mut factors: Vec<i64> =
+            form.terms.values().map(|&c| gcd(divisor, c)).filter(|&g| g > 1).collect();
+        factors.sort_unstable_by(|a, b| b.cmp(a));
+        factors.into_iter().find_map(|factor| {
+            let (mut high, mut low) = (Affine::default(), Affine::default());
+            for (&atom, &coefficient) in &form.terms {
+                let part = if coefficient % factor == 0 { &mut high } else { &mut low };
+                part.add_term(atom, coefficient);
+            }
+            low.constant = form.constant.rem_euclid(factor);
+            high.constant = form.constant - low.constant;
+            let small = low.interval(self).is_some_and(|range| range.low >= 0 && range.high < factor);
+            (small && !low.terms.is_empty()).then_some((high, low))
+        })
     }
 
     /// `floor(form / divisor)` with the common factor of coefficients and divisor taken out of both.

@@ -50,6 +50,7 @@ pub(crate) fn infix(op: BinaryOp) -> Option<(&'static str, u8)> {
     }
 }
 
+/// `-x` is the negative constant where `x` is one, so that the operation on a constant prints as a call.
 fn write_expr(pool: &ExprPool, id: ExprId, outer: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let call = |f: &mut fmt::Formatter<'_>, name: &str, operands: &[ExprId]| {
         write!(f, "{name}(")?;
@@ -76,7 +77,7 @@ fn write_expr(pool: &ExprPool, id: ExprId, outer: u8, f: &mut fmt::Formatter<'_>
             write!(f, "{}", pool.buffers[*buffer].name)?;
             write_index(pool, index, f)
         }
-        Expr::Unary(UnaryOp::Neg, a) => {
+        Expr::Unary(UnaryOp::Neg, a) if !matches!(pool.get(*a), Expr::Int(..) | Expr::Float(..)) => {
             write!(f, "-")?;
             write_expr(pool, *a, 6, f)
         }

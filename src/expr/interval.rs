@@ -13,6 +13,9 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// Every i64.
+    const ALL: Interval = Interval { low: i64::MIN, high: i64::MAX };
+
     /// The interval of one number.
     pub fn point(value: i64) -> Interval {
         Interval { low: value, high: value }
@@ -78,6 +81,14 @@ impl ExprPool {
         b: ExprId,
         ranges: &HashMap<VarId, Interval>,
     ) -> Option<Interval> {
+        if let BinaryOp::Min | BinaryOp::Max = op {
+            // One known operand bounds the result whatever the other is.
+            let (x, y) = (self.interval_with(a, ranges), self.interval_with(b, ranges));
+            let (x, y) = (x.unwrap_or(Interval::ALL), y.unwrap_or(Interval::ALL));
+            let pick = |s: i64, t: i64| if op == BinaryOp::Min { s.min(t) } else { s.max(t) };
+            let result = Interval { low: pick(x.low, y.low), high: pick(x.high, y.high) };
+            return (result != Interval::ALL).then_some(result);
+        }
         let (x, y) = (self.interval_with(a, ranges)?, self.interval_with(b, ranges)?);
         match op {
             BinaryOp::Add => x.add(y),
@@ -97,8 +108,6 @@ impl ExprPool {
                     Interval { low: 0, high: y.low - 1 }
                 })
             }
-            BinaryOp::Min => Some(Interval { low: x.low.min(y.low), high: x.high.min(y.high) }),
-            BinaryOp::Max => Some(Interval { low: x.low.max(y.low), high: x.high.max(y.high) }),
             BinaryOp::Lt => truth(x.high < y.low, x.low >= y.high),
             BinaryOp::Le => truth(x.high <= y.low, x.low > y.high),
             BinaryOp::Gt => truth(x.low > y.high, x.high <= y.low),
@@ -112,6 +121,8 @@ impl ExprPool {
             | BinaryOp::FloorDiv
             | BinaryOp::Mod
             | BinaryOp::Rem
+            | BinaryOp::Min
+            | BinaryOp::Max
             | BinaryOp::Pow
             | BinaryOp::Shl
             | BinaryOp::Shr => None,

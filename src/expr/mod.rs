@@ -8,7 +8,7 @@
 //!   constants (quasi-affine), or loads from integer buffers (gather).
 //! - [`Expr::Guard`] is its value where the condition holds and zero elsewhere, where its value, the loads in it included, is
 //!   not evaluated.
-//! - A float constant is stored as the bits of an f64 and rounded to its type.
+//! - A float constant is stored as the bits of an f64 and rounded to its type; there is one NaN.
 
 mod affine;
 mod display;
@@ -16,6 +16,7 @@ mod interval;
 mod simplify;
 
 pub use affine::Affine;
+pub(crate) use display::infix;
 pub use interval::Interval;
 pub use paisley_kernels::{BinaryOp, UnaryOp};
 
@@ -54,6 +55,8 @@ pub enum Role {
     Input,
     /// Read only, known when the nest is compiled.
     Constant,
+    /// Read only, computed from constants by the nest's preparation when it is compiled (a packed weight).
+    Packed,
     /// Written, every element at least once, before it is read.
     Output,
     /// Exists only while the nest runs; allocated by a statement.
@@ -199,6 +202,7 @@ impl ExprPool {
     pub fn constant(&mut self, value: f64, dtype: DType) -> ExprId {
         if dtype.is_float() {
             let value = if dtype == DType::F64 { value } else { round_to(value, dtype) };
+            let value = if value.is_nan() { f64::NAN } else { value };
             self.intern(Expr::Float(value.to_bits(), dtype))
         } else if dtype == DType::Bool {
             self.intern(Expr::Int(i64::from(value != 0.0), dtype))

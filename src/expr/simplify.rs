@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn low_digits_leave_divisions() {
+        let (mut pool, v) = pool(&[6, 4]);
+        let scaled = pool.mul_int(v[0], 4);
+        let sum = pool.add(scaled, v[1]);
+        let (quotient, rest) = (pool.div_int(sum, 12), pool.mod_int(sum, 12));
+        let (quotient, rest) = (pool.simplify(quotient), pool.simplify(rest));
+        assert_eq!(pool.display(quotient).to_string(), "i // 3");
+        assert_eq!(pool.display(rest).to_string(), "j + i % 3 * 4");
+    }
+
+    #[test]
     fn conditions_are_decided_by_ranges() {
         let (mut pool, v) = pool(&[8]);
         let always = pool.less_int(v[0], 8);

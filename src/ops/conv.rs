@@ -1,5 +1,7 @@
 //! Convolution of one to three (or more) spatial dimensions.
 
+pub(super) mod direct;
+
 use super::{Attributes, Fact, OpDef, OpError, numeric, product, same_dtype, window_extent};
 
 /// `y[n, k, p..] = bias[k] + sum over c, r.. of x[n, c, p * stride + r * dilation - pad..] * w[k, c, r..]`, where `c` runs

@@ -6,11 +6,15 @@
 //!
 //! Every shape is concrete. An operator's meaning is stated in its documentation, elementwise over output indices.
 
+pub mod collapse;
 mod conv;
+pub mod define;
+mod evaluate;
 mod gather;
 mod layout;
 mod map;
 mod matmul;
+mod nests;
 mod normalize;
 mod pool;
 mod reduce;
@@ -19,6 +23,8 @@ mod softmax;
 mod top_k;
 
 pub use conv::Conv;
+pub use define::{Define, DefineError, External, Form, Group, GroupNode, Source, can_follow, define_group};
+pub use evaluate::{EvaluateError, evaluate, evaluate_group};
 pub use gather::{Gather, GatherElements, GatherNd};
 pub use layout::{Broadcast, Concat, Pad, PadMode, Slice, SliceAxis, Transpose, View};
 pub use map::{Literal, Map, Scalar};
@@ -134,7 +140,7 @@ impl OpError {
 }
 
 /// What every operator says of itself. A method has no default, so that none is forgotten.
-pub trait OpDef {
+pub trait OpDef: Define {
     /// The operator's name in text forms.
     fn name(&self) -> &'static str;
 

@@ -18,12 +18,13 @@
 //! - and the group does not read too many values with it.
 //!
 //! Then a group without anchor becomes the prologue of the one anchor that alone reads its result, when that reads each
-//! element once or the computation is cheap enough to be repeated.
+//! element once or the computation is cheap enough to be repeated; a contraction only takes what moves elements.
 //!
 //! Only the last value of a group is read outside of it (or all outputs of an anchor that has several), so groups form no
 //! cycle.
 
 use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
+use crate::ops::{self, External, GroupNode};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -70,6 +71,54 @@ impl Group {
     /// Whether the group only gives its input another shape: it needs no kernel, its result is the same bytes.
     pub fn is_view(&self, graph: &Graph) -> bool {
         self.anchor.is_none() && self.nodes().all(|node| matches!(graph.nodes()[node].op, Op::View(_)))
+    }
+
+    /// The group in the terms of [`ops`], for its nest.
+    pub fn definition<'a>(&self, graph: &'a Graph) -> ops::Group<'a> {
+        let order: Vec<NodeId> = self.nodes().collect();
+        let source = |value: ValueId| {
+            let made =
+                graph.producer(value).and_then(|producer| order.iter().position(|&node| node == producer));
+            match made {
+                Some(node) => {
+                    let outputs = &graph.nodes()[order[node]].outputs;
+                    ops::Source::Node(node, outputs.iter().position(|&output| output == value).unwrap_or(0))
+                }
+                None => {
+                    ops::Source::External(self.inputs.iter().position(|&input| input == value).unwrap_or(0))
+                }
+            }
+        };
+        let externals = self.inputs.iter().map(|&value| External {
+            fact: graph.fact(value).clone(),
+            constant: graph.constant(value).is_some(),
+        });
+        let nodes = order.iter().map(|&id| {
+            let node = &graph.nodes()[id];
+            GroupNode {
+                op: node.op.def(),
+                inputs: node.inputs.iter().map(|&value| source(value)).collect(),
+                outputs: graph.facts(&node.outputs).into_iter().cloned().collect(),
+            }
+        });
+        ops::Group {
+            externals: externals.collect(),
+            nodes: nodes.collect(),
+            anchor: self.anchor.and_then(|anchor| order.iter().position(|&node| node == anchor)),
+            outputs: self.outputs.iter().map(|&value| source(value)).collect(),
+        }
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flop(&self, graph: &Graph) -> u64 {
+        self.nodes().map(|node| graph.flop(node)).sum()
+    }
+
+    /// The model's nodes it stems from, for people.
+    pub fn origin(&self, graph: &Graph) -> String {
+        let mut origins: Vec<&str> = self.nodes().map(|node| graph.nodes()[node].origin.as_str()).collect();
+        origins.dedup();
+        origins.join(" + ")
     }
 
     /// One line: `map + conv + map + view -> y`.
@@ -310,10 +359,13 @@ impl Grouping<'_> {
             let mut inputs = self.units[unit].inputs.clone();
             inputs.remove(&input);
             inputs.extend(&self.units[source].inputs);
+            // A contraction packs its operands as they are, so that arithmetic would be repeated for every product.
+            let contraction = matches!(self.node(anchor).op, Op::MatMul(_) | Op::Conv(_));
+            let limit = if contraction { 0 } else { self.policy.repeated_cost };
             if self.units[source].anchor.is_none()
                 && inputs.len() <= self.policy.most_inputs
                 && self.uses.only(input) == Some(anchor)
-                && (!often || cost <= self.policy.repeated_cost)
+                && (!often || cost <= limit)
             {
                 let members = members.clone();
                 for node in &members {

@@ -1,0 +1,522 @@
+//! The data types of a CPU program. The module above says what they mean together.
+
+use super::affine::{Affine, Bound, Condition};
+use crate::scalar::{BinaryOp, UnaryOp};
+
+/// The type of a buffer's elements and of a register's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ElementType {
+    /// IEEE half precision; operations compute in f32 and round once each.
+    F16,
+    /// The upper half of an f32; operations compute in f32 and round once each.
+    BF16,
+    /// IEEE single precision.
+    F32,
+    /// IEEE double precision.
+    F64,
+    /// Signed, 8 bits, wrapping.
+    I8,
+    /// Signed, 16 bits, wrapping.
+    I16,
+    /// Signed, 32 bits, wrapping.
+    I32,
+    /// Signed, 64 bits, wrapping; the type of every index.
+    I64,
+    /// Unsigned, 8 bits, wrapping.
+    U8,
+    /// Unsigned, 16 bits, wrapping.
+    U16,
+    /// Unsigned, 32 bits, wrapping.
+    U32,
+    /// Unsigned, 64 bits, wrapping.
+    U64,
+    /// One byte; 0 is false and 1 is true. Other bytes in memory count as true.
+    Bool,
+}
+
+impl ElementType {
+    /// Every type, in the order of the declaration.
+    pub const ALL: [ElementType; 13] = [
+        ElementType::F16,
+        ElementType::BF16,
+        ElementType::F32,
+        ElementType::F64,
+        ElementType::I8,
+        ElementType::I16,
+        ElementType::I32,
+        ElementType::I64,
+        ElementType::U8,
+        ElementType::U16,
+        ElementType::U32,
+        ElementType::U64,
+        ElementType::Bool,
+    ];
+
+    /// The name used in text forms: `f32`, `i64`, `bool` ...
+    pub fn name(self) -> &'static str {
+        match self {
+            ElementType::F16 => "f16",
+            ElementType::BF16 => "bf16",
+            ElementType::F32 => "f32",
+            ElementType::F64 => "f64",
+            ElementType::I8 => "i8",
+            ElementType::I16 => "i16",
+            ElementType::I32 => "i32",
+            ElementType::I64 => "i64",
+            ElementType::U8 => "u8",
+            ElementType::U16 => "u16",
+            ElementType::U32 => "u32",
+            ElementType::U64 => "u64",
+            ElementType::Bool => "bool",
+        }
+    }
+
+    /// Bytes an element takes.
+    pub fn size_bytes(self) -> usize {
+        match self {
+            ElementType::I8 | ElementType::U8 | ElementType::Bool => 1,
+            ElementType::F16 | ElementType::BF16 | ElementType::I16 | ElementType::U16 => 2,
+            ElementType::F32 | ElementType::I32 | ElementType::U32 => 4,
+            ElementType::F64 | ElementType::I64 | ElementType::U64 => 8,
+        }
+    }
+
+    /// Whether it is f16, bf16, f32 or f64.
+    pub fn is_float(self) -> bool {
+        matches!(self, ElementType::F16 | ElementType::BF16 | ElementType::F32 | ElementType::F64)
+    }
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident, $letter:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// Its place in the list it names an item of.
+            #[inline]
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+
+            fn next(length: usize) -> $name {
+                $name(u32::try_from(length).expect("a program should have fewer than 2^32 of anything"))
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!($letter, "{}"), self.0)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// Names a [`Buffer`] of a [`Code`].
+    BufferId, "buffer";
+    /// Names the counter of one loop of a [`Code`].
+    CounterId, "i";
+    /// Names an [`Access`] of a [`Code`].
+    AccessId, "access";
+    /// Names a register of a [`Block`].
+    Register, "v";
+}
+
+/// Where a buffer lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Bound from outside at each step: binding `index` of the step. Two buffers that are bound to overlapping memory
+    /// are refused unless both are read-only; for work in place declare one writable buffer.
+    External {
+        /// Which binding of the step.
+        index: usize,
+        /// Whether the program may store to it.
+        writable: bool,
+    },
+    /// One for all threads while the program runs; undefined at its start.
+    Shared,
+    /// One for each thread; undefined at the start of each iteration of a parallel loop.
+    Scratch,
+}
+
+/// A block of memory that a program reads or writes. Every buffer is aligned for its element type; shared and scratch
+/// buffers are aligned to 64 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Buffer {
+    /// For people.
+    pub name: String,
+    /// The type of every element.
+    pub dtype: ElementType,
+    /// How many elements it has.
+    pub length: usize,
+    /// Where it lives.
+    pub place: Place,
+}
+
+/// A running offset into a buffer, in elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// The offset as a form over the counters of the loops around the calls that use it.
+    pub offset: Affine,
+}
+
+/// How often a loop runs or how long a dimension is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Trip {
+    /// Always that often.
+    Constant(usize),
+    /// The least of `max` and of every bound, and never below 0.
+    Bounded {
+        /// The largest count.
+        max: usize,
+        /// What cuts it short.
+        bounds: Vec<Bound>,
+    },
+}
+
+impl Trip {
+    /// The largest count.
+    pub fn max(&self) -> usize {
+        match self {
+            Trip::Constant(count) => *count,
+            Trip::Bounded { max, bounds: _ } => *max,
+        }
+    }
+
+    /// The count for the given counters.
+    #[inline]
+    pub fn evaluate(&self, counters: &[i64]) -> usize {
+        match self {
+            Trip::Constant(count) => *count,
+            Trip::Bounded { max, bounds } => bounds.iter().fold(*max, |count, bound| {
+                let value = bound.value.evaluate(counters);
+                let limit = if bound.divisor == 1 { value } else { -(-value).div_euclid(bound.divisor) };
+                count.min(limit.max(0) as usize)
+            }),
+        }
+    }
+}
+
+/// A counted loop: `counter` takes the values `0 .. trip`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Loop {
+    /// Its counter, which no other loop has.
+    pub counter: CounterId,
+    /// How often it runs.
+    pub trip: Trip,
+    /// Whether its iterations are divided over the threads.
+    pub parallel: bool,
+    /// What it runs, in order.
+    pub body: Vec<Node>,
+}
+
+/// A statement of a program.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// A loop.
+    Loop(Loop),
+    /// A leaf.
+    Call(Call),
+}
+
+/// A leaf of the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// A matrix product on a register tile.
+    Tile(Tile),
+    /// A straight-line program over a few dimensions.
+    Block(Block),
+}
+
+/// Whether a tile adds to what its target holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Accumulate {
+    /// It overwrites.
+    Never,
+    /// It adds.
+    Always,
+    /// It adds where the form is not 0: the first round of a blocked reduction overwrites, later ones add.
+    UnlessZero(Affine),
+}
+
+/// `c[i, j] (+)= sum over k of a[i, k] * b[k, j]` for `i < rows`, `j < cols`, `k < depth`, all f32. Columns are next to one
+/// another in `b` and in `c`. The result is undefined where `c` overlaps `a` or `b`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Element `a[0, 0]`.
+    pub a: AccessId,
+    /// Elements from `a[i, k]` to `a[i + 1, k]`.
+    pub a_row_stride: i64,
+    /// Elements from `a[i, k]` to `a[i, k + 1]`.
+    pub a_depth_stride: i64,
+    /// Element `b[0, 0]`.
+    pub b: AccessId,
+    /// Elements from `b[k, j]` to `b[k + 1, j]`.
+    pub b_depth_stride: i64,
+    /// Element `c[0, 0]`.
+    pub c: AccessId,
+    /// Elements from `c[i, j]` to `c[i + 1, j]`.
+    pub c_row_stride: i64,
+    /// Rows of `a` and `c`; the largest count chooses the micro-kernel.
+    pub rows: Trip,
+    /// Columns of `b` and `c`; the largest count chooses the micro-kernel.
+    pub cols: Trip,
+    /// Terms of each sum.
+    pub depth: Trip,
+    /// Whether it adds to `c`.
+    pub accumulate: Accumulate,
+}
+
+/// A straight-line program run for every element of `dims[0] x dims[1] x ..`. Each register is set by exactly one operation,
+/// before it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Block {
+    /// For people.
+    pub name: String,
+    /// One to three dimensions, outermost first.
+    pub dims: Vec<Trip>,
+    /// The type of each register.
+    pub registers: Vec<ElementType>,
+    /// The operations, in order.
+    pub ops: Vec<BlockOp>,
+}
+
+/// A constant in a block, converted to its register's type as a cast would.
+#[derive(Clone, Copy, Debug)]
+pub enum Literal {
+    /// A float.
+    Float(f64),
+    /// An integer, or a bool as 0 or 1; wraps to the register's width.
+    Int(i64),
+}
+
+impl Literal {
+    /// Its kind and its bits, which decide equality: NaN equals itself, and -0 does not equal 0.
+    fn key(self) -> (bool, u64) {
+        match self {
+            Literal::Float(value) => (true, value.to_bits()),
+            Literal::Int(value) => (false, value.cast_unsigned()),
+        }
+    }
+}
+
+impl PartialEq for Literal {
+    fn eq(&self, other: &Literal) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Literal {}
+
+impl std::hash::Hash for Literal {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+/// What a store does with the value that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Combine {
+    /// Overwrites it; where several elements of a block fall on one place, the last in row-major order stays.
+    Replace,
+    /// Adds to it.
+    Add,
+    /// Multiplies it.
+    Mul,
+    /// Keeps the smaller; NaN if one is NaN.
+    Min,
+    /// Keeps the larger; NaN if one is NaN.
+    Max,
+}
+
+/// One operation of a block. `strides` give elements per step of each dimension of the block, outermost first. Unless said,
+/// operands and result have one type, and an operation means what [`UnaryOp`] and [`BinaryOp`] say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BlockOp {
+    /// Reads memory; 0 where a condition of `guard` fails, and nothing is read there.
+    Load {
+        /// The register set.
+        to: Register,
+        /// Where the block's first element is.
+        access: AccessId,
+        /// Elements per step of each dimension.
+        strides: Vec<i64>,
+        /// All must hold.
+        guard: Vec<Condition>,
+    },
+    /// The same value everywhere.
+    Constant {
+        /// The register set.
+        to: Register,
+        /// The value.
+        value: Literal,
+    },
+    /// `value + sum(strides * dimension index)`, an i64.
+    Index {
+        /// The register set.
+        to: Register,
+        /// The part over the counters.
+        value: Affine,
+        /// The factor of each dimension.
+        strides: Vec<i64>,
+    },
+    /// An operation of one operand; tests set a bool. `Sqrt`, `Exp` and the like need floats.
+    Unary {
+        /// The register set.
+        to: Register,
+        /// Which.
+        op: UnaryOp,
+        /// Its operand.
+        x: Register,
+    },
+    /// An operation of two operands; comparisons set a bool.
+    Binary {
+        /// The register set.
+        to: Register,
+        /// Which.
+        op: BinaryOp,
+        /// The left operand.
+        a: Register,
+        /// The right operand.
+        b: Register,
+    },
+    /// `a * b + c`, with one rounding or two.
+    MultiplyAdd {
+        /// The register set.
+        to: Register,
+        /// A factor.
+        a: Register,
+        /// A factor.
+        b: Register,
+        /// What is added.
+        c: Register,
+    },
+    /// `then` where the bool `condition` holds, else `otherwise`.
+    Select {
+        /// The register set.
+        to: Register,
+        /// A bool.
+        condition: Register,
+        /// The value where it holds.
+        then: Register,
+        /// The value where it does not.
+        otherwise: Register,
+    },
+    /// Conversion to the type of `to`: float to integer truncates and saturates, NaN gives 0; integers wrap; to bool is
+    /// `x != 0`.
+    Cast {
+        /// The register set.
+        to: Register,
+        /// The operand, of any type.
+        x: Register,
+    },
+    /// `buffer[index]`, and 0 without a read where the mask does not hold. An index outside the buffer ends the run with
+    /// an error.
+    Gather {
+        /// The register set.
+        to: Register,
+        /// What is read.
+        buffer: BufferId,
+        /// i64: elements from the buffer's first.
+        index: Register,
+        /// A bool.
+        mask: Option<Register>,
+    },
+    /// Writes memory where all of `guard` and the mask hold. With a `combine` and a stride of 0 it is a reduction over that
+    /// dimension, of which the order of the terms is not fixed.
+    Store {
+        /// Where the block's first element is.
+        access: AccessId,
+        /// Elements per step of each dimension.
+        strides: Vec<i64>,
+        /// What is written.
+        value: Register,
+        /// What happens to the value that is there.
+        combine: Combine,
+        /// All must hold.
+        guard: Vec<Condition>,
+        /// A bool.
+        mask: Option<Register>,
+    },
+    /// `buffer[index] = value`, in row-major order, where the mask holds. An index outside the buffer ends the run with
+    /// an error.
+    Scatter {
+        /// What is written.
+        buffer: BufferId,
+        /// i64: elements from the buffer's first.
+        index: Register,
+        /// What is written.
+        value: Register,
+        /// What happens to the value that is there.
+        combine: Combine,
+        /// A bool.
+        mask: Option<Register>,
+    },
+}
+
+/// A program as data, not yet verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Code {
+    /// For people.
+    pub name: String,
+    /// The buffers, by [`BufferId`].
+    pub buffers: Vec<Buffer>,
+    /// The name of each counter, by [`CounterId`].
+    pub counters: Vec<String>,
+    /// The accesses, by [`AccessId`].
+    pub accesses: Vec<Access>,
+    /// The phases, in order.
+    pub body: Vec<Node>,
+}
+
+impl Code {
+    /// A program without anything.
+    pub fn new(name: impl Into<String>) -> Code {
+        Code { name: name.into(), ..Code::default() }
+    }
+
+    /// Declares a buffer.
+    pub fn buffer(
+        &mut self,
+        name: impl Into<String>,
+        dtype: ElementType,
+        length: usize,
+        place: Place,
+    ) -> BufferId {
+        self.buffers.push(Buffer { name: name.into(), dtype, length, place });
+        BufferId::next(self.buffers.len() - 1)
+    }
+
+    /// Declares the counter of one loop.
+    pub fn counter(&mut self, name: impl Into<String>) -> CounterId {
+        self.counters.push(name.into());
+        CounterId::next(self.counters.len() - 1)
+    }
+
+    /// Declares an access; one that is there already is used again.
+    pub fn access(&mut self, buffer: BufferId, offset: Affine) -> AccessId {
+        let access = Access { buffer, offset };
+        let known = self.accesses.iter().position(|known| *known == access);
+        AccessId::next(known.unwrap_or_else(|| {
+            self.accesses.push(access);
+            self.accesses.len() - 1
+        }))
+    }
+}
+
+impl Block {
+    /// A block without operations.
+    pub fn new(name: impl Into<String>, dims: Vec<Trip>) -> Block {
+        Block { name: name.into(), dims, registers: Vec::new(), ops: Vec::new() }
+    }
+
+    /// Declares a register, to be set by one operation.
+    pub fn register(&mut self, dtype: ElementType) -> Register {
+        self.registers.push(dtype);
+        Register::next(self.registers.len() - 1)
+    }
+}

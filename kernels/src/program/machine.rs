@@ -1,0 +1,180 @@
+//! One thread's execution of a program: counters, running pointers, loops and tiles. Blocks are in `block`.
+
+use super::code::{Accumulate, BufferId};
+use super::convert::Temporaries;
+use super::lanes::Value;
+use super::lower::{LoopOp, Op, Phase, PointerStep, TEMPORARIES, TEMPORARY_BYTES, TileOp};
+use super::{Code, Program};
+use crate::table::KernelTable;
+use crate::tile::TileArgs;
+
+/// What goes wrong while a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The index of a gather or scatter is outside its buffer.
+    Index { buffer: BufferId, index: i64 },
+}
+
+/// A thread's state, kept from run to run so that running allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Registers {
+    pub(super) counters: Vec<i64>,
+    pub(super) pointers: Vec<*mut u8>,
+    pub(super) bases: Vec<*mut u8>,
+    pub(super) values: Vec<Value>,
+}
+
+// SAFETY: the pointers are only followed by the thread that runs a program, which sets them first.
+unsafe impl Send for Registers {}
+
+impl Registers {
+    /// Makes room for a program.
+    pub(super) fn fit(&mut self, program: &Program) {
+        let Code { buffers, counters, accesses, .. } = program.code();
+        let grow = |length: usize, wanted: usize| wanted.max(length);
+        self.counters.resize(grow(self.counters.len(), counters.len()), 0);
+        self.pointers.resize(grow(self.pointers.len(), accesses.len()), std::ptr::null_mut());
+        self.bases.resize(grow(self.bases.len(), buffers.len()), std::ptr::null_mut());
+        let nothing = Value { pointer: std::ptr::null(), uniform: true };
+        self.values.resize(grow(self.values.len(), program.lowered.registers), nothing);
+    }
+}
+
+/// A thread that runs a program.
+pub(super) struct Machine<'a> {
+    pub(super) program: &'a Program,
+    pub(super) table: &'static KernelTable,
+    pub(super) counters: &'a mut [i64],
+    pub(super) pointers: &'a mut [*mut u8],
+    /// The first element of each buffer.
+    pub(super) bases: &'a [*mut u8],
+    pub(super) values: &'a mut [Value],
+    /// The thread's memory for registers; the temporaries come first.
+    pub(super) lanes: *mut u8,
+}
+
+impl Machine<'_> {
+    /// Runs the iterations `begin .. end` of a phase's merged parallel loops; a phase without has the iteration 0.
+    ///
+    /// # Safety
+    /// The program is verified; every buffer's base is valid for its elements, and so is the register memory; no other thread
+    /// touches what these iterations write or writes what they touch.
+    pub(super) unsafe fn phase(&mut self, phase: &Phase, begin: usize, end: usize) -> Result<(), Fault> {
+        self.counters.fill(0);
+        let inner = phase.loops.last().map_or(1, |(_, trip)| *trip);
+        let mut at = begin;
+        while at < end {
+            let mut rest = at;
+            for (counter, trip) in phase.loops.iter().rev() {
+                self.counters[*counter] = (rest % trip) as i64;
+                rest /= trip;
+            }
+            self.place(phase);
+            // As far as the innermost merged loop goes, pointers only move on.
+            let stop = end.min(at - at % inner + inner);
+            loop {
+                // SAFETY: the caller grants the contract of `run`, and the counters are within the merged loops.
+                unsafe { self.run(&phase.body)? };
+                at += 1;
+                if at == stop {
+                    break;
+                }
+                if let Some((counter, _)) = phase.loops.last() {
+                    self.counters[*counter] += 1;
+                }
+                advance(self.pointers, &phase.steps, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the pointers of a phase's accesses from the counters.
+    fn place(&mut self, phase: &Phase) {
+        let code = self.program.code();
+        for &at in &phase.accesses {
+            let access = &code.accesses[at];
+            let size = code.buffers[access.buffer.index()].dtype.size_bytes() as isize;
+            let offset = access.offset.evaluate(self.counters) as isize * size;
+            self.pointers[at] = self.bases[access.buffer.index()].wrapping_offset(offset);
+        }
+    }
+
+    /// # Safety
+    /// As for [`phase`](Self::phase), with the pointers of all accesses of `ops` at the counters' values.
+    unsafe fn run(&mut self, ops: &[Op]) -> Result<(), Fault> {
+        for op in ops {
+            // SAFETY: the caller grants the contract.
+            unsafe {
+                match op {
+                    Op::Loop(inner) => self.count(inner)?,
+                    Op::Tile(tile) => self.tile(tile),
+                    Op::Block(block) => self.block(block)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn count(&mut self, op: &LoopOp) -> Result<(), Fault> {
+        let LoopOp { counter, trip, steps, body } = op;
+        let count = trip.evaluate(self.counters);
+        for at in 0..count {
+            self.counters[*counter] = at as i64;
+            // SAFETY: the pointers have moved `at` steps from where the caller had them for this counter's 0.
+            unsafe { self.run(body)? };
+            advance(self.pointers, steps, 1);
+        }
+        self.counters[*counter] = 0;
+        advance(self.pointers, steps, -(count as isize));
+        Ok(())
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn tile(&mut self, op: &TileOp) {
+        let TileOp { kernel, a, a_row, a_depth, b, b_depth, c, c_row, rows, cols, depth, accumulate } = op;
+        let (rows, cols) = (rows.evaluate(self.counters), cols.evaluate(self.counters));
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        let args = TileArgs {
+            rows,
+            cols,
+            depth: depth.evaluate(self.counters),
+            a: self.pointers[*a].cast(),
+            a_row: *a_row,
+            a_depth: *a_depth,
+            b: self.pointers[*b].cast(),
+            b_depth: *b_depth,
+            c: self.pointers[*c].cast(),
+            c_row: *c_row,
+            accumulate: match accumulate {
+                Accumulate::Never => false,
+                Accumulate::Always => true,
+                Accumulate::UnlessZero(form) => form.evaluate(self.counters) != 0,
+            },
+        };
+        // SAFETY: the verifier proved the elements of all three operands in range and `c` apart from the others, with
+        // rows of its own; the kernel is of a table the CPU has the instruction set of, and takes tiles this large.
+        unsafe { (kernel.run)(args) };
+    }
+
+    /// # Safety
+    /// The register memory is valid.
+    pub(super) unsafe fn temporaries(&self) -> Temporaries {
+        // SAFETY: register memory begins with the temporaries.
+        Temporaries(std::array::from_fn::<_, TEMPORARIES, _>(|at| unsafe {
+            self.lanes.add(at * TEMPORARY_BYTES)
+        }))
+    }
+}
+
+/// Moves pointers by a number of steps.
+#[inline(always)]
+fn advance(pointers: &mut [*mut u8], steps: &[PointerStep], count: isize) {
+    for step in steps {
+        pointers[step.access] = pointers[step.access].wrapping_offset(step.bytes * count);
+    }
+}

@@ -1,0 +1,100 @@
+//! Memory that programs run on.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// Bytes aligned to 64 that never move: an arena, a packed constant, a thread's scratch. Zero at first.
+pub struct AlignedBytes {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+/// The alignment of [`AlignedBytes`]: a cache line, and the widest vector.
+pub const ALIGNMENT: usize = 64;
+
+// SAFETY: it owns its bytes, as a boxed slice does.
+unsafe impl Send for AlignedBytes {}
+// SAFETY: shared references only give shared access to the bytes.
+unsafe impl Sync for AlignedBytes {}
+
+impl AlignedBytes {
+    /// That many bytes, all zero. Aborts where memory is exhausted, as collections do.
+    pub fn zeroed(length: usize) -> AlignedBytes {
+        if length == 0 {
+            return AlignedBytes { start: NonNull::<Line>::dangling().cast(), length };
+        }
+        let layout = AlignedBytes::layout(length);
+        // SAFETY: the layout's size is not 0.
+        let start = unsafe { alloc_zeroed(layout) };
+        AlignedBytes { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), length }
+    }
+
+    /// A copy of the given bytes.
+    pub fn copy_of(bytes: &[u8]) -> AlignedBytes {
+        let mut copy = AlignedBytes::zeroed(bytes.len());
+        copy.copy_from_slice(bytes);
+        copy
+    }
+
+    /// The address of the first byte, without a reference to the bytes.
+    pub(super) fn start(&mut self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    fn layout(length: usize) -> Layout {
+        Layout::from_size_align(length, ALIGNMENT)
+            .expect("an allocation should be smaller than half the address space")
+    }
+}
+
+/// Something with the alignment of [`ALIGNMENT`], for a pointer to nothing.
+#[repr(align(64))]
+struct Line;
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        if self.length > 0 {
+            // SAFETY: allocated by `zeroed` with this layout, and not given away.
+            unsafe { dealloc(self.start.as_ptr(), AlignedBytes::layout(self.length)) };
+        }
+    }
+}
+
+impl Deref for AlignedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `start` is valid for `length` bytes, all initialised, while `self` lives.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl DerefMut for AlignedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl std::fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AlignedBytes({} bytes)", self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_aligned_zero_and_kept() {
+        for length in [0, 1, 63, 4096] {
+            let mut bytes = AlignedBytes::zeroed(length);
+            assert_eq!(bytes.as_ptr() as usize % ALIGNMENT, 0);
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            bytes.fill(7);
+            assert_eq!(&*AlignedBytes::copy_of(&bytes), &vec![7; length][..]);
+        }
+    }
+}

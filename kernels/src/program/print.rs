@@ -1,0 +1,243 @@
+//! The text form of programs, for people.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use super::affine::{Affine, Condition};
+use super::code::{
+    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Literal, Loop, Node,
+    Place, Register, Tile, Trip,
+};
+use crate::scalar::BinaryOp;
+
+/// The names of the dimensions of blocks, and of the rows, columns and depth of tiles.
+const DIMS: [&str; 3] = ["d0", "d1", "d2"];
+const TILE_DIMS: [&str; 3] = ["row", "col", "depth"];
+
+impl Display for Code {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "program {}", self.name)?;
+        for buffer in &self.buffers {
+            let place = match buffer.place {
+                Place::External { index, writable: true } => format!("inout {index}"),
+                Place::External { index, writable: false } => format!("in {index}"),
+                Place::Shared => "shared".into(),
+                Place::Scratch => "scratch".into(),
+            };
+            writeln!(f, "  {place} {}: {}[{}]", buffer.name, buffer.dtype.name(), buffer.length)?;
+        }
+        for (at, node) in self.body.iter().enumerate() {
+            writeln!(f, "phase {at}")?;
+            Printer { code: self }.node(f, node, 1)?;
+        }
+        Ok(())
+    }
+}
+
+struct Printer<'a> {
+    code: &'a Code,
+}
+
+/// Stands for the name of what is not declared; code is printed before it is verified, too.
+const UNDECLARED: &str = "?";
+
+impl Printer<'_> {
+    fn counter(&self, id: CounterId) -> &str {
+        self.code.counters.get(id.index()).map_or(UNDECLARED, String::as_str)
+    }
+
+    fn buffer(&self, id: BufferId) -> &str {
+        self.code.buffers.get(id.index()).map_or(UNDECLARED, |buffer| &buffer.name)
+    }
+
+    fn node(&self, f: &mut Formatter<'_>, node: &Node, depth: usize) -> fmt::Result {
+        match node {
+            Node::Loop(Loop { counter, trip, parallel, body }) => {
+                indent(f, depth)?;
+                if *parallel {
+                    f.write_str("parallel ")?;
+                }
+                writeln!(f, "for {} in {}", self.counter(*counter), self.trip(trip))?;
+                body.iter().try_for_each(|node| self.node(f, node, depth + 1))
+            }
+            Node::Call(Call::Tile(tile)) => {
+                indent(f, depth)?;
+                self.tile(f, tile)
+            }
+            Node::Call(Call::Block(block)) => self.block(f, block, depth),
+        }
+    }
+
+    fn tile(&self, f: &mut Formatter<'_>, tile: &Tile) -> fmt::Result {
+        let Tile {
+            a,
+            a_row_stride,
+            a_depth_stride,
+            b,
+            b_depth_stride,
+            c,
+            c_row_stride,
+            rows,
+            cols,
+            depth,
+            accumulate,
+        } = tile;
+        let assign = match accumulate {
+            Accumulate::Never => "=".into(),
+            Accumulate::Always => "+=".into(),
+            Accumulate::UnlessZero(form) => format!("(+)= [adds unless {} = 0]", self.affine(form)),
+        };
+        let view =
+            |access: AccessId, strides: [i64; 3]| self.access(access, strides.into_iter().zip(TILE_DIMS));
+        writeln!(
+            f,
+            "tile {} x {} x {}: {} {assign} {} * {}",
+            self.trip(rows),
+            self.trip(cols),
+            self.trip(depth),
+            view(*c, [*c_row_stride, 1, 0]),
+            view(*a, [*a_row_stride, 0, *a_depth_stride]),
+            view(*b, [0, 1, *b_depth_stride]),
+        )
+    }
+
+    fn block(&self, f: &mut Formatter<'_>, block: &Block, depth: usize) -> fmt::Result {
+        indent(f, depth)?;
+        write!(f, "block {} over", block.name)?;
+        for (at, trip) in block.dims.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma} {} in {}", DIMS.get(at).unwrap_or(&UNDECLARED), self.trip(trip))?;
+        }
+        f.write_char('\n')?;
+        for op in &block.ops {
+            indent(f, depth + 1)?;
+            self.op(f, block, op)?;
+            f.write_char('\n')?;
+        }
+        Ok(())
+    }
+
+    fn op(&self, f: &mut Formatter<'_>, block: &Block, op: &BlockOp) -> fmt::Result {
+        if let Some(to) = op.result() {
+            let dtype = block.registers.get(to.index()).map_or(UNDECLARED, |dtype| dtype.name());
+            write!(f, "{to}: {dtype} = ")?;
+        }
+        match op {
+            BlockOp::Load { to: _, access, strides, guard } => {
+                f.write_str(&self.view(*access, strides))?;
+                self.guard(f, guard, None)
+            }
+            BlockOp::Constant { to: _, value: Literal::Float(value) } => write!(f, "{value:?}"),
+            BlockOp::Constant { to: _, value: Literal::Int(value) } => write!(f, "{value}"),
+            BlockOp::Index { to: _, value, strides } => f.write_str(&self.form(value, named(strides))),
+            BlockOp::Unary { to: _, op, x } => write!(f, "{}({x})", op.name()),
+            BlockOp::Binary { to: _, op, a, b } => write!(f, "{}({a}, {b})", op.name()),
+            BlockOp::MultiplyAdd { to: _, a, b, c } => write!(f, "{a} * {b} + {c}"),
+            BlockOp::Select { to: _, condition, then, otherwise } => {
+                write!(f, "if {condition} then {then} else {otherwise}")
+            }
+            BlockOp::Cast { to: _, x } => write!(f, "cast({x})"),
+            BlockOp::Gather { to: _, buffer, index, mask } => {
+                write!(f, "{}[{index}]", self.buffer(*buffer))?;
+                self.guard(f, &[], *mask)
+            }
+            BlockOp::Store { access, strides, value, combine, guard, mask } => {
+                write!(f, "{} {} {value}", self.view(*access, strides), assignment(*combine))?;
+                self.guard(f, guard, *mask)
+            }
+            BlockOp::Scatter { buffer, index, value, combine, mask } => {
+                write!(f, "{}[{index}] {} {value}", self.buffer(*buffer), assignment(*combine))?;
+                self.guard(f, &[], *mask)
+            }
+        }
+    }
+
+    fn guard(&self, f: &mut Formatter<'_>, guard: &[Condition], mask: Option<Register>) -> fmt::Result {
+        let conditions = guard.iter().map(|condition| {
+            let Condition { value, strides, limit } = condition;
+            format!("0 <= {} < {limit}", self.form(value, named(strides)))
+        });
+        let all: Vec<String> = conditions.chain(mask.map(|mask| mask.to_string())).collect();
+        if all.is_empty() { Ok(()) } else { write!(f, " where {}", all.join(" and ")) }
+    }
+
+    fn view(&self, access: AccessId, strides: &[i64]) -> String {
+        self.access(access, named(strides))
+    }
+
+    fn access(&self, id: AccessId, dims: impl Iterator<Item = (i64, &'static str)>) -> String {
+        match self.code.accesses.get(id.index()) {
+            Some(access) => format!("{}[{}]", self.buffer(access.buffer), self.form(&access.offset, dims)),
+            None => format!("{UNDECLARED}[{id}]"),
+        }
+    }
+
+    fn trip(&self, trip: &Trip) -> String {
+        match trip {
+            Trip::Constant(count) => count.to_string(),
+            Trip::Bounded { max, bounds } => {
+                let mut text = format!("min({max}");
+                for bound in bounds {
+                    let value = self.affine(&bound.value);
+                    text += &match bound.divisor {
+                        1 => format!(", {value}"),
+                        divisor => format!(", ceil(({value}) / {divisor})"),
+                    };
+                }
+                text + ")"
+            }
+        }
+    }
+
+    fn affine(&self, form: &Affine) -> String {
+        self.form(form, std::iter::empty())
+    }
+
+    fn form(&self, form: &Affine, dims: impl Iterator<Item = (i64, &'static str)>) -> String {
+        let leads = form.constant > 0 && form.terms.first().is_some_and(|(_, factor)| *factor < 0);
+        let mut text = if leads { form.constant.to_string() } else { String::new() };
+        let mut term = |factor: i64, name: &str| {
+            if factor != 0 {
+                text += sign(&text, factor < 0);
+                match factor.unsigned_abs() {
+                    1 => text += name,
+                    factor => text += &format!("{factor} {name}"),
+                }
+            }
+        };
+        form.terms.iter().for_each(|(counter, factor)| term(*factor, self.counter(*counter)));
+        dims.for_each(|(factor, name)| term(factor, name));
+        if !leads && (form.constant != 0 || text.is_empty()) {
+            text += sign(&text, form.constant < 0);
+            text += &form.constant.unsigned_abs().to_string();
+        }
+        text
+    }
+}
+
+/// What goes between a text and its next term.
+fn sign(text: &str, negative: bool) -> &'static str {
+    match (text.is_empty(), negative) {
+        (true, false) => "",
+        (true, true) => "-",
+        (false, false) => " + ",
+        (false, true) => " - ",
+    }
+}
+
+fn named(strides: &[i64]) -> impl Iterator<Item = (i64, &'static str)> {
+    strides.iter().copied().zip(DIMS)
+}
+
+fn assignment(combine: Combine) -> String {
+    match combine {
+        Combine::Replace => "=".into(),
+        Combine::Add => "+=".into(),
+        Combine::Mul => "*=".into(),
+        Combine::Min => format!("={}", BinaryOp::Min.name()),
+        Combine::Max => format!("={}", BinaryOp::Max.name()),
+    }
+}
+
+fn indent(f: &mut Formatter<'_>, depth: usize) -> fmt::Result {
+    (0..depth).try_for_each(|_| f.write_str("  "))
+}

@@ -1,0 +1,275 @@
+//! A plain interpreter of programs, one element at a time, to compare the executor with.
+
+use crate::program::{
+    AccessId, Accumulate, Affine, Block, BlockOp, Call, Code, Combine, Condition, ElementType, Literal, Loop,
+    Node, Register, Tile,
+};
+use crate::scalar::BinaryOp;
+use half::{bf16, f16};
+
+/// A value of any type: floats as f64, all others as i64.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Number {
+    Float(f64),
+    Int(i64),
+}
+
+impl Number {
+    pub(super) fn zero(dtype: ElementType) -> Number {
+        if dtype.is_float() { Number::Float(0.0) } else { Number::Int(0) }
+    }
+
+    pub(super) fn float(self) -> f64 {
+        match self {
+            Number::Float(value) => value,
+            Number::Int(value) => value as f64,
+        }
+    }
+
+    /// The value as one of the type: a cast.
+    pub(super) fn cast(self, dtype: ElementType) -> Number {
+        macro_rules! to {
+            ($own:ty) => {
+                match self {
+                    Number::Float(value) => Number::Int(value as $own as i64),
+                    Number::Int(value) => Number::Int(value as $own as i64),
+                }
+            };
+        }
+        match dtype {
+            ElementType::F16 => Number::Float(f16::from_f64(self.float()).to_f64()),
+            ElementType::BF16 => Number::Float(bf16::from_f64(self.float()).to_f64()),
+            ElementType::F32 => match self {
+                Number::Float(value) => Number::Float(f64::from(value as f32)),
+                Number::Int(value) => Number::Float(f64::from(value as f32)),
+            },
+            ElementType::F64 => Number::Float(self.float()),
+            ElementType::I8 => to!(i8),
+            ElementType::I16 => to!(i16),
+            ElementType::I32 => to!(i32),
+            ElementType::I64 => to!(i64),
+            ElementType::U8 => to!(u8),
+            ElementType::U16 => to!(u16),
+            ElementType::U32 => to!(u32),
+            ElementType::U64 => to!(u64),
+            ElementType::Bool => Number::Int(i64::from(self.float() != 0.0)),
+        }
+    }
+
+    pub(super) fn write(self, dtype: ElementType, bytes: &mut [u8]) {
+        macro_rules! put {
+            ($value:expr) => {
+                bytes.copy_from_slice(&$value.to_ne_bytes())
+            };
+        }
+        match (dtype, self) {
+            (ElementType::F16, _) => put!(f16::from_f64(self.float())),
+            (ElementType::BF16, _) => put!(bf16::from_f64(self.float())),
+            (ElementType::F32, _) => put!((self.float() as f32)),
+            (ElementType::F64, _) => put!(self.float()),
+            (_, Number::Int(value)) => bytes.copy_from_slice(&value.to_ne_bytes()[..dtype.size_bytes()]),
+            (_, Number::Float(_)) => panic!("a float in an integer buffer"),
+        }
+    }
+
+    pub(super) fn read(dtype: ElementType, bytes: &[u8]) -> Number {
+        macro_rules! get {
+            ($own:ty) => {
+                <$own>::from_ne_bytes(bytes.try_into().unwrap())
+            };
+        }
+        match dtype {
+            ElementType::F16 => Number::Float(get!(f16).to_f64()),
+            ElementType::BF16 => Number::Float(get!(bf16).to_f64()),
+            ElementType::F32 => Number::Float(f64::from(get!(f32))),
+            ElementType::F64 => Number::Float(get!(f64)),
+            ElementType::I8 => Number::Int(get!(i8).into()),
+            ElementType::I16 => Number::Int(get!(i16).into()),
+            ElementType::I32 => Number::Int(get!(i32).into()),
+            ElementType::I64 => Number::Int(get!(i64)),
+            ElementType::U8 => Number::Int(get!(u8).into()),
+            ElementType::U16 => Number::Int(get!(u16).into()),
+            ElementType::U32 => Number::Int(get!(u32).into()),
+            ElementType::U64 => Number::Int(get!(u64) as i64),
+            ElementType::Bool => Number::Int(get!(u8).into()),
+        }
+    }
+}
+
+/// Runs code on the contents of its buffers; the error is an index that is out of range.
+pub(super) fn interpret(code: &Code, buffers: &mut [Vec<Number>]) -> Result<(), i64> {
+    let mut naive = Naive { code, buffers, counters: vec![0; code.counters.len()] };
+    code.body.iter().try_for_each(|node| naive.node(node))
+}
+
+struct Naive<'a> {
+    code: &'a Code,
+    buffers: &'a mut [Vec<Number>],
+    counters: Vec<i64>,
+}
+
+impl Naive<'_> {
+    fn node(&mut self, node: &Node) -> Result<(), i64> {
+        match node {
+            Node::Loop(Loop { counter, trip, parallel: _, body }) => {
+                for at in 0..trip.evaluate(&self.counters) {
+                    self.counters[counter.index()] = at as i64;
+                    body.iter().try_for_each(|node| self.node(node))?;
+                }
+                Ok(())
+            }
+            Node::Call(Call::Tile(tile)) => {
+                self.tile(tile);
+                Ok(())
+            }
+            Node::Call(Call::Block(block)) => self.block(block),
+        }
+    }
+
+    fn form(&self, form: &Affine, strides: &[i64], at: &[i64]) -> i64 {
+        form.evaluate(&self.counters) + strides.iter().zip(at).map(|(stride, at)| stride * at).sum::<i64>()
+    }
+
+    fn place(&mut self, access: AccessId, strides: &[i64], at: &[i64]) -> &mut Number {
+        let access = &self.code.accesses[access.index()];
+        let offset = self.form(&access.offset, strides, at);
+        &mut self.buffers[access.buffer.index()][usize::try_from(offset).unwrap()]
+    }
+
+    fn tile(&mut self, tile: &Tile) {
+        let accumulate = match &tile.accumulate {
+            Accumulate::Never => false,
+            Accumulate::Always => true,
+            Accumulate::UnlessZero(form) => form.evaluate(&self.counters) != 0,
+        };
+        for i in 0..tile.rows.evaluate(&self.counters) as i64 {
+            for j in 0..tile.cols.evaluate(&self.counters) as i64 {
+                let mut sum = 0.0;
+                for k in 0..tile.depth.evaluate(&self.counters) as i64 {
+                    let a = self.place(tile.a, &[tile.a_row_stride, tile.a_depth_stride], &[i, k]).float();
+                    sum += a * self.place(tile.b, &[tile.b_depth_stride, 1], &[k, j]).float();
+                }
+                let c = self.place(tile.c, &[tile.c_row_stride, 1], &[i, j]);
+                *c = Number::Float(if accumulate { c.float() + sum } else { sum }).cast(ElementType::F32);
+            }
+        }
+    }
+
+    fn block(&mut self, block: &Block) -> Result<(), i64> {
+        let mut trips: Vec<i64> =
+            block.dims.iter().map(|trip| trip.evaluate(&self.counters) as i64).collect();
+        trips.resize(3, 1);
+        for i in 0..trips[0] {
+            for j in 0..trips[1] {
+                for k in 0..trips[2] {
+                    self.lane(block, &[i, j, k][..block.dims.len()])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lane(&mut self, block: &Block, at: &[i64]) -> Result<(), i64> {
+        let mut values = vec![Number::Int(0); block.registers.len()];
+        let dtype = |register: &Register| block.registers[register.index()];
+        for op in &block.ops {
+            let value = |register: &Register| values[register.index()];
+            let holds = |mask: &Option<Register>| mask.is_none_or(|mask| value(&mask).float() != 0.0);
+            let guarded = |naive: &Naive<'_>, guard: &[Condition]| {
+                guard.iter().all(|condition| {
+                    (0..condition.limit).contains(&naive.form(&condition.value, &condition.strides, at))
+                })
+            };
+            let result = match op {
+                BlockOp::Load { to, access, strides, guard } => {
+                    if guarded(self, guard) {
+                        *self.place(*access, strides, at)
+                    } else {
+                        Number::zero(dtype(to))
+                    }
+                }
+                BlockOp::Constant { to, value: Literal::Float(value) } => {
+                    Number::Float(*value).cast(dtype(to))
+                }
+                BlockOp::Constant { to, value: Literal::Int(value) } => Number::Int(*value).cast(dtype(to)),
+                BlockOp::Index { to: _, value, strides } => Number::Int(self.form(value, strides, at)),
+                BlockOp::Unary { to, op, x } => match value(x) {
+                    Number::Float(x) if op.is_test() => Number::Int(op.eval_f64(x) as i64),
+                    Number::Float(x) => Number::Float(op.eval_f64(x)).cast(dtype(to)),
+                    Number::Int(x) if dtype(to) == ElementType::Bool && !op.is_test() => {
+                        Number::Float(op.eval_f64(x as f64)).cast(ElementType::Bool)
+                    }
+                    Number::Int(x) => Number::Int(op.eval_i64(x).unwrap()).cast(dtype(to)),
+                },
+                BlockOp::Binary { to, op, a, b } => binary(*op, value(a), value(b)).cast(dtype(to)),
+                BlockOp::MultiplyAdd { to, a, b, c } => {
+                    let product = binary(BinaryOp::Mul, value(a), value(b));
+                    let product = if dtype(to).is_float() { product } else { product.cast(dtype(to)) };
+                    binary(BinaryOp::Add, product, value(c)).cast(dtype(to))
+                }
+                BlockOp::Select { to: _, condition, then, otherwise } => {
+                    if value(condition).float() != 0.0 {
+                        value(then)
+                    } else {
+                        value(otherwise)
+                    }
+                }
+                BlockOp::Cast { to, x } => value(x).cast(dtype(to)),
+                BlockOp::Gather { to, buffer, index, mask } => {
+                    if holds(mask) {
+                        let Number::Int(index) = value(index) else { panic!("a float index") };
+                        let found =
+                            usize::try_from(index).ok().and_then(|at| self.buffers[buffer.index()].get(at));
+                        *found.ok_or(index)?
+                    } else {
+                        Number::zero(dtype(to))
+                    }
+                }
+                BlockOp::Store { access, strides, value: from, combine: how, guard, mask } => {
+                    if holds(mask) && guarded(self, guard) {
+                        let (new, dtype) = (value(from), dtype(from));
+                        let place = self.place(*access, strides, at);
+                        *place = combine(*how, *place, new).cast(dtype);
+                    }
+                    continue;
+                }
+                BlockOp::Scatter { buffer, index, value: from, combine: how, mask } => {
+                    if holds(mask) {
+                        let Number::Int(index) = value(index) else { panic!("a float index") };
+                        let (new, dtype) = (value(from), dtype(from));
+                        let buffer = &mut self.buffers[buffer.index()];
+                        let place =
+                            usize::try_from(index).ok().and_then(|at| buffer.get_mut(at)).ok_or(index)?;
+                        *place = combine(*how, *place, new).cast(dtype);
+                    }
+                    continue;
+                }
+            };
+            if let Some(to) = op.result() {
+                values[to.index()] = result;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn combine(how: Combine, old: Number, new: Number) -> Number {
+    match how {
+        Combine::Replace => new,
+        Combine::Add => binary(BinaryOp::Add, old, new),
+        Combine::Mul => binary(BinaryOp::Mul, old, new),
+        Combine::Min => binary(BinaryOp::Min, old, new),
+        Combine::Max => binary(BinaryOp::Max, old, new),
+    }
+}
+
+fn binary(op: BinaryOp, a: Number, b: Number) -> Number {
+    match (a, b) {
+        (Number::Float(a), Number::Float(b)) if op.is_comparison() => Number::Int(op.eval_f64(a, b) as i64),
+        (Number::Float(a), Number::Float(b)) => Number::Float(op.eval_f64(a, b)),
+        (Number::Int(a), Number::Int(b)) => Number::Int(op.eval_i64(a, b)),
+        (Number::Float(_), Number::Int(_)) | (Number::Int(_), Number::Float(_)) => {
+            panic!("operands of two types")
+        }
+    }
+}

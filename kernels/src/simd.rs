@@ -1,0 +1,105 @@
+//! One vector of f32 lanes, for each instruction set.
+//!
+//! Kernels are written once over [`Vector`] as `#[inline(always)]` functions; the registry ([`crate::table`]) compiles
+//! them once for each instruction set by calling them from functions that enable its features.
+
+pub(crate) mod lanes;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
+/// A vector of [`LANES`](Vector::LANES) f32 values.
+///
+/// A value is also the proof that the CPU has the instruction set: only the unsafe constructors (`splat`, `load`, ...)
+/// make one from nothing, so that the methods of a value are safe.
+///
+/// Masks are vectors whose lanes are all ones (true) or all zeros (false).
+///
+/// # Safety
+///
+/// Callers of any constructor guarantee that the CPU has the type's instruction set, and that the memory a function
+/// names is valid for its access; `count` is at most `LANES`, and no lane from `count` on is touched in memory.
+pub(crate) trait Vector: Copy {
+    /// Lanes of a vector.
+    const LANES: usize;
+    /// How many vectors a loop can add to in registers, beside its operands; enough to hide the latency of an addition.
+    const ACCUMULATORS: usize;
+
+    /// All lanes `value`.
+    unsafe fn splat(value: f32) -> Self;
+    /// The lanes at `source`, with no alignment demanded.
+    unsafe fn load(source: *const f32) -> Self;
+    /// The first `count` lanes from `source`, zeros behind them.
+    unsafe fn load_first(source: *const f32, count: usize) -> Self;
+    /// Lane `l < count` from `source + l * stride`, zeros behind them.
+    unsafe fn gather(source: *const f32, stride: isize, count: usize) -> Self;
+    /// The mask of the lanes whose byte at `source` is not 0.
+    unsafe fn load_truth(source: *const u8) -> Self;
+    /// Writes all lanes to `target`, with no alignment demanded.
+    unsafe fn store(self, target: *mut f32);
+    /// Writes the first `count` lanes to `target`.
+    unsafe fn store_first(self, target: *mut f32, count: usize);
+    /// The lanes of IEEE half-precision values at `source`.
+    unsafe fn load_f16(source: *const u16) -> Self;
+    /// Writes the lanes rounded (ties to even) to IEEE half precision.
+    unsafe fn store_f16(self, target: *mut u16);
+
+    /// All lanes `value`.
+    fn like(self, value: f32) -> Self;
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    /// `self * factor + addend`, rounded once where the instruction set has that.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    fn sqrt(self) -> Self;
+    fn floor(self) -> Self;
+    fn ceil(self) -> Self;
+    /// Nearest integers, ties to even.
+    fn round(self) -> Self;
+    /// `self` where `self < other`, else `other`: `other` if either is NaN.
+    fn lesser_or(self, other: Self) -> Self;
+    /// `self` where `self > other`, else `other`: `other` if either is NaN.
+    fn greater_or(self, other: Self) -> Self;
+
+    /// The mask of `self < other`; false with a NaN.
+    fn less(self, other: Self) -> Self;
+    /// The mask of `self == other`; false with a NaN.
+    fn equal(self, other: Self) -> Self;
+    /// The mask of the lanes that are NaN.
+    fn is_nan(self) -> Self;
+    /// Lanes of `yes` where the mask `self` is true, of `no` elsewhere.
+    fn select(self, yes: Self, no: Self) -> Self;
+
+    fn and(self, other: Self) -> Self;
+    fn or(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
+    /// Adds the bit patterns as integers, wrapping.
+    fn add_bits(self, other: Self) -> Self;
+    /// Shifts the bit patterns to the left, zeros coming in.
+    fn shift_left<const BITS: u32>(self) -> Self;
+    /// Shifts the bit patterns to the right, zeros coming in.
+    fn shift_right<const BITS: u32>(self) -> Self;
+    /// The bit patterns read as signed integers, as floats.
+    fn integer_to_float(self) -> Self;
+
+    /// The lanes of even index of `self` followed by `next`, and those of odd index.
+    fn deinterleave(self, next: Self) -> (Self, Self);
+    /// The lanes as an array would hold them, combined in pairs: `combine` must be associative and commutative.
+    #[inline(always)]
+    fn fold(self, combine: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = [0.0; 16];
+        // SAFETY: no vector has more than 16 lanes, and `self` proves the instruction set.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut width = Self::LANES;
+        while width > 1 {
+            width /= 2;
+            for lane in 0..width {
+                lanes[lane] = combine(lanes[lane], lanes[lane + width]);
+            }
+        }
+        lanes[0]
+    }
+}

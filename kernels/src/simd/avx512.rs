@@ -1,0 +1,218 @@
+//! Vectors of AVX-512 (F, BW, DQ, VL).
+
+use std::arch::x86_64::*;
+
+use super::Vector;
+
+/// One 512-bit register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+/// The mask of the first `count` lanes, `count` at most 16.
+#[inline(always)]
+fn first(count: usize) -> __mmask16 {
+    debug_assert!(count <= 16);
+    ((1u32 << count) - 1) as __mmask16
+}
+
+/// Wraps an intrinsic over the values of `Avx512` vectors.
+macro_rules! op {
+    ($intrinsic:ident $([$constant:expr])?($($argument:expr),*)) => {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        Avx512(unsafe { $intrinsic $(::<{ $constant }>)?($($argument),*) })
+    };
+}
+
+/// Wraps an integer intrinsic over the bits of `Avx512` vectors.
+macro_rules! bits {
+    ($intrinsic:ident($($argument:expr),*)) => {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        Avx512(unsafe { _mm512_castsi512_ps($intrinsic($(_mm512_castps_si512($argument)),*)) })
+    };
+}
+
+/// Wraps a comparison of `Avx512` vectors to a mask.
+macro_rules! compare {
+    ($condition:ident($left:expr, $right:expr)) => {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        Avx512(unsafe {
+            _mm512_castsi512_ps(_mm512_movm_epi32(_mm512_cmp_ps_mask::<$condition>($left, $right)))
+        })
+    };
+}
+
+// SAFETY (of the unsafe functions of this impl): the caller grants the instruction set and the memory, as the trait
+// demands; masked accesses leave the lanes from `count` on untouched.
+impl Vector for Avx512 {
+    const LANES: usize = 16;
+    const ACCUMULATORS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        op!(_mm512_set1_ps(value))
+    }
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        op!(_mm512_loadu_ps(source))
+    }
+    #[inline(always)]
+    unsafe fn load_first(source: *const f32, count: usize) -> Self {
+        op!(_mm512_maskz_loadu_ps(first(count), source))
+    }
+    #[inline(always)]
+    unsafe fn gather(source: *const f32, stride: isize, count: usize) -> Self {
+        let mut lanes = [0.0; 16];
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            if l < count {
+                // SAFETY: the caller grants the lanes below `count`.
+                *lane = unsafe { *source.offset(l as isize * stride) };
+            }
+        }
+        op!(_mm512_loadu_ps(lanes.as_ptr()))
+    }
+    #[inline(always)]
+    unsafe fn load_truth(source: *const u8) -> Self {
+        // SAFETY: as said at the impl; sixteen bytes are 128 bits.
+        unsafe {
+            let bytes = _mm_loadu_si128(source.cast());
+            Avx512(_mm512_castsi512_ps(_mm512_movm_epi32(_mm_test_epi8_mask(bytes, bytes))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(self, target: *mut f32) {
+        // SAFETY: as said at the impl.
+        unsafe { _mm512_storeu_ps(target, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, target: *mut f32, count: usize) {
+        // SAFETY: as said at the impl.
+        unsafe { _mm512_mask_storeu_ps(target, first(count), self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(source: *const u16) -> Self {
+        // SAFETY: as said at the impl; sixteen values are 256 bits.
+        Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(source.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, target: *mut u16) {
+        // SAFETY: as said at the impl; sixteen values are 256 bits.
+        unsafe {
+            _mm256_storeu_si256(target.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
+        }
+    }
+
+    #[inline(always)]
+    fn like(self, value: f32) -> Self {
+        op!(_mm512_set1_ps(value))
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        op!(_mm512_add_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        op!(_mm512_sub_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        op!(_mm512_mul_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        op!(_mm512_div_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        op!(_mm512_fmadd_ps(self.0, factor.0, addend.0))
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        op!(_mm512_sqrt_ps(self.0))
+    }
+    #[inline(always)]
+    fn floor(self) -> Self {
+        op!(_mm512_roundscale_ps[_MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC](self.0))
+    }
+    #[inline(always)]
+    fn ceil(self) -> Self {
+        op!(_mm512_roundscale_ps[_MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC](self.0))
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        op!(_mm512_roundscale_ps[_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC](self.0))
+    }
+    #[inline(always)]
+    fn lesser_or(self, other: Self) -> Self {
+        op!(_mm512_min_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    fn greater_or(self, other: Self) -> Self {
+        op!(_mm512_max_ps(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn less(self, other: Self) -> Self {
+        compare!(_CMP_LT_OQ(self.0, other.0))
+    }
+    #[inline(always)]
+    fn equal(self, other: Self) -> Self {
+        compare!(_CMP_EQ_OQ(self.0, other.0))
+    }
+    #[inline(always)]
+    fn is_nan(self) -> Self {
+        compare!(_CMP_UNORD_Q(self.0, self.0))
+    }
+    #[inline(always)]
+    fn select(self, yes: Self, no: Self) -> Self {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        unsafe {
+            let mask = _mm512_movepi32_mask(_mm512_castps_si512(self.0));
+            Avx512(_mm512_mask_blend_ps(mask, no.0, yes.0))
+        }
+    }
+
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        op!(_mm512_and_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        op!(_mm512_or_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        op!(_mm512_xor_ps(self.0, other.0))
+    }
+    #[inline(always)]
+    fn add_bits(self, other: Self) -> Self {
+        bits!(_mm512_add_epi32(self.0, other.0))
+    }
+    #[inline(always)]
+    fn shift_left<const BITS: u32>(self) -> Self {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        Avx512(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<BITS>(_mm512_castps_si512(self.0))) })
+    }
+    #[inline(always)]
+    fn shift_right<const BITS: u32>(self) -> Self {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        Avx512(unsafe { _mm512_castsi512_ps(_mm512_srli_epi32::<BITS>(_mm512_castps_si512(self.0))) })
+    }
+    #[inline(always)]
+    fn integer_to_float(self) -> Self {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        Avx512(unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(self.0)) })
+    }
+
+    #[inline(always)]
+    fn deinterleave(self, next: Self) -> (Self, Self) {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        unsafe {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            (
+                Avx512(_mm512_permutex2var_ps(self.0, even, next.0)),
+                Avx512(_mm512_permutex2var_ps(self.0, odd, next.0)),
+            )
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The registry: every kernel, compiled for every instruction set.
+//!
+//! One row of [`kernels!`] names a kernel; the row makes its field of [`KernelTable`] and one compiled copy for each
+//! instruction set. One row of [`tiles!`] does the same for a tile shape. Dispatch, tests and benchmarks go over the
+//! tables and find whatever the rows say.
+
+use half::{bf16, f16};
+
+use crate::isa::Isa;
+use crate::scalar::{BinaryOp, UnaryOp};
+use crate::simd::Vector;
+use crate::tile::{self, TileArgs, TileKernel};
+use crate::vector::body::Form;
+use crate::window::{DepthwiseArgs, Pool, WindowArgs};
+
+/// The kernels of one instruction set.
+///
+/// The vector operations are its methods (see [`crate::vector`]), as are the window operations (see
+/// [`crate::window`]). A table is only given out where the CPU has its instruction set.
+#[derive(Debug)]
+pub struct KernelTable {
+    /// The instruction set.
+    pub isa: Isa,
+    /// Lanes of f32 in a vector.
+    pub lanes: usize,
+    /// The matrix-multiplication tiles, the one to prefer first.
+    pub tiles: &'static [TileKernel],
+    pub(crate) raw: RawKernels,
+}
+
+impl KernelTable {
+    /// The matrix-multiplication tile to prefer.
+    pub fn tile(&self) -> &'static TileKernel {
+        &self.tiles[0]
+    }
+}
+
+/// The kernels of `isa`, or of the most capable instruction set below it where this machine does not have it.
+pub fn table(isa: Isa) -> &'static KernelTable {
+    match isa.min(Isa::detect()) {
+        Isa::Generic => &generic::TABLE,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &avx2::TABLE,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &avx512::TABLE,
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx2 | Isa::Avx512 => &generic::TABLE,
+    }
+}
+
+/// The tiles of an instruction set: each row gives a function, a name, the numbers of rows and those of vectors of
+/// columns that are compiled.
+macro_rules! tiles {
+    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*) => {
+        $(tiles!(@run $vector, $features, $run $rows x $vectors);)*
+        static TILES: &[TileKernel] = &[$(TileKernel {
+            name: $name,
+            isa: Isa::$isa,
+            rows: $rows.len(),
+            cols: <$vector as Vector>::LANES * $vectors.len(),
+            run: $run,
+        }),*];
+    };
+    (@run $vector:ty, [$($feature:literal)?], $run:ident $rows:tt x $vectors:tt) => {
+        /// # Safety
+        /// As for [`TileKernel::run`].
+        unsafe fn $run(args: TileArgs) {
+            /// # Safety
+            /// As for [`tile::body`].
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn kernel<
+                const ROWS: usize,
+                const VECTORS: usize,
+                const SUMS: usize,
+                const PARTIAL: bool,
+                const PACKED: bool,
+            >(
+                args: &TileArgs,
+            ) {
+                // SAFETY: the caller grants the contract; the features are those of the vector type.
+                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(args) }
+            }
+            static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> =
+                [tiles!(@rows $vector, false, $rows, $vectors), tiles!(@rows $vector, true, $rows, $vectors)];
+            // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
+            unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, &args) }
+        }
+    };
+    (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {
+        [$(tiles!(@row $vector, $packed, $row, $vectors)),*]
+    };
+    (@row $vector:ty, $packed:literal, $row:literal, [$($vectors:literal),*]) => {
+        [$([
+            kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, false, $packed>,
+            kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, true, $packed>,
+        ]),*]
+    };
+}
+
+/// The rows: module, name and arguments of each kernel, whose body is the function `module::body::name` over a vector
+/// type. Hands them to a macro, behind what else that takes.
+macro_rules! kernels {
+    ($callback:ident! ($($first:tt)*)) => {
+        $callback! {
+            $($first)*
+            vector::unary(op: UnaryOp, target: *mut f32, source: *const f32, count: usize);
+            vector::binary(op: BinaryOp, form: Form, target: *mut f32, left: *const f32, right: *const f32, count: usize);
+            vector::compare(op: BinaryOp, form: Form, target: *mut u8, left: *const f32, right: *const f32, count: usize);
+            vector::multiply_add(form: Form, target: *mut f32, left: *const f32, right: *const f32, count: usize);
+            vector::select(target: *mut f32, mask: *const u8, yes: *const f32, no: *const f32, count: usize);
+            vector::reduce(op: BinaryOp, source: *const f32, count: usize, start: f32) -> f32;
+            vector::sum_product(left: *const f32, right: *const f32, count: usize) -> f32;
+            vector::gather_strided(target: *mut f32, source: *const f32, stride: isize, count: usize);
+            vector::scatter_strided(target: *mut f32, stride: isize, source: *const f32, count: usize);
+            vector::f16_to_f32(target: *mut f32, source: *const f16, count: usize);
+            vector::f32_to_f16(target: *mut f16, source: *const f32, count: usize);
+            vector::bf16_to_f32(target: *mut f32, source: *const bf16, count: usize);
+            vector::f32_to_bf16(target: *mut bf16, source: *const f32, count: usize);
+            window::depthwise_row(args: &DepthwiseArgs);
+            window::pool_row(pool: Pool, args: &WindowArgs);
+        }
+    };
+}
+
+/// The struct of the kernels named by the rows.
+macro_rules! raw_kernels {
+    ($($module:ident::$name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+        /// The entry points behind the safe methods of [`KernelTable`]; contracts are those of the bodies.
+        #[derive(Debug)]
+        pub(crate) struct RawKernels {
+            $(pub(crate) $name: unsafe fn($($type),*) $(-> $result)?,)*
+        }
+    };
+}
+
+/// The table of an instruction set: the rows compiled with its features.
+macro_rules! instance {
+    ($isa:ident, $vector:ty, $features:tt, { $($tiles:tt)* },
+     $($module:ident::$name:ident $arguments:tt $(-> $result:ty)?;)*) => {
+        use super::*;
+
+        tiles!($isa, $vector, $features, $($tiles)*);
+        $(instance!(@kernel $vector, $features, $module::$name $arguments $(-> $result)?);)*
+        pub(super) static TABLE: KernelTable = KernelTable {
+            isa: Isa::$isa,
+            lanes: <$vector as Vector>::LANES,
+            tiles: TILES,
+            raw: RawKernels { $($name),* },
+        };
+    };
+    (@kernel $vector:ty, [$($feature:literal)?],
+     $module:ident::$name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        /// # Safety
+        /// As for the body of the same name.
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn $name($($argument: $type),*) $(-> $result)? {
+            // SAFETY: the caller grants the body's contract; the features are those of the vector type.
+            unsafe { crate::$module::body::$name::<$vector>($($argument),*) }
+        }
+    };
+}
+
+kernels!(raw_kernels!());
+
+mod generic {
+    kernels!(instance! (
+        Generic, crate::simd::lanes::Lanes, [],
+        { run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2] },
+    ));
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    kernels!(instance! (
+        Avx2, crate::simd::avx2::Avx2, ["avx2,fma,f16c"],
+        { run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2] },
+    ));
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    kernels!(instance! (
+        Avx512, crate::simd::avx512::Avx512, ["avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"],
+        { run_12x32 "fma_12x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2] },
+    ));
+}

@@ -1,0 +1,118 @@
+use super::TileArgs;
+use crate::guard::{Guarded, small_value};
+use crate::isa::Isa;
+use crate::table;
+
+/// What the elements around a tile of `c` hold.
+const CANARY: f32 = 77.5;
+
+/// Runs every tile kernel on every number of rows and columns and compares with plain loops. The values are such that
+/// all sums are exact, whatever their order.
+fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize, isize, isize)) {
+    let room = 1 << 16;
+    let (mut a_memory, mut b_memory, mut c_memory) =
+        (Guarded::new(room), Guarded::new(room), Guarded::<f32>::new(room));
+    for isa in Isa::available() {
+        for kernel in table(isa).tiles {
+            for rows in 1..=kernel.rows {
+                for cols in 1..=kernel.cols {
+                    for &depth in depths {
+                        let (a_row, a_depth, b_depth, c_row) = layout(rows, cols, depth);
+                        let span = |extents: [(usize, isize); 2], last: usize| {
+                            extents
+                                .iter()
+                                .map(|&(n, stride)| n.saturating_sub(1) * stride as usize)
+                                .sum::<usize>()
+                                + last
+                        };
+                        let a = a_memory.last(span([(rows, a_row), (depth, a_depth)], 1), small_value);
+                        let b =
+                            b_memory.last(span([(depth, b_depth), (1, 0)], cols), |i| small_value(i + 1000));
+                        for accumulate in [false, true] {
+                            let start = |index: usize| {
+                                let (i, j) = (index / c_row as usize, index % c_row as usize);
+                                if j < cols { small_value(i * 7 + j) } else { CANARY }
+                            };
+                            let c = c_memory.last(span([(rows, c_row), (1, 0)], cols), start);
+                            let args = TileArgs {
+                                rows,
+                                cols,
+                                depth,
+                                a: a.as_ptr(),
+                                a_row,
+                                a_depth,
+                                b: b.as_ptr(),
+                                b_depth,
+                                c: c.as_mut_ptr(),
+                                c_row,
+                                accumulate,
+                            };
+                            // SAFETY: the table is of an available instruction set; the slices span the operands.
+                            unsafe { (kernel.run)(args) };
+                            for (index, &got) in c.iter().enumerate() {
+                                let (i, j) = (index / c_row as usize, index % c_row as usize);
+                                let mut want = if accumulate || j >= cols { start(index) } else { 0.0 };
+                                if j < cols {
+                                    for k in 0..depth {
+                                        want += a[i * a_row as usize + k * a_depth as usize]
+                                            * b[k * b_depth as usize + j];
+                                    }
+                                }
+                                assert_eq!(got, want, "{} at {i}, {j} of {args:?}", kernel.name);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_panels_give_the_product() {
+    check(&[0, 1, 2, 5, 8, 11, 16, 33], |rows, cols, _| (1, rows as isize, cols as isize, cols as isize));
+}
+
+#[test]
+fn panels_wider_than_the_tile_are_left_alone() {
+    check(&[3, 8], |_, _, _| (1, 13, 37, 35));
+}
+
+#[test]
+fn any_strides_give_the_product() {
+    check(&[1, 7, 16], |_, cols, depth| (depth as isize + 2, 1, cols as isize + 3, cols as isize + 5));
+    check(&[4], |_, _, _| (2, 40, 33, 40));
+}
+
+#[test]
+fn negative_strides_give_the_product() {
+    for isa in Isa::available() {
+        for kernel in table(isa).tiles {
+            let (rows, cols, depth) = (kernel.rows, kernel.cols - 1, 9);
+            let a: Vec<_> = (0..rows * depth).map(small_value).collect();
+            let b: Vec<_> = (0..cols * depth).map(small_value).collect();
+            let mut c = vec![0.0; rows * cols];
+            let args = TileArgs {
+                rows,
+                cols,
+                depth,
+                a: &a[a.len() - 1],
+                a_row: -1,
+                a_depth: -(rows as isize),
+                b: &b[b.len() - cols],
+                b_depth: -(cols as isize),
+                c: &mut c[(rows - 1) * cols],
+                c_row: -(cols as isize),
+                accumulate: false,
+            };
+            // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
+            unsafe { (kernel.run)(args) };
+            for i in 0..rows {
+                for j in 0..cols {
+                    let want: f32 = (0..depth).map(|k| a[k * rows + i] * b[k * cols + j]).sum();
+                    assert_eq!(c[i * cols + j], want, "{} at {i}, {j}", kernel.name);
+                }
+            }
+        }
+    }
+}

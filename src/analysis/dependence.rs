@@ -1,0 +1,139 @@
+//! Which buffers carry a dependence from one iteration of a loop to another.
+
+use crate::expr::{Affine, BufferId, Expr, ExprId, ExprPool, Interval, VarId};
+use crate::loopir::{Combiner, Loop, Stmt, Store, walk};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One way in which a block touches a buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// One index expression a dimension.
+    pub index: Vec<ExprId>,
+    /// Whether the element is written; a combining block writes without counting as a read.
+    pub write: bool,
+    /// How a combining block combines.
+    pub combine: Option<Combiner>,
+}
+
+/// All accesses under `stmts`, by buffer, each distinct one once.
+pub fn accesses(pool: &ExprPool, stmts: &[Stmt]) -> BTreeMap<BufferId, Vec<Access>> {
+    let mut all: BTreeMap<BufferId, Vec<Access>> = BTreeMap::new();
+    let mut add = |buffer: BufferId, access: Access| {
+        let list = all.entry(buffer).or_default();
+        if !list.contains(&access) {
+            list.push(access);
+        }
+    };
+    walk::visit_stores(stmts, &mut |store: &Store| {
+        let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
+        for load in roots.flat_map(|root| pool.loads_of(root)) {
+            if let Expr::Load(buffer, index) = pool.get(load) {
+                add(*buffer, Access { index: index.to_vec(), write: false, combine: None });
+            }
+        }
+        add(store.buffer, Access { index: store.index.clone(), write: true, combine: store.combine });
+    });
+    all
+}
+
+/// The buffers through which one iteration of `of` may see or disturb another: those written in its body, living longer than
+/// one iteration, for which it cannot be shown that different iterations touch different elements. Conservative: a buffer
+/// whose addresses are not understood is listed.
+pub fn carried_buffers(pool: &mut ExprPool, of: &Loop) -> Vec<BufferId> {
+    let mut inner = BTreeSet::new();
+    let mut private = BTreeSet::new();
+    collect(&of.body, &mut inner, &mut private);
+    let touched = accesses(pool, &of.body);
+    touched
+        .into_iter()
+        .filter(|(buffer, list)| !private.contains(buffer) && list.iter().any(|access| access.write))
+        .filter(|(buffer, list)| !disjoint(pool, *buffer, list, of.var, &inner))
+        .map(|(buffer, _)| buffer)
+        .collect()
+}
+
+/// The loops under `stmts`, and the buffers allocated there.
+pub(super) fn collect(stmts: &[Stmt], inner: &mut BTreeSet<VarId>, private: &mut BTreeSet<BufferId>) {
+    for stmt in stmts {
+        match stmt {
+            Stmt::Loop(of) => {
+                inner.insert(of.var);
+                collect(&of.body, inner, private);
+            }
+            Stmt::Alloc(buffer) => {
+                private.insert(*buffer);
+            }
+            Stmt::Store(_) | Stmt::Barrier => {}
+        }
+    }
+}
+
+/// Whether different values of `var` always touch different elements: shown for one dimension alone, or for the linear address.
+fn disjoint(
+    pool: &mut ExprPool,
+    buffer: BufferId,
+    list: &[Access],
+    var: VarId,
+    inner: &BTreeSet<VarId>,
+) -> bool {
+    let rank = pool.buffers[buffer].shape.len();
+    let by_dimension = (0..rank).any(|axis| {
+        let forms: Vec<Affine> = list.iter().map(|access| pool.affine(access.index[axis])).collect();
+        separated(pool, &forms, var, inner)
+    });
+    by_dimension || {
+        let linear: Vec<ExprId> =
+            list.iter().map(|access| pool.linear_index(buffer, &access.index)).collect();
+        let forms: Vec<Affine> = linear.into_iter().map(|index| pool.affine(index)).collect();
+        separated(pool, &forms, var, inner)
+    }
+}
+
+/// The mixed-radix test. Every form is `outer + step * var + inner`, with one `outer` and one `step` for all. The inner terms
+/// fall into small ones, whose total span stays below `|step|`, and large ones, multiples of a number that all the rest stays
+/// below; then two forms meet only where `var` is equal.
+pub(super) fn separated(pool: &ExprPool, forms: &[Affine], var: VarId, inner: &BTreeSet<VarId>) -> bool {
+    let extent = pool.vars[var].extent as i64;
+    if extent <= 1 {
+        return true;
+    }
+    let mut common: Option<(Affine, i64)> = None;
+    let (mut small, mut large) = (None::<Interval>, 0i64);
+    for form in forms {
+        let Some(step) = form.coefficient(pool, var) else { return false };
+        let mut outer = Affine::default();
+        let mut span = Interval::point(form.constant);
+        for (&atom, &coefficient) in &form.terms {
+            if *pool.get(atom) == Expr::Var(var) {
+                continue;
+            }
+            if !pool.vars_of(atom).iter().any(|used| inner.contains(used)) && pool.loads_of(atom).is_empty() {
+                outer.add_term(atom, coefficient);
+            } else if coefficient.abs() < step.abs() {
+                let Some(range) = pool.interval(atom).and_then(|range| range.scale(coefficient)) else {
+                    return false;
+                };
+                let Some(sum) = span.add(range) else { return false };
+                span = sum;
+            } else {
+                large = gcd(large, coefficient);
+            }
+        }
+        match &common {
+            None => common = Some((outer, step)),
+            Some(known) if *known == (outer, step) => {}
+            Some(_) => return false,
+        }
+        small = Some(small.map_or(span, |known| Interval {
+            low: known.low.min(span.low),
+            high: known.high.max(span.high),
+        }));
+    }
+    let (Some((_, step)), Some(small)) = (common, small) else { return true };
+    let span = small.high - small.low;
+    step != 0 && span < step.abs() && (large == 0 || (extent - 1) * step.abs() + span < large)
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a.abs() } else { gcd(b, a % b) }
+}

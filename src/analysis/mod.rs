@@ -1,0 +1,9 @@
+//! Layer 4: what can be said about a nest without running it.
+
+mod dependence;
+mod races;
+mod work;
+
+pub use dependence::{Access, accesses, carried_buffers};
+pub use races::{RaceError, verify_races};
+pub use work::{Footprint, Work, footprints, reductions, work};

@@ -1,0 +1,59 @@
+//! Instructions to calls of micro-kernels.
+
+use super::Emitter;
+use crate::expr::{Affine, BufferId, VarId};
+use crate::loopir::Loop;
+use crate::schedule::{Instruction, Match, unify};
+use paisley_kernels::program as cpu;
+
+/// The call of `wanted` for the loop it stands for.
+pub(super) fn emit(emitter: &mut Emitter, of: &Loop, wanted: &Instruction) -> Result<cpu::Node, String> {
+    let found = unify(&mut emitter.pool, of, wanted)?;
+    match wanted.name {
+        "fma_12x32" | "fma_6x16" | "fma_4x8" => tile(emitter, &found),
+        _other => Err("its micro-kernel is not linked in".into()),
+    }
+}
+
+/// The access of an operand at the start of the loops, and its stride over each.
+fn operand(
+    emitter: &mut Emitter,
+    found: &Match,
+    of: &(BufferId, Affine),
+) -> Result<(cpu::AccessId, Vec<i64>), String> {
+    let (value, strides) = emitter
+        .counters_and_strides(&of.1, &found.loops)
+        .ok_or_else(|| format!("the address of '{}' is not affine", emitter.pool.buffers[of.0].name))?;
+    let buffer = emitter.buffers[&of.0];
+    Ok((emitter.code.access(buffer, value), strides))
+}
+
+fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
+    let (a, a_strides) = operand(emitter, found, &found.operands[0])?;
+    let (b, b_strides) = operand(emitter, found, &found.operands[1])?;
+    let (c, c_strides) = operand(emitter, found, &found.result)?;
+    let limits = emitter.limits(&found.conditions, &found.loops);
+    if !limits.rest.is_empty() {
+        return Err("it runs under a condition that is not a limit of one loop".into());
+    }
+    let mut trips =
+        found.loops.iter().zip(limits.trips).map(|(&var, bounds): (&VarId, _)| emitter.trip(var, bounds));
+    let (Some(depth), Some(rows), Some(cols)) = (trips.next(), trips.next(), trips.next()) else {
+        return Err("it has not three loops".into());
+    };
+    drop(trips);
+    let call = cpu::Call::Tile(cpu::Tile {
+        a,
+        a_row_stride: a_strides[1],
+        a_depth_stride: a_strides[0],
+        b,
+        b_depth_stride: b_strides[0],
+        c,
+        c_row_stride: c_strides[1],
+        rows,
+        cols,
+        depth,
+        accumulate: cpu::Accumulate::Always,
+    });
+    Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
+}

@@ -1,0 +1,250 @@
+use super::ops::HELPERS;
+use super::*;
+use crate::loopir::{Combiner, NestBuilder};
+use crate::schedule::Trace;
+use crate::target::GpuTarget;
+use expect_test::{Expect, expect};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+
+/// Parses and validates a module, and writes it for every kind of device.
+pub(super) fn assert_portable(text: &str) -> naga::Module {
+    let module = naga::front::wgsl::parse_str(text)
+        .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
+    write_all(&module, &info);
+    module
+}
+
+fn write_all(module: &naga::Module, info: &ModuleInfo) {
+    naga::back::spv::write_vec(module, info, &naga::back::spv::Options::default(), None).unwrap();
+    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    naga::back::msl::write_string(module, info, &options, &Default::default()).unwrap();
+    let options = naga::back::hlsl::Options {
+        shader_model: naga::back::hlsl::ShaderModel::V6_2,
+        fake_missing_bindings: true,
+        ..Default::default()
+    };
+    let pipeline = naga::back::hlsl::PipelineOptions::default();
+    let mut text = String::new();
+    naga::back::hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None).unwrap();
+}
+
+/// Checks what a kernel says of itself against its module.
+fn assert_consistent(kernel: &WgslKernel) {
+    let module = assert_portable(&kernel.text);
+    let [entry] = module.entry_points.as_slice() else { panic!("one entry point is expected") };
+    assert_eq!(entry.name, kernel.name);
+    assert_eq!(entry.workgroup_size, kernel.workgroup_size);
+    let mut bindings = vec![];
+    for (_, global) in module.global_variables.iter() {
+        if let naga::AddressSpace::Storage { access } = global.space {
+            let binding = global.binding.unwrap();
+            assert_eq!(binding.group, 0);
+            let size = module.types[global.ty].inner.size(module.to_ctx());
+            bindings.push((binding.binding, access.contains(naga::StorageAccess::STORE), u64::from(size)));
+        }
+    }
+    bindings.sort_unstable();
+    let expected: Vec<_> = kernel
+        .bindings
+        .iter()
+        .zip(0..)
+        .map(|(binding, number)| (number, binding.access == Access::ReadWrite, binding.bytes))
+        .collect();
+    assert_eq!(bindings, expected);
+}
+
+fn scheduled(mut nest: Nest, trace: &str) -> Nest {
+    Trace::parse(trace).unwrap().apply(&mut nest).unwrap();
+    nest
+}
+
+#[test]
+fn helpers_are_portable_alone_and_in_order() {
+    let mut before: Vec<&str> = vec![];
+    for helper in &HELPERS {
+        assert!(helper.needs.iter().all(|needed| before.contains(needed)), "{}", helper.name);
+        assert!(helper.text.contains(&format!("fn {}(", helper.name)));
+        let mut needed = vec![helper.name];
+        for other in HELPERS.iter().rev() {
+            if needed.contains(&other.name) {
+                needed.extend(other.needs);
+            }
+        }
+        let used = HELPERS.iter().filter(|other| needed.contains(&other.name));
+        assert_portable(&used.map(|other| other.text).collect::<String>());
+        before.push(helper.name);
+    }
+}
+
+fn emitted(nest: &Nest, target: &GpuTarget) -> Vec<WgslKernel> {
+    let kernels = emit(nest, target).unwrap();
+    kernels.iter().for_each(assert_consistent);
+    let again = emit(nest, target).unwrap();
+    assert_eq!(kernels, again);
+    kernels
+}
+
+fn check(nest: &Nest, expected: Expect) {
+    let kernels = emitted(nest, &GpuTarget::webgpu_default());
+    let texts: Vec<String> = kernels
+        .iter()
+        .map(|kernel| format!("{}// dispatch {:?}\n", kernel.text, kernel.workgroups))
+        .collect();
+    expected.assert_eq(&texts.join("\n"));
+}
+
+fn elementwise(extent: usize) -> Nest {
+    let mut n = NestBuilder::new("scale");
+    let x = n.param(Role::Input, "x", DType::F32, &[extent]);
+    let y = n.param(Role::Output, "y", DType::F32, &[extent]);
+    let i = n.open("i", extent);
+    let value = n.pool().load(x, &[i]);
+    let two = n.pool().constant(2.0, DType::F32);
+    let value = n.pool().mul(value, two);
+    n.store("store", y, &[i], value);
+    n.close(1);
+    n.finish()
+}
+
+fn matmul(rows: usize, columns: usize, depth: usize) -> Nest {
+    let mut n = NestBuilder::new("matmul");
+    let a = n.param(Role::Input, "a", DType::F32, &[rows, depth]);
+    let b = n.param(Role::Constant, "b", DType::F32, &[depth, columns]);
+    let y = n.param(Role::Output, "y", DType::F32, &[rows, columns]);
+    let ij = n.open_all(&[("i", rows), ("j", columns)]);
+    let acc = n.alloc(Scope::Register, "acc", DType::F32, &[]);
+    let zero = n.pool().constant(0.0, DType::F32);
+    n.store("init", acc, &[], zero);
+    let k = n.open("k", depth);
+    let (left, right) = (n.pool().load(a, &[ij[0], k]), n.pool().load(b, &[k, ij[1]]));
+    let product = n.pool().mul(left, right);
+    n.update("update", acc, &[], Combiner::Add, product);
+    n.close(1);
+    let sum = n.pool().load(acc, &[]);
+    n.store("store", y, &ij, sum);
+    n.close(2);
+    n.finish()
+}
+
+const TILED: &str = "split i = [_, 8, 2]
+    split j = [_, 8, 4]
+    split k = [_, 4]
+    reorder i.0 j.0 i.1 j.1 i.2 j.2
+    stage_out acc at j.1 in register
+    reorder k.0 k.1 i.2 j.2
+    bind i.0 workgroup.y
+    bind j.0 workgroup.x
+    bind i.1 invocation.y
+    bind j.1 invocation.x
+    stage_in a at k.0 in workgroup by k.1 i.1 i.2 pad 1
+    stage_in b at k.0 in workgroup by k.1 j.1 j.2 vector 4
+    unroll i.2
+    unroll k.1
+    vectorise j.2";
+
+#[test]
+fn a_naive_elementwise_kernel() {
+    check(
+        &elementwise(10),
+        expect![[r#"
+        @group(0) @binding(0) var<storage, read_write> x: array<f32, 10>;
+        @group(0) @binding(1) var<storage, read_write> y: array<f32, 10>;
+
+        @compute @workgroup_size(1, 1, 1)
+        fn scale_34fc3fc5() {
+          for (var i: i32 = 0; i < 10; i++) {
+            y[i] = x[i] * 2.0;
+          }
+        }
+        // dispatch [1, 1, 1]
+    "#]],
+    );
+}
+
+#[test]
+fn a_bound_elementwise_kernel() {
+    let nest = scheduled(
+        elementwise(4000),
+        "split i = [_, 64, 4]\nbind i.0 workgroup.x\nbind i.1 invocation.x\nvectorise i.2",
+    );
+    check(
+        &nest,
+        expect![[r#"
+        @group(0) @binding(0) var<storage, read_write> x: array<vec4<f32>, 1000>;
+        @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>, 1000>;
+
+        @compute @workgroup_size(64, 1, 1)
+        fn scale_c89aa04a(@builtin(workgroup_id) group_id: vec3<u32>, @builtin(local_invocation_id) local_id: vec3<u32>) {
+          let i_0 = i32(group_id.x);
+          let i_1 = i32(local_id.x);
+          let at = i_0 * 64 + i_1;
+          if (i_0 * 256 + i_1 * 4 < 4000) {
+            y[at] = x[at] * 2.0;
+          }
+        }
+        // dispatch [16, 1, 1]
+    "#]],
+    );
+}
+
+#[test]
+fn a_tiled_matmul() {
+    check(
+        &scheduled(matmul(64, 64, 16), TILED),
+        expect![[r#"
+        @group(0) @binding(0) var<storage, read_write> a: array<f32, 1024>;
+        @group(0) @binding(1) var<storage, read> b: array<f32, 1024>;
+        @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>, 1024>;
+        var<workgroup> a_s: array<f32, 96>;
+        var<workgroup> b_s: array<vec4<f32>, 32>;
+
+        @compute @workgroup_size(8, 8, 1)
+        fn matmul_3e3be9d4(@builtin(workgroup_id) group_id: vec3<u32>, @builtin(local_invocation_id) local_id: vec3<u32>) {
+          let j_0 = i32(group_id.x);
+          let i_0 = i32(group_id.y);
+          let i_1 = i32(local_id.y);
+          let j_1 = i32(local_id.x);
+          var acc_0_0: vec4<f32>;
+          var acc_1_0: vec4<f32>;
+          acc_0_0 = vec4<f32>(0.0);
+          acc_1_0 = vec4<f32>(0.0);
+          let at = i_1 * 8 + j_1;
+          let at1 = at >> 4u;
+          let at2 = (i_1 * 4 + (j_1 >> 1u)) & 7;
+          let at3 = j_1 & 1;
+          let at4 = i_0 * 256 + at1 + at2 * 32 + at3 * 16;
+          let at5 = at1 * 24 + at2 * 3 + at3;
+          let holds = i_1 * 32 + j_1 * 4 < 128;
+          let at6 = i_1 * 64 + j_0 * 32 + j_1 * 4;
+          let at7 = i_1 * 3;
+          for (var k_0: i32 = 0; k_0 < 4; k_0++) {
+            workgroupBarrier();
+            a_s[at5] = a[at4 + k_0 * 4];
+            if (holds) {
+              b_s[at] = vec4<f32>(b[min(max(at6 + k_0 * 256, 0), 1023)], b[min(max(at6 + k_0 * 256 + 1, 0), 1023)], b[min(max(at6 + k_0 * 256 + 2, 0), 1023)], b[min(max(at6 + k_0 * 256 + 3, 0), 1023)]);
+            }
+            workgroupBarrier();
+            let b_s_at = b_s[j_1];
+            acc_0_0 += a_s[at7] * b_s_at;
+            acc_1_0 += a_s[at7 + 1] * b_s_at;
+            let b_s_at1 = b_s[j_1 + 8];
+            acc_0_0 += a_s[at7 + 24] * b_s_at1;
+            acc_1_0 += a_s[at7 + 25] * b_s_at1;
+            let b_s_at2 = b_s[j_1 + 16];
+            acc_0_0 += a_s[at7 + 48] * b_s_at2;
+            acc_1_0 += a_s[at7 + 49] * b_s_at2;
+            let b_s_at3 = b_s[j_1 + 24];
+            acc_0_0 += a_s[at7 + 72] * b_s_at3;
+            acc_1_0 += a_s[at7 + 73] * b_s_at3;
+          }
+          let at8 = i_0 * 256 + i_1 * 32 + j_0 * 8 + j_1;
+          y[at8] = acc_0_0;
+          y[at8 + 16] = acc_1_0;
+        }
+        // dispatch [2, 4, 1]
+    "#]],
+    );
+}

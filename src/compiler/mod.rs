@@ -1,0 +1,255 @@
+//! Layer 10: the driver: from a graph to a plan.
+//!
+//! [`compile`] is the whole pipeline on one screen. Each stage is timed; in debug builds and tests a verifier runs between them.
+
+use crate::codegen::{cpu, wgsl};
+use crate::graph::{Graph, Source, ValueId};
+use crate::loopir::{Nest, NestHash};
+use crate::ops::define_group;
+use crate::passes::{self, GroupPolicy};
+use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
+use crate::schedule::{Trace, analytic};
+use crate::target::{CpuTarget, GpuTarget, Target};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// What a plan is compiled for.
+#[derive(Clone, Debug)]
+pub enum Device {
+    /// The interpreter, on unscheduled nests: slow, and right by definition.
+    Reference,
+    /// A processor.
+    Cpu(CpuTarget),
+    /// An adapter; steps it cannot run go to the processor.
+    Gpu(Box<GpuTarget>, CpuTarget),
+}
+
+/// How long each stage took, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Timings {
+    /// Stage and time.
+    pub stages: Vec<(&'static str, Duration)>,
+}
+
+impl Timings {
+    /// Runs one stage.
+    pub fn stage<T>(&mut self, name: &'static str, run: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = run();
+        let elapsed = start.elapsed();
+        match self.stages.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, total)) => *total += elapsed,
+            None => self.stages.push((name, elapsed)),
+        }
+        result
+    }
+
+    /// The time of all stages.
+    pub fn total(&self) -> Duration {
+        self.stages.iter().map(|(_, time)| *time).sum()
+    }
+}
+
+/// Why a graph does not compile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// A group of operators has no nest.
+    #[error("node {origin}: {reason}")]
+    Define {
+        /// The model's nodes.
+        origin: String,
+        /// Why.
+        reason: String,
+    },
+    /// No device can run a kernel.
+    #[error("node {origin}: no device can run it: {reason}")]
+    Emit {
+        /// The model's nodes.
+        origin: String,
+        /// Why.
+        reason: String,
+    },
+    /// A defect of the compiler.
+    #[error("{0} (this is a defect of Paisley; please report it)")]
+    Defect(String),
+}
+
+/// Compiles `graph` for `device`.
+///
+/// # Errors
+/// See [`CompileError`].
+pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<Plan, CompileError> {
+    let graph = &timings.stage("simplify", || passes::simplify(graph));
+    let groups = timings.stage("group", || passes::group(graph, GroupPolicy::default()));
+    let mut planner = Planner::new(graph);
+    for group in &groups {
+        if group.is_view(graph) && planner.alias(group.inputs[0], group.outputs[0]) {
+            continue;
+        }
+        let origin = group.origin(graph);
+        let nest = timings
+            .stage("define", || define_group(&group.definition(graph)))
+            .map_err(|error| CompileError::Define { origin: origin.clone(), reason: error.to_string() })?;
+        check(&nest, "defined")?;
+        let hash = timings.stage("hash", || nest.structural_hash());
+        let kernel = match planner.kernels.get(&hash) {
+            Some(&known) => known,
+            None => {
+                let kernel = build(nest, hash, device, &origin, timings)?;
+                planner.add_kernel(kernel)
+            }
+        };
+        planner.add_step(kernel, origin, &group.inputs, &group.outputs, group.flop(graph));
+    }
+    let plan = timings.stage("plan", || planner.finish());
+    plan.verify().map_err(|error| CompileError::Defect(error.to_string()))?;
+    Ok(plan)
+}
+
+/// Schedules and emits one nest.
+fn build(
+    nest: Nest,
+    hash: NestHash,
+    device: &Device,
+    origin: &str,
+    timings: &mut Timings,
+) -> Result<Kernel, CompileError> {
+    let name = format!("{}_{}", nest.name, &hash.to_string()[..8]);
+    let (scheduled, trace, preparation, code, fallback) = match device {
+        Device::Reference => (nest.clone(), Trace::default(), None, Code::Interpreted, None),
+        Device::Cpu(target) => {
+            let (scheduled, trace, preparation, code) = build_for_cpu(&nest, target, origin, timings)?;
+            (scheduled, trace, preparation, code, None)
+        }
+        Device::Gpu(target, cpu_target) => {
+            let (scheduled, trace) = timings
+                .stage("schedule", || analytic::schedule(&nest, &Target::Gpu(target.as_ref().clone())));
+            check(&scheduled, "scheduled")?;
+            match timings.stage("emit", || wgsl::emit(&scheduled, target)) {
+                Ok(kernels) => {
+                    let preparation = emit_preparation(&scheduled, origin)?;
+                    (scheduled, trace, preparation, Code::Gpu(kernels), None)
+                }
+                Err(refusal) => {
+                    let (scheduled, trace, preparation, code) =
+                        build_for_cpu(&nest, cpu_target, origin, timings)?;
+                    (scheduled, trace, preparation, code, Some(refusal.to_string()))
+                }
+            }
+        }
+    };
+    Ok(Kernel { name, hash, nest, scheduled, trace, preparation, code, fallback })
+}
+
+fn build_for_cpu(
+    nest: &Nest,
+    target: &CpuTarget,
+    origin: &str,
+    timings: &mut Timings,
+) -> Result<(Nest, Trace, Option<cpu::CpuCode>, Code), CompileError> {
+    let (scheduled, trace) =
+        timings.stage("schedule", || analytic::schedule(nest, &Target::Cpu(target.clone())));
+    check(&scheduled, "scheduled")?;
+    let code = timings.stage("emit", || cpu::emit(&scheduled));
+    let code =
+        code.map_err(|error| CompileError::Emit { origin: origin.to_string(), reason: error.to_string() })?;
+    let preparation = emit_preparation(&scheduled, origin)?;
+    Ok((scheduled, trace, preparation, Code::Cpu(code)))
+}
+
+fn emit_preparation(nest: &Nest, origin: &str) -> Result<Option<cpu::CpuCode>, CompileError> {
+    cpu::emit_preparation(nest)
+        .map_err(|error| CompileError::Emit { origin: origin.to_string(), reason: error.to_string() })
+}
+
+/// Verifies a nest in debug builds.
+fn check(nest: &Nest, stage: &str) -> Result<(), CompileError> {
+    if cfg!(debug_assertions) {
+        nest.verify().map_err(|errors| {
+            let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            CompileError::Defect(format!("the {stage} nest is not valid: {}\n{nest}", list.join("; ")))
+        })?;
+    }
+    Ok(())
+}
+
+/// Collects kernels and steps.
+struct Planner<'a> {
+    graph: &'a Graph,
+    plan: Plan,
+    kernels: HashMap<NestHash, KernelId>,
+    values: HashMap<ValueId, plan::ValueId>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(graph: &'a Graph) -> Planner<'a> {
+        let plan = Plan { name: graph.name.clone(), ..Plan::default() };
+        let mut planner = Planner { graph, plan, kernels: HashMap::new(), values: HashMap::new() };
+        for &input in graph.inputs() {
+            let value = planner.value(input);
+            planner.plan.inputs.push(value);
+        }
+        planner
+    }
+
+    fn value(&mut self, id: ValueId) -> plan::ValueId {
+        if let Some(&known) = self.values.get(&id) {
+            return known;
+        }
+        let value = &self.graph.values()[id];
+        let made_outputs =
+            self.plan.values.iter().filter(|value| matches!(value.place, Place::Output(_))).count();
+        let place = match &value.source {
+            Source::Input => {
+                Place::Input(self.graph.inputs().iter().position(|&input| input == id).unwrap_or(0))
+            }
+            Source::Constant(tensor) => Place::Constant(tensor.clone()),
+            Source::Node(..) if self.graph.outputs().iter().any(|output| output.value == id) => {
+                Place::Output(made_outputs)
+            }
+            Source::Node(..) => Place::Arena { offset_bytes: 0 },
+        };
+        let added =
+            self.plan.values.push(plan::Value { name: value.name.clone(), fact: value.fact.clone(), place });
+        self.values.insert(id, added);
+        added
+    }
+
+    /// Makes `view` another name of the memory of `of`; false where it needs memory of its own.
+    fn alias(&mut self, of: ValueId, view: ValueId) -> bool {
+        let needed = self.graph.outputs().iter().any(|output| output.value == view);
+        if !needed {
+            let known = self.value(of);
+            self.values.insert(view, known);
+        }
+        !needed
+    }
+
+    fn add_kernel(&mut self, kernel: Kernel) -> KernelId {
+        let hash = kernel.hash;
+        let id = self.plan.kernels.push(kernel);
+        self.kernels.insert(hash, id);
+        id
+    }
+
+    fn add_step(
+        &mut self,
+        kernel: KernelId,
+        origin: String,
+        inputs: &[ValueId],
+        outputs: &[ValueId],
+        flop: u64,
+    ) {
+        let bindings = inputs.iter().chain(outputs).map(|&value| self.value(value)).collect();
+        self.plan.steps.push(Step { origin, kernel, bindings, flop });
+    }
+
+    fn finish(mut self) -> Plan {
+        for output in self.graph.outputs() {
+            let value = self.value(output.value);
+            self.plan.outputs.push(plan::Output { name: output.name.clone(), value });
+        }
+        self.plan.place_in_arena();
+        self.plan
+    }
+}

@@ -1,0 +1,319 @@
+//! Ranges of index expressions under conditions.
+
+use crate::expr::{Affine, BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use crate::tensor::DType;
+
+/// How many facts may be used one inside of another.
+const MAX_STEPS: usize = 3;
+
+/// What is known of a value: its least and its largest, as far as known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// It is at least this.
+    pub low: Option<i64>,
+    /// It is at most this.
+    pub high: Option<i64>,
+}
+
+impl Range {
+    fn point(value: i64) -> Range {
+        Range { low: Some(value), high: Some(value) }
+    }
+
+    /// Whether all of it lies in `0..extent`.
+    pub fn within(self, extent: usize) -> bool {
+        let below = |high: i64| i128::from(high) < extent as i128;
+        self.low.is_some_and(|low| low >= 0) && self.high.is_some_and(below)
+    }
+
+    fn add(self, other: Range) -> Range {
+        let sum = |a: Option<i64>, b: Option<i64>| a?.checked_add(b?);
+        Range { low: sum(self.low, other.low), high: sum(self.high, other.high) }
+    }
+
+    fn scale(self, factor: i64) -> Range {
+        let times = |a: Option<i64>| a?.checked_mul(factor);
+        let (low, high) = (times(self.low), times(self.high));
+        match factor {
+            0 => Range::point(0),
+            1.. => Range { low, high },
+            _ => Range { low: high, high: low },
+        }
+    }
+
+    /// What `x` satisfies where `divisor * x` is in the range; the divisor is positive.
+    fn divide(self, divisor: i64) -> Range {
+        Range {
+            low: self.low.and_then(|low| low.checked_neg()).map(|low| -low.div_euclid(divisor)),
+            high: self.high.map(|high| high.div_euclid(divisor)),
+        }
+    }
+
+    /// What both say.
+    fn meet(self, other: Range) -> Range {
+        let both = |a: Option<i64>, b: Option<i64>, pick: fn(i64, i64) -> i64| match (a, b) {
+            (Some(a), Some(b)) => Some(pick(a, b)),
+            (a, b) => a.or(b),
+        };
+        Range { low: both(self.low, other.low, i64::max), high: both(self.high, other.high, i64::min) }
+    }
+
+    /// What holds where one of both does.
+    fn join(self, other: Range) -> Range {
+        let both = |a: Option<i64>, b: Option<i64>, pick: fn(i64, i64) -> i64| Some(pick(a?, b?));
+        Range { low: both(self.low, other.low, i64::min), high: both(self.high, other.high, i64::max) }
+    }
+}
+
+/// Conditions that hold, as ranges of affine forms without constants.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    known: Vec<(Affine, Range)>,
+    never: bool,
+}
+
+impl Facts {
+    /// Whether the conditions cannot hold together, as far as seen.
+    pub fn contradict(&self) -> bool {
+        self.never
+    }
+
+    /// Takes `condition` for true. What is neither a conjunction nor a comparison of index expressions adds nothing.
+    pub fn assume(&mut self, pool: &mut ExprPool, condition: ExprId) {
+        for conjunct in pool.conjuncts(condition) {
+            self.comparison(pool, conjunct, true);
+        }
+    }
+
+    /// Takes `condition` for false.
+    pub fn assume_not(&mut self, pool: &mut ExprPool, condition: ExprId) {
+        match *pool.get(condition) {
+            Expr::Binary(BinaryOp::Or, a, b) => {
+                self.assume_not(pool, a);
+                self.assume_not(pool, b);
+            }
+            Expr::Unary(UnaryOp::Not, a) => self.assume(pool, a),
+            Expr::Int(..)
+            | Expr::Float(..)
+            | Expr::Var(_)
+            | Expr::Load(..)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Select(..)
+            | Expr::Guard(..)
+            | Expr::Cast(..) => self.comparison(pool, condition, false),
+        }
+    }
+
+    fn comparison(&mut self, pool: &mut ExprPool, condition: ExprId, holds: bool) {
+        let (op, a, b) = match *pool.get(condition) {
+            Expr::Int(value, DType::Bool) => {
+                self.never |= (value != 0) != holds;
+                return;
+            }
+            Expr::Unary(UnaryOp::Not, a) if holds => return self.assume_not(pool, a),
+            Expr::Binary(op, a, b) if op.is_comparison() && pool.dtype(a) == DType::I64 => (op, a, b),
+            Expr::Int(..)
+            | Expr::Float(..)
+            | Expr::Var(_)
+            | Expr::Load(..)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Select(..)
+            | Expr::Guard(..)
+            | Expr::Cast(..) => return,
+        };
+        let mut form = pool.affine(a);
+        let right = pool.affine(b);
+        form.add_scaled(&right, -1);
+        let below = Range { low: None, high: Some(-1) };
+        let at_most = Range { low: None, high: Some(0) };
+        let at_least = Range { low: Some(0), high: None };
+        let above = Range { low: Some(1), high: None };
+        let range = match (op, holds) {
+            (BinaryOp::Lt, true) | (BinaryOp::Ge, false) => below,
+            (BinaryOp::Le, true) | (BinaryOp::Gt, false) => at_most,
+            (BinaryOp::Gt, true) | (BinaryOp::Le, false) => above,
+            (BinaryOp::Ge, true) | (BinaryOp::Lt, false) => at_least,
+            (BinaryOp::Eq, true) | (BinaryOp::Ne, false) => Range::point(0),
+            (_, _) => return,
+        };
+        self.add(pool, form, range);
+    }
+
+    /// Keeps that `form` lies in `range`, and what follows for its atoms and for the operand of a floor division.
+    fn add(&mut self, pool: &mut ExprPool, mut form: Affine, range: Range) {
+        let range = range.add(Range::point(form.constant.wrapping_neg()));
+        form.constant = 0;
+        // The form is a multiple of what divides its coefficients.
+        let step = form.terms.values().fold(0, |step, &coefficient| gcd(step, coefficient)).max(1);
+        let range = range.divide(step).scale(step);
+        if form.terms.len() > 1 {
+            self.add_atoms(pool, &form, range);
+        }
+        let known = self.affine_range(pool, &form, MAX_STEPS).meet(range);
+        self.never |= matches!((known.low, known.high), (Some(low), Some(high)) if low > high);
+        if let Some((&atom, &factor)) = form.terms.iter().next()
+            && form.terms.len() == 1
+            && (factor == 1 || factor == -1)
+            && let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv)
+        {
+            let quotient = range.scale(factor);
+            let operand = pool.affine(operand);
+            let least = |low: i64| low.checked_mul(divisor);
+            let largest = |high: i64| high.checked_mul(divisor)?.checked_add(divisor - 1);
+            let range = Range { low: quotient.low.and_then(least), high: quotient.high.and_then(largest) };
+            self.add(pool, operand, range);
+        }
+        self.known.push((form, range));
+    }
+
+    /// Keeps what a sum's range says of an atom in it, where that is more than the atom's own range.
+    fn add_atoms(&mut self, pool: &mut ExprPool, form: &Affine, range: Range) {
+        for (&atom, &coefficient) in &form.terms {
+            let mut rest = form.clone();
+            rest.terms.remove(&atom);
+            let rest = self.affine_range(pool, &rest, 0);
+            let sign = coefficient.signum();
+            let implied = range.add(rest.scale(-1)).scale(sign).divide(coefficient.saturating_abs());
+            let own = self.atom_range(pool, atom, 1);
+            if own.meet(implied) != own {
+                self.known.push((Affine { constant: 0, terms: [(atom, 1)].into() }, implied));
+            }
+        }
+    }
+
+    /// What is known of an index expression.
+    pub fn range(&self, pool: &mut ExprPool, index: ExprId) -> Range {
+        self.index_range(pool, index, MAX_STEPS)
+    }
+
+    /// The sum of its atoms' ranges, met with what each fact gives: where `form = k * fact + rest`, the sum of both ranges.
+    fn affine_range(&self, pool: &mut ExprPool, form: &Affine, steps: usize) -> Range {
+        let mut result = Range::point(form.constant);
+        for (&atom, &coefficient) in &form.terms {
+            let own = self.atom_range(pool, atom, steps);
+            let range = if steps == 0 { own } else { own.meet(self.solved_range(pool, atom, steps)) };
+            result = result.add(range.scale(coefficient));
+        }
+        if steps == 0 {
+            return result;
+        }
+        for (fact, range) in &self.known {
+            let mut tried = vec![];
+            for (atom, &of_fact) in &fact.terms {
+                let Some(&of_form) = form.terms.get(atom) else { continue };
+                let factor = of_form / of_fact;
+                if of_form % of_fact != 0 || tried.contains(&factor) {
+                    continue;
+                }
+                tried.push(factor);
+                let mut rest = form.clone();
+                rest.add_scaled(fact, factor.wrapping_neg());
+                let rest = self.affine_range(pool, &rest, steps - 1);
+                result = result.meet(range.scale(factor).add(rest));
+            }
+        }
+        result
+    }
+
+    /// What facts in which `atom` has a factor give for it: where `factor * atom + rest` is in a range, so is the quotient of the
+    /// difference. A factor of 1 is for [`affine_range`](Self::affine_range).
+    fn solved_range(&self, pool: &mut ExprPool, atom: ExprId, steps: usize) -> Range {
+        let mut result = Range::default();
+        for (fact, range) in &self.known {
+            let Some(&factor) = fact.terms.get(&atom).filter(|factor| factor.unsigned_abs() > 1) else {
+                continue;
+            };
+            let mut rest = fact.clone();
+            rest.add_term(atom, factor.wrapping_neg());
+            let rest = self.affine_range(pool, &rest, steps - 1);
+            let multiple = range.add(rest.scale(-1)).scale(factor.signum());
+            let divisor = factor.saturating_abs();
+            let above = |low: i64| low.div_euclid(divisor) + i64::from(low.rem_euclid(divisor) != 0);
+            let below = |high: i64| high.div_euclid(divisor);
+            result = result.meet(Range { low: multiple.low.map(above), high: multiple.high.map(below) });
+        }
+        result
+    }
+
+    fn index_range(&self, pool: &mut ExprPool, index: ExprId, steps: usize) -> Range {
+        let form = pool.affine(index);
+        self.affine_range(pool, &form, steps)
+    }
+
+    fn atom_range(&self, pool: &mut ExprPool, atom: ExprId, steps: usize) -> Range {
+        let steps = steps.saturating_sub(1);
+        match *pool.get(atom) {
+            Expr::Int(value, _) => Range::point(value),
+            Expr::Var(var) => {
+                let last = (pool.vars[var].extent as i64).saturating_sub(1).max(0);
+                Range { low: Some(0), high: Some(last) }
+            }
+            Expr::Binary(BinaryOp::Min, a, b) => {
+                let (x, y) = (self.index_range(pool, a, steps), self.index_range(pool, b, steps));
+                Range { low: x.join(y).low, high: x.meet(y).high }
+            }
+            Expr::Binary(BinaryOp::Max, a, b) => {
+                let (x, y) = (self.index_range(pool, a, steps), self.index_range(pool, b, steps));
+                Range { low: x.meet(y).low, high: x.join(y).high }
+            }
+            Expr::Binary(op, a, _) => {
+                if let Some((_, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) {
+                    let x = self.index_range(pool, a, steps);
+                    let quotient = |x: i64| x.div_euclid(divisor);
+                    Range { low: x.low.map(quotient), high: x.high.map(quotient) }
+                } else if let Some((_, divisor)) = constant_divisor(pool, atom, BinaryOp::Mod) {
+                    let x = self.index_range(pool, a, steps);
+                    let quotient = |x: Option<i64>| x.map(|x| x.div_euclid(divisor));
+                    if x.low.is_some() && quotient(x.low) == quotient(x.high) {
+                        let rest = |x: i64| x.rem_euclid(divisor);
+                        Range { low: x.low.map(rest), high: x.high.map(rest) }
+                    } else {
+                        Range { low: Some(0), high: Some(divisor - 1) }
+                    }
+                } else if op == BinaryOp::Mul {
+                    let range = pool.interval(atom);
+                    Range { low: range.map(|range| range.low), high: range.map(|range| range.high) }
+                } else {
+                    Range::default()
+                }
+            }
+            Expr::Select(_, a, b) => self.index_range(pool, a, steps).join(self.index_range(pool, b, steps)),
+            Expr::Guard(_, a) => self.index_range(pool, a, steps).join(Range::point(0)),
+            Expr::Cast(_, a) => dtype_range(pool.dtype(a)),
+            Expr::Load(..) => dtype_range(pool.dtype(atom)),
+            Expr::Float(..) | Expr::Unary(..) => Range::default(),
+        }
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a.saturating_abs() } else { gcd(b, a % b) }
+}
+
+/// Operand and divisor of `op` by a positive constant.
+fn constant_divisor(pool: &ExprPool, id: ExprId, op: BinaryOp) -> Option<(ExprId, i64)> {
+    if let Expr::Binary(found, a, b) = *pool.get(id)
+        && let Expr::Int(divisor @ 1.., _) = *pool.get(b)
+        && found == op
+    {
+        Some((a, divisor))
+    } else {
+        None
+    }
+}
+
+/// What any value of a type that fits an i64 satisfies.
+fn dtype_range(dtype: DType) -> Range {
+    match dtype {
+        DType::Bool => Range { low: Some(0), high: Some(1) },
+        DType::I8 | DType::I16 | DType::I32 | DType::U8 | DType::U16 | DType::U32 => {
+            match dtype.integer_range() {
+                Some((low, high)) => Range { low: i64::try_from(low).ok(), high: i64::try_from(high).ok() },
+                None => Range::default(),
+            }
+        }
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 | DType::I64 | DType::U64 => Range::default(),
+    }
+}

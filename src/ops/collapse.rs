@@ -1,0 +1,281 @@
+//! Dimensions that are walked through as one become one.
+//!
+//! Shapes carry structure that a computation does not use: `relu` of `[1, 64, 56, 56]` is a loop over 200704 elements, a
+//! mean over the last two axes a reduction over 3136. Nests of work without structure of its own are brought to that form,
+//! so that equal work of different shapes is equal text, with equal schedules.
+//!
+//! Both functions keep the meaning: elements and their order in memory stay, only loops and the shapes of parameters change.
+
+use crate::expr::{BufferId, Expr, ExprId, ExprPool, VarId};
+use crate::loopir::{Loop, Nest, Stmt, Store, Variable, walk};
+use std::collections::HashMap;
+
+/// Merges a loop with the only loop in it where both are of one role (names that differ in their number alone) and each
+/// access moves by the inner loop's extent times the inner step when the outer loop steps. Numbers loops anew: `i0`, `i1` ...
+/// from the outside.
+///
+/// Before, with `x: f32[4, 8]`: `for i0 in 4, i1 in 8: y[i0, i1] = x[i0, i1]`. After: `for i0 in 32: y[i0 // 8, i0 % 8] = ...`,
+/// which [`merge_dimensions`] brings to `y[i0] = x[i0]`.
+pub fn merge_loops(nest: &mut Nest) {
+    let pinned = data_dimensions(nest);
+    let Nest { pool, body, .. } = nest;
+    merge_in(pool, &pinned, body);
+    number(pool, body, &mut HashMap::new());
+}
+
+/// For each buffer its dimensions that are indexed by data somewhere: they stay, so that the index can be seen to be in range.
+type Pinned = HashMap<BufferId, Vec<usize>>;
+
+fn data_dimensions(nest: &Nest) -> Pinned {
+    let mut pinned = Pinned::new();
+    for buffer in nest.pool.buffers.ids() {
+        for index in accesses(nest, buffer) {
+            let axes = (0..index.len()).filter(|&axis| !nest.pool.loads_of(index[axis]).is_empty());
+            pinned.entry(buffer).or_default().extend(axes);
+        }
+    }
+    pinned
+}
+
+fn merge_in(pool: &mut ExprPool, pinned: &Pinned, stmts: &mut [Stmt]) {
+    for stmt in stmts {
+        if let Stmt::Loop(outer) = stmt {
+            // Inner pairs first, so that what is left below a loop is as merged as it can be.
+            merge_in(pool, pinned, &mut outer.body);
+            while merge_with_inner(pool, pinned, outer) {}
+        }
+    }
+}
+
+fn role(name: &str) -> &str {
+    name.trim_end_matches(|c: char| c.is_ascii_digit())
+}
+
+fn merge_with_inner(pool: &mut ExprPool, pinned: &Pinned, outer: &mut Loop) -> bool {
+    let [Stmt::Loop(inner)] = outer.body.as_mut_slice() else { return false };
+    let (a, b) = (pool.vars[outer.var].clone(), pool.vars[inner.var].clone());
+    if role(&a.name) != role(&b.name) || a.extent == 0 || b.extent == 0 {
+        return false;
+    }
+    let pair = Pair { outer: outer.var, inner: inner.var, extent: b.extent as i64, pinned };
+    let mut walked_as_one = true;
+    walk::visit_stores(&inner.body, &mut |store| walked_as_one &= pair.merges_in_store(pool, store));
+    if !walked_as_one {
+        return false;
+    }
+    let merged = pool.vars.push(Variable { name: a.name, extent: a.extent * b.extent });
+    let var = pool.var(merged);
+    let map = HashMap::from([
+        (pair.outer, pool.div_int(var, pair.extent)),
+        (pair.inner, pool.mod_int(var, pair.extent)),
+    ]);
+    walk::change_stores(&mut inner.body, &mut |store| {
+        change_exprs(store, &mut |id| pool.substitute(id, &map));
+    });
+    outer.var = merged;
+    outer.body = std::mem::take(&mut inner.body);
+    true
+}
+
+fn change_exprs(store: &mut Store, change: &mut impl FnMut(ExprId) -> ExprId) {
+    for index in &mut store.index {
+        *index = change(*index);
+    }
+    store.value = change(store.value);
+    store.condition = store.condition.map(change);
+}
+
+/// Two loops that may become one.
+struct Pair<'a> {
+    outer: VarId,
+    inner: VarId,
+    extent: i64,
+    pinned: &'a Pinned,
+}
+
+impl Pair<'_> {
+    fn merges_in_store(&self, pool: &mut ExprPool, store: &Store) -> bool {
+        self.merges_in_access(pool, store.buffer, &store.index)
+            && self.merges_in(pool, store.value)
+            && store.condition.is_none_or(|condition| self.merges_in(pool, condition))
+    }
+
+    fn merges_in_access(&self, pool: &mut ExprPool, buffer: BufferId, index: &[ExprId]) -> bool {
+        let linear = pool.linear_index(buffer, index);
+        let form = pool.affine(linear);
+        let step = |var: VarId| {
+            form.terms
+                .iter()
+                .find(|(atom, _)| *pool.get(**atom) == Expr::Var(var))
+                .map_or(0, |(_, &step)| step)
+        };
+        if step(self.outer) != step(self.inner) * self.extent {
+            return false;
+        }
+        let axis_of = |var: VarId| index.iter().position(|&i| pool.uses_var(i, var));
+        if let (Some(first), Some(last)) = (axis_of(self.outer), axis_of(self.inner))
+            && first != last
+            && self
+                .pinned
+                .get(&buffer)
+                .is_some_and(|axes| axes.iter().any(|axis| (first..=last).contains(axis)))
+        {
+            return false;
+        }
+        let others: Vec<ExprId> =
+            form.terms.keys().copied().filter(|&atom| !matches!(pool.get(atom), Expr::Var(_))).collect();
+        others.into_iter().all(|atom| self.merges_in(pool, atom))
+    }
+
+    /// Whether the two variables occur in accesses alone, and so that they merge.
+    fn merges_in(&self, pool: &mut ExprPool, id: ExprId) -> bool {
+        let mut occurs = false;
+        pool.visit(id, &mut |part| {
+            occurs |= matches!(pool.get(part), Expr::Var(var) if *var == self.outer || *var == self.inner);
+        });
+        if !occurs {
+            return true;
+        }
+        match pool.get(id).clone() {
+            Expr::Int(..) | Expr::Float(..) => true,
+            Expr::Var(_) => false,
+            Expr::Load(buffer, index) => self.merges_in_access(pool, buffer, &index),
+            Expr::Unary(..) | Expr::Binary(..) | Expr::Select(..) | Expr::Guard(..) | Expr::Cast(..) => {
+                pool.operands(id).into_iter().all(|operand| self.merges_in(pool, operand))
+            }
+        }
+    }
+}
+
+fn number<'a>(pool: &mut ExprPool, stmts: &'a [Stmt], counts: &mut HashMap<String, usize>) {
+    for stmt in stmts {
+        if let Stmt::Loop(inner) = stmt {
+            let name = &pool.vars[inner.var].name;
+            let role = role(name).to_string();
+            let numbered = role != *name;
+            if numbered {
+                let count = counts.entry(role.clone()).or_insert(0);
+                pool.vars[inner.var].name = format!("{role}{count}");
+                *count += 1;
+            }
+            number(pool, &inner.body, counts);
+            if numbered && let Some(count) = counts.get_mut(&role) {
+                *count -= 1;
+            }
+        }
+    }
+}
+
+/// Merges adjacent dimensions of a buffer where that takes divisions out of its accesses and puts none in; with `units` also
+/// drops dimensions of extent 1.
+///
+/// Before: `x: f32[2, 3, 4]` read as `x[i // 3, i % 3, j]`. After: `x: f32[6, 4]` read as `x[i, j]`.
+pub fn merge_dimensions(nest: &mut Nest, units: bool) {
+    for buffer in nest.pool.buffers.ids().collect::<Vec<_>>() {
+        let mut axis = 0;
+        while axis < nest.pool.buffers[buffer].shape.len() {
+            if units && nest.pool.buffers[buffer].shape[axis] == 1 {
+                nest.pool.buffers[buffer].shape.remove(axis);
+                change_accesses(nest, buffer, &mut |_, index| {
+                    index.remove(axis);
+                });
+            } else {
+                axis += 1;
+            }
+        }
+        while let Some(axis) = (1..nest.pool.buffers[buffer].shape.len())
+            .rev()
+            .find(|&axis| merging_simplifies(nest, buffer, axis - 1))
+        {
+            let inner = nest.pool.buffers[buffer].shape.remove(axis);
+            nest.pool.buffers[buffer].shape[axis - 1] *= inner;
+            change_accesses(nest, buffer, &mut |pool, index| {
+                let low = index.remove(axis);
+                index[axis - 1] = joined(pool, index[axis - 1], low, inner);
+            });
+        }
+    }
+}
+
+fn joined(pool: &mut ExprPool, high: ExprId, low: ExprId, extent: usize) -> ExprId {
+    let scaled = pool.mul_int(high, extent as i64);
+    let sum = pool.add(scaled, low);
+    pool.simplify(sum)
+}
+
+/// Terms of an index that are more than a loop variable times a constant.
+fn complexity(pool: &mut ExprPool, index: ExprId) -> usize {
+    let form = pool.affine(index);
+    form.terms.keys().filter(|&&atom| !matches!(pool.get(atom), Expr::Var(_))).count()
+}
+
+/// Whether `axis` and the next one of `buffer` are better one.
+fn merging_simplifies(nest: &mut Nest, buffer: BufferId, axis: usize) -> bool {
+    let (mut never_worse, mut better) = (true, false);
+    for index in accesses(nest, buffer) {
+        let pool = &mut nest.pool;
+        if [index[axis], index[axis + 1]].iter().any(|&i| !pool.loads_of(i).is_empty()) {
+            return false;
+        }
+        let extent = pool.buffers[buffer].shape[axis + 1];
+        let apart = complexity(pool, index[axis]) + complexity(pool, index[axis + 1]);
+        let sum = joined(pool, index[axis], index[axis + 1], extent);
+        let together = complexity(pool, sum);
+        never_worse &= together <= apart;
+        better |= together < apart;
+    }
+    never_worse && better
+}
+
+/// The indices at which a nest touches `buffer`.
+fn accesses(nest: &Nest, buffer: BufferId) -> Vec<Vec<ExprId>> {
+    let mut found = vec![];
+    nest.visit_stores(&mut |store| {
+        if store.buffer == buffer {
+            found.push(store.index.clone());
+        }
+        for &root in store.index.iter().chain([&store.value]).chain(&store.condition) {
+            for load in nest.pool.loads_of(root) {
+                if let Expr::Load(of, index) = nest.pool.get(load)
+                    && *of == buffer
+                {
+                    found.push(index.to_vec());
+                }
+            }
+        }
+    });
+    found
+}
+
+fn change_accesses(
+    nest: &mut Nest,
+    buffer: BufferId,
+    change: &mut impl FnMut(&mut ExprPool, &mut Vec<ExprId>),
+) {
+    let Nest { pool, preparation, body, .. } = nest;
+    for stmts in [preparation, body] {
+        walk::change_stores(stmts, &mut |store| {
+            change_exprs(store, &mut |id| {
+                pool.rewrite(id, &mut |pool, part| match pool.get(part).clone() {
+                    Expr::Load(of, index) if of == buffer => {
+                        let mut index = index.to_vec();
+                        change(pool, &mut index);
+                        Some(pool.load(buffer, &index))
+                    }
+                    Expr::Load(..)
+                    | Expr::Int(..)
+                    | Expr::Float(..)
+                    | Expr::Var(_)
+                    | Expr::Unary(..)
+                    | Expr::Binary(..)
+                    | Expr::Select(..)
+                    | Expr::Guard(..)
+                    | Expr::Cast(..) => None,
+                })
+            });
+            if store.buffer == buffer {
+                change(pool, &mut store.index);
+            }
+        });
+    }
+}

@@ -1,0 +1,23 @@
+//! Convolutions; the algorithms are beside the operator.
+
+use crate::ops::Conv;
+use crate::ops::conv::direct;
+use crate::ops::define::{AnchorForm, DefineError, Definer};
+
+impl AnchorForm for Conv {
+    fn operand_names(&self) -> &'static [&'static str] {
+        &["x", "w", "b"]
+    }
+
+    fn can_be_followed(&self) -> bool {
+        true
+    }
+
+    fn may_collapse(&self) -> bool {
+        false
+    }
+
+    fn define(&self, at: &mut Definer<'_>) -> Result<(), DefineError> {
+        direct::define(self, at)
+    }
+}

@@ -1,0 +1,155 @@
+//! Pooling: loops `n`, `c`, the output position `p`, `q` and the window `r`, `s`, named as those of a convolution.
+
+use super::window::{Window, kernel_names, output_names};
+use crate::expr::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use crate::loopir::Combiner;
+use crate::ops::define::{AnchorForm, DefineError, Definer, accumulator, div_ceil};
+use crate::ops::{Pool, PoolKind};
+use crate::tensor::DType;
+
+impl AnchorForm for Pool {
+    fn operand_names(&self) -> &'static [&'static str] {
+        &["x"]
+    }
+
+    fn can_be_followed(&self) -> bool {
+        true
+    }
+
+    fn may_collapse(&self) -> bool {
+        false
+    }
+
+    fn define(&self, at: &mut Definer<'_>) -> Result<(), DefineError> {
+        let (x, y) = (at.input(0), at.output(0));
+        let rank = self.kernel.len();
+        let dtype = accumulator(y.dtype);
+        let windows: Vec<Window> = (0..rank)
+            .map(|axis| Window {
+                extent: x.shape[2 + axis],
+                kernel: self.kernel[axis],
+                stride: self.strides[axis],
+                dilation: self.dilations[axis],
+                before: self.pads[axis].0,
+            })
+            .collect();
+        let (output_names, kernel_names) = (output_names(rank), kernel_names(rank));
+        let mut outer = vec![("n", y.shape[0]), ("c", y.shape[1])];
+        outer.extend(output_names.iter().map(String::as_str).zip(y.shape[2..].iter().copied()));
+        let (index, opened) = at.open(&outer);
+        let reduced: Vec<(&str, usize)> =
+            kernel_names.iter().map(String::as_str).zip(self.kernel.iter().copied()).collect();
+        let combiner = match self.kind {
+            PoolKind::Max => Combiner::Max,
+            PoolKind::Average | PoolKind::AverageWithPads | PoolKind::Norm(_) => Combiner::Add,
+        };
+        let total = at.accumulate("acc", dtype, combiner, &reduced, |at, inner| {
+            let mut source = index[..2].to_vec();
+            let mut inside = at.pool().truth();
+            for ((window, &p), &r) in windows.iter().zip(&index[2..]).zip(inner) {
+                let position = window.position(at.pool(), p, r);
+                let fits = window.inside(at.pool(), position);
+                inside = at.pool().and(inside, fits);
+                source.push(position);
+            }
+            let value = at.read_as(0, &source, dtype)?;
+            let value = at.pool().guard(inside, value);
+            Ok(match self.kind {
+                PoolKind::Max => {
+                    let nothing = at.identity(Combiner::Max, dtype);
+                    at.pool().select(inside, value, nothing)
+                }
+                PoolKind::Average | PoolKind::AverageWithPads => value,
+                PoolKind::Norm(p) => magnitude_power(at.pool(), value, p),
+            })
+        })?;
+        let value = match self.kind {
+            PoolKind::Max => total,
+            PoolKind::Average | PoolKind::AverageWithPads => {
+                let mut count = at.pool().int(1);
+                for (axis, window) in windows.iter().enumerate() {
+                    let range = match self.kind {
+                        PoolKind::AverageWithPads => {
+                            let (before, after) = self.pads[axis];
+                            (-(before as i64), (window.extent + after) as i64)
+                        }
+                        PoolKind::Average | PoolKind::Max | PoolKind::Norm(_) => (0, window.extent as i64),
+                    };
+                    let extent = y.shape[2 + axis];
+                    let along_axis = elements_within(at.pool(), *window, index[2 + axis], extent, range);
+                    count = at.pool().mul(count, along_axis);
+                }
+                let count = count_as(at.pool(), dtype, count);
+                at.pool().binary(BinaryOp::Div, total, count)
+            }
+            PoolKind::Norm(p) => root(at.pool(), total, p),
+        };
+        at.emit(0, &index, value)?;
+        at.close(opened);
+        Ok(())
+    }
+}
+
+/// How many elements of window `p` of `windows` lie in `low..high`.
+fn elements_within(
+    pool: &mut ExprPool,
+    window: Window,
+    p: ExprId,
+    windows: usize,
+    (low, high): (i64, i64),
+) -> ExprId {
+    let (kernel, dilation) = (window.kernel as i64, window.dilation as i64);
+    let first_start = -(window.before as i64);
+    let last_start = first_start + (windows as i64 - 1) * window.stride as i64;
+    if first_start >= low && last_start + (kernel - 1) * dilation < high {
+        return pool.int(kernel);
+    }
+    let start = window.start(pool, p);
+    let minus_start = pool.mul_int(start, -1);
+    let (to_low, to_high) = (pool.add_int(minus_start, low), pool.add_int(minus_start, high));
+    let (below, end) = (div_ceil(pool, to_low, dilation), div_ceil(pool, to_high, dilation));
+    let (zero, kernel) = (pool.int(0), pool.int(kernel));
+    let below = pool.binary(BinaryOp::Max, below, zero);
+    let end = pool.binary(BinaryOp::Min, end, kernel);
+    pool.binary(BinaryOp::Sub, end, below)
+}
+
+/// An index expression as a number of `dtype`.
+fn count_as(pool: &mut ExprPool, dtype: DType, count: ExprId) -> ExprId {
+    match *pool.get(count) {
+        Expr::Int(value, _) => pool.constant(value as f64, dtype),
+        Expr::Float(..)
+        | Expr::Var(_)
+        | Expr::Load(..)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Select(..)
+        | Expr::Guard(..)
+        | Expr::Cast(..) => pool.cast(dtype, count),
+    }
+}
+
+/// `|value|^p`.
+fn magnitude_power(pool: &mut ExprPool, value: ExprId, p: i64) -> ExprId {
+    match p {
+        1 => pool.unary(UnaryOp::Abs, value),
+        2 => pool.mul(value, value),
+        _ => {
+            let magnitude = pool.unary(UnaryOp::Abs, value);
+            let p = pool.constant(p as f64, pool.dtype(value));
+            pool.binary(BinaryOp::Pow, magnitude, p)
+        }
+    }
+}
+
+/// `value^(1/p)`.
+fn root(pool: &mut ExprPool, value: ExprId, p: i64) -> ExprId {
+    match p {
+        1 => value,
+        2 => pool.unary(UnaryOp::Sqrt, value),
+        _ => {
+            let inverse = pool.constant(1.0 / p as f64, pool.dtype(value));
+            pool.binary(BinaryOp::Pow, value, inverse)
+        }
+    }
+}

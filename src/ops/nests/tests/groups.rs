@@ -1,0 +1,252 @@
+//! Groups: prologues, epilogues, several outputs, refusals.
+
+use super::Source::{External as X, Node};
+use super::*;
+
+fn conv(pad: usize) -> Conv {
+    Conv { strides: vec![1, 1], dilations: vec![1, 1], pads: vec![(pad, pad); 2], groups: 1 }
+}
+
+#[test]
+fn conv_bias_residual_relu() {
+    let (conv, add, relu) = (conv(1), add(), relu());
+    let shapes: [&[usize]; 4] = [&[1, 4, 6, 6], &[8, 4, 3, 3], &[8], &[1, 8, 6, 6]];
+    let mut b = Builder::new(&shapes.map(f32s));
+    let y = b.anchor(&conv, &[X(0), X(1), X(2)]);
+    let sum = b.node(&add, &[y, X(3)]);
+    let out = b.node(&relu, &[sum]);
+    let group = b.finish(&[sum, out]);
+    expect![[r#"
+        nest conv_add_relu
+          in    x: f32[1, 4, 6, 6]
+          in    w: f32[8, 4, 3, 3]
+          in    b: f32[8]
+          in    x0: f32[1, 8, 6, 6]
+          out   y: f32[1, 8, 6, 6]
+          out   y1: f32[1, 8, 6, 6]
+          for k in 8, p in 6, q in 6:
+            register acc: f32
+            init: acc = 0.0
+            for c in 4, r in 3, s in 3:
+              update: acc += guard(p + r >= 1 and p + r < 7 and (q + s >= 1 and q + s < 7), x[0, c, p + r + -1, q + s + -1]) * w[k, c, r, s]
+            store: y[0, k, p, q] = acc + b[k] + x0[0, k, p, q]
+            store1: y1[0, k, p, q] = max(acc + b[k] + x0[0, k, p, q], 0.0)
+    "#]].assert_eq(&define_group(&group).unwrap().to_string());
+    let mut rng = Random::new(1);
+    check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
+}
+
+#[test]
+fn matmul_view_transpose() {
+    // Heads are split off the columns and moved outwards.
+    let (matmul, add) = (MatMul::default(), add());
+    let (view, transpose) = (View { shape: vec![2, 8, 3, 4] }, Transpose { perm: vec![0, 2, 1, 3] });
+    let shapes: [&[usize]; 3] = [&[2, 8, 16], &[16, 12], &[12]];
+    let mut b = Builder::new(&shapes.map(f32s));
+    let y = b.anchor(&matmul, &[X(0), X(1)]);
+    let y = b.node(&add, &[y, X(2)]);
+    let y = b.node(&view, &[y]);
+    let y = b.node(&transpose, &[y]);
+    let group = b.finish(&[y]);
+    expect![[r#"
+        nest matmul_add_view_transpose
+          in    a: f32[2, 8, 16]
+          in    b: f32[16, 12]
+          in    x0: f32[12]
+          out   y: f32[2, 3, 8, 4]
+          for b0 in 2, i in 8, j in 12:
+            register acc: f32
+            init: acc = 0.0
+            for k in 16:
+              update: acc += a[b0, i, k] * b[k, j]
+            store: y[b0, j // 4, i, j % 4] = acc + x0[j]
+    "#]]
+    .assert_eq(&define_group(&group).unwrap().to_string());
+    let mut rng = Random::new(1);
+    check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
+}
+
+#[test]
+fn transposed_views_into_matmul() {
+    let (view, transpose) = (View { shape: vec![2, 8, 3, 4] }, Transpose { perm: vec![0, 2, 1, 3] });
+    let matmul = MatMul { transpose_a: false, transpose_b: true };
+    let mut b = Builder::new(&[f32s(&[16, 12]), f32s(&[2, 3, 5, 4])]);
+    let x = b.node(&view, &[X(0)]);
+    let x = b.node(&transpose, &[x]);
+    let y = b.anchor(&matmul, &[x, X(1)]);
+    let group = b.finish(&[y]);
+    expect![[r#"
+        nest view_transpose_matmul
+          in    a: f32[16, 12]
+          in    b: f32[2, 3, 5, 4]
+          out   y: f32[2, 3, 8, 5]
+          for b0 in 2, b1 in 3, i in 8, j in 5:
+            register acc: f32
+            init: acc = 0.0
+            for k in 4:
+              update: acc += a[b0 * 8 + i, b1 * 4 + k] * b[b0, b1, j, k]
+            store: y[b0, b1, i, j] = acc
+    "#]]
+    .assert_eq(&define_group(&group).unwrap().to_string());
+    let mut rng = Random::new(1);
+    check_group(&group, &[random(&mut rng, &[16, 12]), random(&mut rng, &[2, 3, 5, 4])]);
+}
+
+#[test]
+fn pad_and_relu_into_conv() {
+    let (conv, relu) = (conv(0), relu());
+    let pad = Pad {
+        pads: vec![(0, 0), (0, 0), (1, 2), (0, 1)],
+        mode: PadMode::Constant(Literal::zero(DType::F32)),
+    };
+    let shapes: [&[usize]; 2] = [&[1, 2, 5, 5], &[3, 2, 3, 3]];
+    let mut b = Builder::new(&shapes.map(f32s));
+    let x = b.node(&relu, &[X(0)]);
+    let x = b.node(&pad, &[x]);
+    let y = b.anchor(&conv, &[x, X(1)]);
+    let group = b.finish(&[y]);
+    expect![[r#"
+        nest relu_pad_conv
+          in    x: f32[1, 2, 5, 5]
+          in    w: f32[3, 2, 3, 3]
+          out   y: f32[1, 3, 6, 4]
+          for k in 3, p in 6, q in 4:
+            register acc: f32
+            init: acc = 0.0
+            for c in 2, r in 3, s in 3:
+              update: acc += guard(p + r >= 1 and p + r < 6 and q + s < 5, max(x[0, c, p + r + -1, q + s], 0.0)) * w[k, c, r, s]
+            store: y[0, k, p, q] = acc
+    "#]].assert_eq(&define_group(&group).unwrap().to_string());
+    let mut rng = Random::new(1);
+    check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
+}
+
+#[test]
+fn normalisation_of_groups_with_scale() {
+    // Group normalisation: [n, c, h, w] seen as [n, groups, rest], normalised, seen as it was, scaled per channel.
+    let (split, joined) = (View { shape: vec![2, 2, 27] }, View { shape: vec![2, 6, 3, 3] });
+    let normalize = Normalize { axis: 2, epsilon: 1e-5, center: true };
+    let scale = Map { scalar: Scalar::Input(0).binary(BinaryOp::Mul, Scalar::Input(1)) };
+    let mut b = Builder::new(&[f32s(&[2, 6, 3, 3]), f32s(&[6, 1, 1])]);
+    let x = b.node(&split, &[X(0)]);
+    let y = b.anchor(&normalize, &[x]);
+    let y = b.node(&joined, &[y]);
+    let y = b.node(&scale, &[y, X(1)]);
+    let group = b.finish(&[y]);
+    expect![[r#"
+        nest view_normalize_view_mul
+          in    x: f32[2, 54]
+          in    x0: f32[6]
+          out   y: f32[2, 54]
+          for i0 in 2, i1 in 2:
+            register sum: f32
+            init_sum: sum = 0.0
+            for r in 27:
+              update_sum: sum += x[i0, i1 * 27 + r]
+            register mean: f32
+            mean: mean = sum / 27.0
+            register squares: f32
+            init_squares: squares = 0.0
+            for r in 27:
+              update_squares: squares += (x[i0, i1 * 27 + r] - mean) * (x[i0, i1 * 27 + r] - mean)
+            register scale: f32
+            scale: scale = 1.0 / sqrt(squares / 27.0 + 1e-5)
+            for r in 27:
+              store: y[i0, i1 * 27 + r] = (x[i0, i1 * 27 + r] - mean) * scale * x0[i1 * 3 + r // 9]
+    "#]]
+    .assert_eq(&define_group(&group).unwrap().to_string());
+    let mut rng = Random::new(1);
+    check_group(&group, &[random(&mut rng, &[2, 6, 3, 3]), random(&mut rng, &[6, 1, 1])]);
+}
+
+#[test]
+fn elementwise_groups_share_their_loops() {
+    let (add, relu) = (add(), relu());
+    let (slice, concat) = (
+        Slice { axes: vec![SliceAxis::all(4), SliceAxis { start: 2, step: 1, size: 3 }] },
+        Concat { axis: 1 },
+    );
+    let mut b = Builder::new(&[f32s(&[4, 5]), f32s(&[4, 3])]);
+    let part = b.node(&slice, &[X(0)]);
+    let sum = b.node(&add, &[part, X(1)]);
+    let out = b.node(&relu, &[sum]);
+    let all = b.node(&concat, &[out, X(0)]);
+    let group = b.finish(&[sum, out, all]);
+    expect![[r#"
+        nest slice_add_relu_concat
+          in    x0: f32[4, 5]
+          in    x1: f32[4, 3]
+          out   y: f32[4, 3]
+          out   y1: f32[4, 3]
+          out   y2: f32[4, 8]
+          for i0 in 4, i1 in 3:
+            store: y[i0, i1] = x0[i0, i1 + 2] + x1[i0, i1]
+            store1: y1[i0, i1] = max(x0[i0, i1 + 2] + x1[i0, i1], 0.0)
+          for i0 in 4, i1 in 3:
+            store2: y2[i0, i1] = max(x0[i0, i1 + 2] + x1[i0, i1], 0.0)
+          for i0 in 4, i1 in 5:
+            store3: y2[i0, i1 + 3] = x0[i0, i1]
+    "#]]
+    .assert_eq(&define_group(&group).unwrap().to_string());
+    let mut rng = Random::new(1);
+    check_group(&group, &[random(&mut rng, &[4, 5]), random(&mut rng, &[4, 3])]);
+}
+
+#[test]
+fn concat_can_be_read_and_followed() {
+    let (concat, relu, flip) = (Concat { axis: 0 }, relu(), Transpose { perm: vec![1, 0] });
+    let shapes: [&[usize]; 3] = [&[2, 3], &[1, 3], &[4, 3]];
+    let mut rng = Random::new(1);
+    let tensors = shapes.map(|shape| random(&mut rng, shape));
+    let mut b = Builder::new(&shapes.map(f32s));
+    let y = b.anchor(&concat, &[X(0), X(1), X(2)]);
+    let y = b.node(&relu, &[y]);
+    let y = b.node(&flip, &[y]);
+    let followed = b.finish(&[y]);
+    expect![[r#"
+        nest concat_relu_transpose
+          in    x0: f32[2, 3]
+          in    x1: f32[3]
+          in    x2: f32[4, 3]
+          out   y: f32[3, 7]
+          for i0 in 2, i1 in 3:
+            store: y[i1, i0] = max(x0[i0, i1], 0.0)
+          for i0 in 3:
+            store1: y[i0, 2] = max(x1[i0], 0.0)
+          for i0 in 4, i1 in 3:
+            store2: y[i1, i0 + 3] = max(x2[i0, i1], 0.0)
+    "#]]
+    .assert_eq(&define_group(&followed).unwrap().to_string());
+    check_group(&followed, &tensors);
+    let mut b = Builder::new(&shapes.map(f32s));
+    let y = b.node(&concat, &[X(0), X(1), X(2)]);
+    let y = b.node(&relu, &[y]);
+    let read = b.finish(&[y]);
+    expect![[r#"
+        nest concat_relu
+          in    x0: f32[2, 3]
+          in    x1: f32[3]
+          in    x2: f32[4, 3]
+          out   y: f32[7, 3]
+          for i0 in 7, i1 in 3:
+            store: y[i0, i1] = max(select(i0 < 2, guard(i0 < 2, x0[i0, i1]), select(i0 < 3, guard(i0 >= 2 and i0 < 3, x1[i1]), guard(i0 >= 3, x2[i0 + -3, i1]))), 0.0)
+    "#]].assert_eq(&define_group(&read).unwrap().to_string());
+    check_group(&read, &tensors);
+}
+
+#[test]
+fn groups_that_do_not_fit_are_refused() {
+    let (softmax, add) = (Softmax { axis: 1, log: false }, add());
+    let sum = Reduce { kind: ReduceKind::Sum, axes: vec![1], keep: true };
+    let mut b = Builder::new(&[f32s(&[4, 5])]);
+    let y = b.node(&softmax, &[X(0)]);
+    let y = b.node(&add, &[y, X(0)]);
+    let error = define_group(&b.finish(&[y])).unwrap_err();
+    assert_eq!(error, DefineError::NotInline { node: 0, label: "softmax".into() });
+    let mut b = Builder::new(&[f32s(&[4, 5])]);
+    let y = b.anchor(&sum, &[X(0)]);
+    let y = b.node(&add, &[X(0), y]);
+    let error = define_group(&b.finish(&[y])).unwrap_err();
+    assert_eq!(error, DefineError::CannotFollow { node: 1, label: "add".into() });
+    assert!(matches!(y, Node(1, 0)));
+}

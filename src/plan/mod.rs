@@ -1,0 +1,283 @@
+//! Layer 8: what a session executes: steps in order, the tensors between them, and where each of these lives.
+//!
+//! A plan is for one model at concrete shapes and names no device's types: a step is a kernel with the values it reads and
+//! writes. Kernels that are equal are stored once. Intermediate values share an arena: two values overlap in it only when no
+//! step needs both ([`verify`](Plan::verify) proves it).
+
+mod arena;
+
+pub use arena::{Lifetime, allocate};
+
+use crate::base::IdVec;
+use crate::codegen::cpu::CpuCode;
+use crate::codegen::wgsl::WgslKernel;
+use crate::loopir::{Nest, NestHash, Role};
+use crate::ops::Fact;
+use crate::schedule::Trace;
+use crate::tensor::Tensor;
+
+/// Where a value lives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// It is given for each run: the input of that index.
+    Input(usize),
+    /// It is known.
+    Constant(Tensor),
+    /// It is made by a step and lives in the arena from there on.
+    Arena {
+        /// From the arena's start.
+        offset_bytes: usize,
+    },
+    /// It is made by a step and given back: the output of that index.
+    Output(usize),
+}
+
+/// A tensor of the plan.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// The name in the graph.
+    pub name: String,
+    /// Type and shape.
+    pub fact: Fact,
+    /// Where it lives.
+    pub place: Place,
+}
+
+/// The id of a [`Value`].
+pub type ValueId = crate::base::Id<Value>;
+
+/// Code of a kernel for one kind of device.
+#[derive(Clone, Debug)]
+pub enum Code {
+    /// The unscheduled nest, run by the interpreter.
+    Interpreted,
+    /// A CPU program.
+    Cpu(CpuCode),
+    /// Shaders, dispatched in order.
+    Gpu(Vec<WgslKernel>),
+}
+
+impl Code {
+    /// The word for where it runs, as reports print it.
+    pub fn device(&self) -> &'static str {
+        match self {
+            Code::Interpreted => "reference",
+            Code::Cpu(_) => "cpu",
+            Code::Gpu(_) => "gpu",
+        }
+    }
+}
+
+/// What one or more steps run.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// `NAME_HASH8`: the same in logs, entry points and reports.
+    pub name: String,
+    /// The hash of the unscheduled nest.
+    pub hash: NestHash,
+    /// The unscheduled nest: what it means.
+    pub nest: Nest,
+    /// The nest with the schedule applied.
+    pub scheduled: Nest,
+    /// The schedule.
+    pub trace: Trace,
+    /// What packs its constants, once.
+    pub preparation: Option<CpuCode>,
+    /// What runs.
+    pub code: Code,
+    /// Why it is not on the device that was asked for, where it is not.
+    pub fallback: Option<String>,
+}
+
+/// The id of a [`Kernel`].
+pub type KernelId = crate::base::Id<Kernel>;
+
+/// A kernel applied to values.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The model's nodes it stems from.
+    pub origin: String,
+    /// What runs.
+    pub kernel: KernelId,
+    /// The values of the nest's parameters, in order.
+    pub bindings: Vec<ValueId>,
+    /// Floating-point operations, as the operators count them.
+    pub flop: u64,
+}
+
+/// A named output of the model.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The name callers know.
+    pub name: String,
+    /// The value; an input, a constant or the place of another output where the model says so.
+    pub value: ValueId,
+}
+
+/// A model ready to run; see the [module](self).
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The model's name.
+    pub name: String,
+    /// Tensors.
+    pub values: IdVec<Value>,
+    /// Distinct kernels.
+    pub kernels: IdVec<Kernel>,
+    /// What runs, in order.
+    pub steps: Vec<Step>,
+    /// The inputs, in order.
+    pub inputs: Vec<ValueId>,
+    /// The outputs, in order.
+    pub outputs: Vec<Output>,
+    /// The size of the arena.
+    pub arena_bytes: usize,
+}
+
+/// A defect of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Two values overlap while both are needed.
+    #[error("values '{first}' and '{second}' share memory and are both needed at step {step}")]
+    Overlap {
+        /// A value.
+        first: String,
+        /// Another.
+        second: String,
+        /// The step.
+        step: usize,
+    },
+    /// A value is read before a step has made it.
+    #[error("step {step} reads value '{value}' before it is made")]
+    Early {
+        /// The step.
+        step: usize,
+        /// The value.
+        value: String,
+    },
+    /// A step's values are not its kernel's parameters.
+    #[error("step {step} gives {given} values to kernel '{kernel}' of {wanted} parameters")]
+    Bindings {
+        /// The step.
+        step: usize,
+        /// The kernel.
+        kernel: String,
+        /// Values given.
+        given: usize,
+        /// Parameters.
+        wanted: usize,
+    },
+}
+
+impl Plan {
+    /// The kernel of a step.
+    pub fn kernel(&self, step: &Step) -> &Kernel {
+        &self.kernels[step.kernel]
+    }
+
+    /// The values a step writes.
+    pub fn written<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = ValueId> + 'a {
+        self.bound(step, true)
+    }
+
+    /// The values a step reads.
+    pub fn read<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = ValueId> + 'a {
+        self.bound(step, false)
+    }
+
+    fn bound<'a>(&'a self, step: &'a Step, written: bool) -> impl Iterator<Item = ValueId> + 'a {
+        let nest = &self.kernel(step).nest;
+        let params = nest.params.iter().map(|&param| nest.pool.buffers[param].role == Role::Output);
+        step.bindings
+            .iter()
+            .copied()
+            .zip(params)
+            .filter(move |&(_, output)| output == written)
+            .map(|(value, _)| value)
+    }
+
+    /// From which step to which each value of the arena is needed.
+    pub fn lifetimes(&self) -> Vec<(ValueId, Lifetime)> {
+        let mut lifetimes: Vec<Option<Lifetime>> = vec![None; self.values.len()];
+        for (place, step) in self.steps.iter().enumerate() {
+            for &value in &step.bindings {
+                if let Place::Arena { .. } = self.values[value].place {
+                    let fact = &self.values[value].fact;
+                    // A device may store any element in 4 bytes.
+                    let size_bytes = fact.size_bytes().max(4 * fact.len());
+                    let lifetime = lifetimes[value.index()].get_or_insert(Lifetime {
+                        first: place,
+                        last: place,
+                        size_bytes,
+                    });
+                    lifetime.last = place;
+                }
+            }
+        }
+        self.values.ids().zip(lifetimes).filter_map(|(id, lifetime)| Some((id, lifetime?))).collect()
+    }
+
+    /// Gives every value of the arena its offset.
+    pub fn place_in_arena(&mut self) {
+        let lifetimes = self.lifetimes();
+        let plain: Vec<Lifetime> = lifetimes.iter().map(|(_, lifetime)| *lifetime).collect();
+        let (offsets, total) = allocate(&plain);
+        for ((value, _), offset_bytes) in lifetimes.into_iter().zip(offsets) {
+            self.values[value].place = Place::Arena { offset_bytes };
+        }
+        self.arena_bytes = total;
+    }
+
+    /// Bytes of the constants.
+    pub fn constant_bytes(&self) -> usize {
+        let size =
+            |value: &Value| if let Place::Constant(tensor) = &value.place { tensor.bytes().len() } else { 0 };
+        self.values.iter().map(size).sum()
+    }
+
+    /// Checks what the module promises.
+    ///
+    /// # Errors
+    /// The first defect.
+    pub fn verify(&self) -> Result<(), PlanError> {
+        let mut made: Vec<bool> = self
+            .values
+            .iter()
+            .map(|value| matches!(value.place, Place::Input(_) | Place::Constant(_)))
+            .collect();
+        for (place, step) in self.steps.iter().enumerate() {
+            let kernel = self.kernel(step);
+            if step.bindings.len() != kernel.nest.params.len() {
+                return Err(PlanError::Bindings {
+                    step: place,
+                    kernel: kernel.name.clone(),
+                    given: step.bindings.len(),
+                    wanted: kernel.nest.params.len(),
+                });
+            }
+            if let Some(early) = self.read(step).find(|value| !made[value.index()]) {
+                return Err(PlanError::Early { step: place, value: self.values[early].name.clone() });
+            }
+            for value in self.written(step).collect::<Vec<_>>() {
+                made[value.index()] = true;
+            }
+        }
+        let lifetimes = self.lifetimes();
+        for (i, (a, first)) in lifetimes.iter().enumerate() {
+            for (b, second) in &lifetimes[..i] {
+                let span = |value: &Value, lifetime: &Lifetime| match value.place {
+                    Place::Arena { offset_bytes } => offset_bytes..offset_bytes + lifetime.size_bytes,
+                    Place::Input(_) | Place::Constant(_) | Place::Output(_) => 0..0,
+                };
+                let (x, y) = (span(&self.values[*a], first), span(&self.values[*b], second));
+                if first.meets(second) && x.start < y.end && y.start < x.end {
+                    return Err(PlanError::Overlap {
+                        first: self.values[*a].name.clone(),
+                        second: self.values[*b].name.clone(),
+                        step: first.first.max(second.first),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,361 @@
+//! Sequences of programs for a plan.
+
+use super::{kernels, program};
+use crate::codegen::cpu::CpuCode;
+use crate::expr::{BufferId, Role};
+use crate::plan::{Code, Place, Plan, Step, ValueId};
+use crate::runtime::{Run, RuntimeError};
+use crate::target::CpuTarget;
+use crate::tensor::Tensor;
+use bytes::Bytes;
+use paisley_kernels::KernelTable;
+use paisley_kernels::pool::Pool;
+use paisley_kernels::program::{
+    AlignedBytes, Binding, Extents, Memory, Program, Region, Sequence, Step as ProgramStep,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Runs the steps of a plan on the threads of a pool.
+#[derive(Debug)]
+pub struct CpuExecutor {
+    pool: Pool,
+    sequence: Sequence,
+    arena: AlignedBytes,
+    outputs: Vec<AlignedBytes>,
+}
+
+impl CpuExecutor {
+    /// Packs the constants of `plan`, all of whose steps are CPU programs, and makes it ready to run.
+    ///
+    /// # Errors
+    /// Where a program does not verify or the threads cannot be started.
+    pub fn new(plan: &Plan, target: &CpuTarget) -> Result<CpuExecutor, RuntimeError> {
+        let pool = Pool::new(target.threads).map_err(RuntimeError::defect)?;
+        let table = kernels(target.isa);
+        let mut constants = Constants::default();
+        let mut programs: HashMap<_, Arc<Program>> = HashMap::new();
+        let mut steps = vec![];
+        for step in &plan.steps {
+            let kernel = plan.kernel(step);
+            let Code::Cpu(code) = &kernel.code else {
+                return Err(RuntimeError::Defect(format!("kernel '{}' is not a CPU program", kernel.name)));
+            };
+            let compiled = match programs.get(&step.kernel) {
+                Some(compiled) => compiled.clone(),
+                None => {
+                    let compiled = Arc::new(program(code, table).map_err(RuntimeError::defect)?);
+                    programs.insert(step.kernel, compiled.clone());
+                    compiled
+                }
+            };
+            let packed = prepare_constants(plan, step, table, &pool)?;
+            let packed: HashMap<BufferId, usize> =
+                packed.into_iter().map(|(buffer, bytes)| (buffer, constants.add(bytes))).collect();
+            let bindings = bind(plan, step, code, &packed, &mut constants)?;
+            steps.push(ProgramStep { program: compiled, bindings });
+        }
+        let size = |value: ValueId| plan.values[value].fact.size_bytes();
+        let made: Vec<usize> = made_outputs(plan).into_iter().map(size).collect();
+        let extents = Extents {
+            arena: plan.arena_bytes,
+            inputs: plan.inputs.iter().map(|&value| size(value)).collect(),
+            outputs: made,
+        };
+        let arena = AlignedBytes::zeroed(plan.arena_bytes);
+        let outputs = extents.outputs.iter().map(|&bytes| AlignedBytes::zeroed(bytes)).collect();
+        let sequence = Sequence::new(steps, constants.bytes, extents).map_err(RuntimeError::defect)?;
+        Ok(CpuExecutor { pool, sequence, arena, outputs })
+    }
+
+    /// Runs once. `inputs` are of the plan's types and shapes; `profile` asks for the time of each step.
+    ///
+    /// # Errors
+    /// Where an index read from data is out of range.
+    pub fn run(&mut self, plan: &Plan, inputs: &[Tensor], profile: bool) -> Result<Run, RuntimeError> {
+        let aligned: Vec<AlignedInput> = inputs.iter().map(AlignedInput::new).collect();
+        let slices: Vec<&[u8]> = aligned.iter().map(AlignedInput::bytes).collect();
+        let mut step_ns = vec![0; if profile { plan.steps.len() } else { 0 }];
+        let start = Instant::now();
+        {
+            let mut outputs: Vec<&mut [u8]> = self.outputs.iter_mut().map(|bytes| &mut bytes[..]).collect();
+            let memory = Memory { arena: &mut self.arena, inputs: &slices, outputs: &mut outputs };
+            self.sequence
+                .run(&self.pool, memory, profile.then_some(&mut step_ns[..]))
+                .map_err(RuntimeError::run)?;
+        }
+        let device_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let outputs = plan
+            .outputs
+            .iter()
+            .map(|output| {
+                let value = &plan.values[output.value];
+                Ok(match &value.place {
+                    Place::Input(index) => inputs[*index].clone(),
+                    Place::Constant(tensor) => tensor.clone(),
+                    Place::Output(index) => {
+                        let bytes = Bytes::copy_from_slice(&self.outputs[*index]);
+                        Tensor::new(value.fact.dtype, value.fact.shape.clone(), bytes)
+                            .map_err(RuntimeError::defect)?
+                    }
+                    Place::Arena { .. } => {
+                        return Err(RuntimeError::Defect("an output lies in the arena".into()));
+                    }
+                })
+            })
+            .collect::<Result<_, RuntimeError>>()?;
+        Ok(Run {
+            outputs,
+            device_ns: Some(device_ns),
+            step_ns: profile.then_some(step_ns),
+            copies: 0,
+            copied_bytes: 0,
+        })
+    }
+}
+
+/// Runs one step of a plan whose other steps run elsewhere.
+#[derive(Debug)]
+pub struct StepRunner {
+    sequence: Sequence,
+    reads: Vec<ValueId>,
+    writes: Vec<(ValueId, AlignedBytes)>,
+}
+
+impl StepRunner {
+    /// Packs the step's constants and makes it ready to run.
+    ///
+    /// # Errors
+    /// Where its program does not verify.
+    pub fn new(
+        plan: &Plan,
+        step: &Step,
+        code: &CpuCode,
+        target: &CpuTarget,
+        pool: &Pool,
+    ) -> Result<StepRunner, RuntimeError> {
+        let table = kernels(target.isa);
+        let nest = &plan.kernel(step).scheduled;
+        let mut constants = Constants::default();
+        let packed: HashMap<BufferId, usize> = prepare_constants(plan, step, table, pool)?
+            .into_iter()
+            .map(|(buffer, bytes)| (buffer, constants.add(bytes)))
+            .collect();
+        let (mut reads, mut writes, mut bindings) = (vec![], vec![], vec![]);
+        for buffer in &code.bindings {
+            let region = match packed.get(buffer) {
+                Some(&index) => Region::Constant(index),
+                None => {
+                    let value = param_value(step, &nest.params, *buffer)
+                        .ok_or_else(|| RuntimeError::Defect("a buffer is not bound".into()))?;
+                    match &plan.values[value].place {
+                        Place::Constant(tensor) => Region::Constant(constants.tensor(value, tensor)),
+                        Place::Input(_) | Place::Arena { .. } | Place::Output(_)
+                            if nest.pool.buffers[*buffer].role == Role::Output =>
+                        {
+                            writes.push((value, AlignedBytes::zeroed(plan.values[value].fact.size_bytes())));
+                            Region::Output(writes.len() - 1)
+                        }
+                        Place::Input(_) | Place::Arena { .. } | Place::Output(_) => {
+                            reads.push(value);
+                            Region::Input(reads.len() - 1)
+                        }
+                    }
+                }
+            };
+            bindings.push(Binding { region, offset_bytes: 0 });
+        }
+        let extents = Extents {
+            arena: 0,
+            inputs: reads.iter().map(|&value| plan.values[value].fact.size_bytes()).collect(),
+            outputs: writes.iter().map(|(_, bytes)| bytes.len()).collect(),
+        };
+        let compiled = Arc::new(program(code, table).map_err(RuntimeError::defect)?);
+        let steps = vec![ProgramStep { program: compiled, bindings }];
+        let sequence = Sequence::new(steps, constants.bytes, extents).map_err(RuntimeError::defect)?;
+        Ok(StepRunner { sequence, reads, writes })
+    }
+
+    /// Reads its values from `host` and puts the values it makes there.
+    ///
+    /// # Errors
+    /// Where an index read from data is out of range.
+    pub fn run(
+        &mut self,
+        plan: &Plan,
+        pool: &Pool,
+        host: &mut HashMap<ValueId, Tensor>,
+    ) -> Result<(), RuntimeError> {
+        let inputs: Vec<AlignedInput> = self
+            .reads
+            .iter()
+            .map(|value| host.get(value).map(AlignedInput::new))
+            .collect::<Option<_>>()
+            .ok_or_else(|| RuntimeError::Defect("a step reads what was not made".into()))?;
+        let slices: Vec<&[u8]> = inputs.iter().map(AlignedInput::bytes).collect();
+        let mut arena = AlignedBytes::zeroed(0);
+        {
+            let mut outputs: Vec<&mut [u8]> =
+                self.writes.iter_mut().map(|(_, bytes)| &mut bytes[..]).collect();
+            let memory = Memory { arena: &mut arena, inputs: &slices, outputs: &mut outputs };
+            self.sequence.run(pool, memory, None).map_err(RuntimeError::run)?;
+        }
+        for (value, bytes) in &self.writes {
+            let fact = &plan.values[*value].fact;
+            let tensor = Tensor::new(fact.dtype, fact.shape.clone(), Bytes::copy_from_slice(bytes));
+            host.insert(*value, tensor.map_err(RuntimeError::defect)?);
+        }
+        Ok(())
+    }
+}
+
+/// Values whose place is an output, by the index of that.
+fn made_outputs(plan: &Plan) -> Vec<ValueId> {
+    let mut made: Vec<(usize, ValueId)> = plan
+        .values
+        .iter_with_ids()
+        .filter_map(
+            |(id, value)| if let Place::Output(index) = value.place { Some((index, id)) } else { None },
+        )
+        .collect();
+    made.sort_unstable();
+    made.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Constants in aligned memory, each tensor once.
+#[derive(Default)]
+struct Constants {
+    bytes: Vec<Arc<AlignedBytes>>,
+    known: HashMap<ValueId, usize>,
+}
+
+impl Constants {
+    fn add(&mut self, bytes: AlignedBytes) -> usize {
+        self.bytes.push(Arc::new(bytes));
+        self.bytes.len() - 1
+    }
+
+    fn tensor(&mut self, value: ValueId, tensor: &Tensor) -> usize {
+        match self.known.get(&value) {
+            Some(&index) => index,
+            None => {
+                let index = self.add(AlignedBytes::copy_of(tensor.bytes()));
+                self.known.insert(value, index);
+                index
+            }
+        }
+    }
+}
+
+/// The memory of each external buffer of a step.
+fn bind(
+    plan: &Plan,
+    step: &Step,
+    code: &CpuCode,
+    packed: &HashMap<BufferId, usize>,
+    constants: &mut Constants,
+) -> Result<Vec<Binding>, RuntimeError> {
+    let nest = &plan.kernel(step).scheduled;
+    code.bindings
+        .iter()
+        .map(|buffer| {
+            if let Some(&index) = packed.get(buffer) {
+                return Ok(Binding { region: Region::Constant(index), offset_bytes: 0 });
+            }
+            let value = param_value(step, &nest.params, *buffer)
+                .ok_or_else(|| RuntimeError::Defect("a buffer is not bound".into()))?;
+            Ok(match &plan.values[value].place {
+                Place::Input(index) => Binding { region: Region::Input(*index), offset_bytes: 0 },
+                Place::Output(index) => Binding { region: Region::Output(*index), offset_bytes: 0 },
+                Place::Arena { offset_bytes } => {
+                    Binding { region: Region::Arena, offset_bytes: *offset_bytes }
+                }
+                Place::Constant(tensor) => {
+                    Binding { region: Region::Constant(constants.tensor(value, tensor)), offset_bytes: 0 }
+                }
+            })
+        })
+        .collect()
+}
+
+/// The value bound to a parameter.
+fn param_value(step: &Step, params: &[BufferId], buffer: BufferId) -> Option<ValueId> {
+    params.iter().position(|&param| param == buffer).and_then(|place| step.bindings.get(place).copied())
+}
+
+/// Runs the preparation of a step's kernel: the bytes of its packed buffers.
+///
+/// # Errors
+/// Where the program does not verify, or a constant that is to be packed is none.
+pub fn prepare_constants(
+    plan: &Plan,
+    step: &Step,
+    table: &'static KernelTable,
+    pool: &Pool,
+) -> Result<Vec<(BufferId, AlignedBytes)>, RuntimeError> {
+    let kernel = plan.kernel(step);
+    let Some(code) = &kernel.preparation else { return Ok(vec![]) };
+    let nest = &kernel.scheduled;
+    let (mut inputs, mut packed, mut bindings) = (vec![], vec![], vec![]);
+    for &buffer in &code.bindings {
+        match param_value(step, &nest.params, buffer) {
+            Some(value) => {
+                let Place::Constant(tensor) = &plan.values[value].place else {
+                    return Err(RuntimeError::Defect(format!(
+                        "kernel '{}' packs what is no constant",
+                        kernel.name
+                    )));
+                };
+                bindings.push(Binding { region: Region::Input(inputs.len()), offset_bytes: 0 });
+                inputs.push(AlignedInput::new(tensor));
+            }
+            None => {
+                let declared = &nest.pool.buffers[buffer];
+                let bytes = AlignedBytes::zeroed(declared.storage_len() * declared.dtype.size_bytes());
+                bindings.push(Binding { region: Region::Output(packed.len()), offset_bytes: 0 });
+                packed.push((buffer, bytes));
+            }
+        }
+    }
+    let compiled = Arc::new(program(code, table).map_err(RuntimeError::defect)?);
+    let extents = Extents {
+        arena: 0,
+        inputs: inputs.iter().map(|input| input.bytes().len()).collect(),
+        outputs: packed.iter().map(|(_, bytes)| bytes.len()).collect(),
+    };
+    let steps = vec![ProgramStep { program: compiled, bindings }];
+    let mut sequence = Sequence::new(steps, vec![], extents).map_err(RuntimeError::defect)?;
+    {
+        let slices: Vec<&[u8]> = inputs.iter().map(AlignedInput::bytes).collect();
+        let mut outputs: Vec<&mut [u8]> = packed.iter_mut().map(|(_, bytes)| &mut bytes[..]).collect();
+        let mut arena = AlignedBytes::zeroed(0);
+        let memory = Memory { arena: &mut arena, inputs: &slices, outputs: &mut outputs };
+        sequence.run(pool, memory, None).map_err(RuntimeError::run)?;
+    }
+    Ok(packed)
+}
+
+/// A tensor's bytes at an address its elements can have: as they are where that is so, else copied.
+enum AlignedInput<'a> {
+    InPlace(&'a [u8]),
+    Copied(AlignedBytes),
+}
+
+impl AlignedInput<'_> {
+    fn new(tensor: &Tensor) -> AlignedInput<'_> {
+        let bytes: &[u8] = tensor.bytes();
+        if bytes.as_ptr().addr().is_multiple_of(tensor.dtype().size_bytes()) {
+            AlignedInput::InPlace(bytes)
+        } else {
+            AlignedInput::Copied(AlignedBytes::copy_of(bytes))
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            AlignedInput::InPlace(bytes) => bytes,
+            AlignedInput::Copied(bytes) => bytes,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The shapes of nests that rules know.
+
+use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, Role, VarId};
+use crate::loopir::{Loop, Nest, Stmt, Store};
+use crate::tensor::DType;
+
+/// `for outer: { local acc; init; for inner: acc combine= value; stores }`.
+#[derive(Clone, Debug)]
+pub struct Reduction {
+    /// The loops around the accumulator, outermost first.
+    pub outer: Vec<VarId>,
+    /// The accumulator.
+    pub accumulator: BufferId,
+    /// The loops of the reduction, outermost first.
+    pub inner: Vec<VarId>,
+    /// The block that combines.
+    pub update: Store,
+    /// The blocks that follow and write results.
+    pub stores: Vec<Store>,
+}
+
+/// A reduction over products of two reads: matrix products, convolutions.
+#[derive(Clone, Debug)]
+pub struct Contraction {
+    /// The reduction it is.
+    pub reduction: Reduction,
+    /// The factor whose loops are the rows of the result.
+    pub a: BufferId,
+    /// The factor whose loops are the columns: the result's neighbours in memory.
+    pub b: BufferId,
+    /// Whether `a`, `b` are read under a guard.
+    pub guarded: [bool; 2],
+    /// Loops of both factors.
+    pub batch: Vec<VarId>,
+    /// Loops of `a` alone.
+    pub rows: Vec<VarId>,
+    /// Loops of `b` alone.
+    pub columns: Vec<VarId>,
+    /// The address of `b` at each read.
+    pub b_address: Affine,
+    /// The address of `a` at each read.
+    pub a_address: Affine,
+}
+
+/// The reductions among the statements at the top of the nest, in order.
+pub fn find_reductions(nest: &Nest) -> Vec<Reduction> {
+    nest.body.iter().filter_map(|stmt| if let Stmt::Loop(of) = stmt { reduction(of) } else { None }).collect()
+}
+
+fn reduction(of: &Loop) -> Option<Reduction> {
+    let mut outer = vec![of.var];
+    let mut at = of;
+    while let [Stmt::Loop(inner)] = at.body.as_slice() {
+        outer.push(inner.var);
+        at = inner;
+    }
+    let [Stmt::Alloc(accumulator), Stmt::Store(init), Stmt::Loop(reducing), rest @ ..] = at.body.as_slice()
+    else {
+        return None;
+    };
+    if init.buffer != *accumulator || rest.is_empty() {
+        return None;
+    }
+    let mut inner = vec![reducing.var];
+    let mut at = reducing;
+    let update = loop {
+        match at.body.as_slice() {
+            [Stmt::Loop(next)] => {
+                inner.push(next.var);
+                at = next;
+            }
+            [Stmt::Store(update)] if update.buffer == *accumulator && update.combine.is_some() => {
+                break update.clone();
+            }
+            _other => return None,
+        }
+    };
+    let mut stores = vec![];
+    for stmt in rest {
+        let Stmt::Store(store) = stmt else { return None };
+        stores.push(store.clone());
+    }
+    Some(Reduction { outer, accumulator: *accumulator, inner, update, stores })
+}
+
+impl Reduction {
+    /// The loop over which the results are adjacent in memory, when there is one.
+    pub fn contiguous_loop(&self, nest: &mut Nest) -> Option<VarId> {
+        let store = self.stores.last()?;
+        let linear = nest.pool.linear_index(store.buffer, &store.index);
+        let form = nest.pool.affine(linear);
+        self.outer.iter().copied().find(|&var| form.coefficient(&nest.pool, var) == Some(1))
+    }
+
+    /// The contraction it is, if it sums products of two f32 reads with loops of rows or columns.
+    pub fn contraction(&self, nest: &mut Nest) -> Option<Contraction> {
+        if self.update.combine != Some(crate::loopir::Combiner::Add)
+            || nest.pool.dtype(self.update.value) != DType::F32
+        {
+            return None;
+        }
+        let Expr::Binary(BinaryOp::Mul, x, y) = *nest.pool.get(self.update.value) else { return None };
+        let (x, y) = (read(nest, x)?, read(nest, y)?);
+        if x.0 == y.0 {
+            return None;
+        }
+        let uses = |nest: &Nest, address: &Affine, var: VarId| {
+            address.terms.keys().any(|&atom| nest.pool.uses_var(atom, var))
+        };
+        let contiguous = self.contiguous_loop(nest)?;
+        let (a, b) = match (uses(nest, &x.2, contiguous), uses(nest, &y.2, contiguous)) {
+            (true, false) => (y, x),
+            (false, true) => (x, y),
+            (true, true) | (false, false) => return None,
+        };
+        let (mut batch, mut rows, mut columns) = (vec![], vec![], vec![]);
+        for &var in &self.outer {
+            match (uses(nest, &a.2, var), uses(nest, &b.2, var)) {
+                (true, true) => batch.push(var),
+                (true, false) => rows.push(var),
+                (false, true) => columns.push(var),
+                (false, false) => return None,
+            }
+        }
+        if self.inner.iter().any(|&var| !(uses(nest, &a.2, var) && uses(nest, &b.2, var))) {
+            return None;
+        }
+        Some(Contraction {
+            reduction: self.clone(),
+            a: a.0,
+            b: b.0,
+            guarded: [a.1, b.1],
+            batch,
+            rows,
+            columns,
+            a_address: a.2,
+            b_address: b.2,
+        })
+    }
+}
+
+/// A plain or guarded read: its buffer, whether it is guarded, its address.
+fn read(nest: &mut Nest, id: ExprId) -> Option<(BufferId, bool, Affine)> {
+    let (load, guarded) = match *nest.pool.get(id) {
+        Expr::Guard(_, value) => (value, true),
+        Expr::Load(..) => (id, false),
+        Expr::Int(..)
+        | Expr::Float(..)
+        | Expr::Var(_)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Select(..)
+        | Expr::Cast(..) => return None,
+    };
+    let Expr::Load(buffer, index) = nest.pool.get(load).clone() else { return None };
+    let linear = nest.pool.linear_index(buffer, &index);
+    Some((buffer, guarded, nest.pool.affine(linear)))
+}
+
+impl Contraction {
+    /// Whether a factor is known when the nest is compiled.
+    pub fn is_constant(&self, nest: &Nest, buffer: BufferId) -> bool {
+        nest.pool.buffers[buffer].role == Role::Constant
+    }
+}
+
+/// Whether a read of `buffer` depends on the loop.
+pub(super) fn reads_with(nest: &Nest, buffer: &str, loop_name: &str) -> bool {
+    let Some(id) = nest.buffer_named(buffer) else { return false };
+    let vars = nest.loops_named(loop_name);
+    let mut found = false;
+    nest.visit_stores(&mut |store| {
+        for load in nest.pool.loads_of(store.value) {
+            if matches!(nest.pool.get(load), Expr::Load(known, _) if *known == id) {
+                found |= vars.iter().any(|&var| nest.pool.uses_var(load, var));
+            }
+        }
+    });
+    found
+}

@@ -1,0 +1,138 @@
+//! Golden schedules.
+
+use super::*;
+use crate::loopir::{Combiner, NestBuilder, Role};
+use crate::target::{CpuIsa, CpuTarget};
+use crate::tensor::DType;
+use expect_test::{Expect, expect};
+
+/// `x: [C, H, H]`, `w: [K, C, 3, 3]`, padding 1, stride 1.
+fn conv3x3(c: usize, k: usize, h: usize) -> Nest {
+    let mut n = NestBuilder::new("conv");
+    let x = n.param(Role::Input, "x", DType::F32, &[c, h, h]);
+    let w = n.param(Role::Constant, "w", DType::F32, &[k, c, 3, 3]);
+    let y = n.param(Role::Output, "y", DType::F32, &[k, h, h]);
+    let kpq = n.open_all(&[("k", k), ("p", h), ("q", h)]);
+    let acc = n.alloc(Scope::Register, "acc", DType::F32, &[]);
+    let zero = n.pool().constant(0.0, DType::F32);
+    n.store("init", acc, &[], zero);
+    let crs = n.open_all(&[("c", c), ("r", 3), ("s", 3)]);
+    let pool = n.pool();
+    let (row, column) = (pool.add(kpq[1], crs[1]), pool.add(kpq[2], crs[2]));
+    let (row, column) = (pool.add_int(row, -1), pool.add_int(column, -1));
+    let edges = [
+        pool.at_least_int(row, 0),
+        pool.less_int(row, h as i64),
+        pool.at_least_int(column, 0),
+        pool.less_int(column, h as i64),
+    ];
+    let inside = pool.conjunction(&edges);
+    let read = pool.load(x, &[crs[0], row, column]);
+    let read = pool.guard(inside, read);
+    let weight = pool.load(w, &[kpq[0], crs[0], crs[1], crs[2]]);
+    let product = pool.mul(read, weight);
+    n.update("update", acc, &[], Combiner::Add, product);
+    n.close(3);
+    let sum = n.pool().load(acc, &[]);
+    n.store("store", y, &kpq, sum);
+    n.close(3);
+    n.finish()
+}
+
+fn check(nest: &Nest, expected: Expect) {
+    let target = Target::Cpu(CpuTarget::preset(CpuIsa::Avx512, 2));
+    let (scheduled, trace) = schedule(nest, &target);
+    expected.assert_eq(&format!("{trace}{scheduled}"));
+}
+
+#[test]
+fn a_large_convolution() {
+    check(
+        &conv3x3(64, 64, 56),
+        expect![[r#"
+        split p = [_, 4]
+        reorder p.0 k p.1 q
+        stage_in x at p.0 in workgroup by c r s p.1 q
+        fuse p.1 q as j
+        fuse c r as d_0
+        fuse d_0 s as d
+        split j = [_, 7, 32]
+        split k = [_, 11]
+        reorder k.0 j.0 j.1 k.1 j.2
+        relayout w by k.0 d k.1
+        stage_out acc at j.1 in register
+        reorder d k.1 j.2
+        replace d by fma_12x32
+        parallel p.0
+        nest conv
+          in    x: f32[64, 56, 56]
+          const w: f32[64, 64, 3, 3]
+          out   y: f32[64, 56, 56]
+          prepare:
+            packed w_p: f32[6, 576, 11]
+            for w_p.k.0 in 6, w_p.d in 576, w_p.k.1 in 11:
+              pack_w: w_p[w_p.k.0, w_p.d, w_p.k.1] = guard(w_p.k.0 * 11 + w_p.k.1 < 64, w[w_p.k.0 * 11 + w_p.k.1, w_p.d // 9, w_p.d // 3 % 3, w_p.d % 3])
+          for p.0 in 14 parallel:
+            workgroup x_s: f32[64, 3, 3, 4, 56]
+            for x_s.c in 64, x_s.r in 3, x_s.s in 3, x_s.p.1 in 4, x_s.q in 56:
+              stage_x: x_s[x_s.c, x_s.r, x_s.s, x_s.p.1, x_s.q] = guard(p.0 * 4 + x_s.r + x_s.p.1 >= 1 and p.0 * 4 + x_s.r + x_s.p.1 < 57 and x_s.s + x_s.q >= 1 and x_s.s + x_s.q < 57, x[x_s.c, p.0 * 4 + x_s.r + x_s.p.1 + -1, x_s.s + x_s.q + -1])
+            for k.0 in 6, j.0 in 1, j.1 in 7:
+              register acc: f32[11, 32]
+              for k.1 in 11, j.2 in 32:
+                init: acc[k.1, j.2] = 0.0 if k.0 * 11 + k.1 < 64
+              for d in 576 by fma_12x32, k.1 in 11, j.2 in 32:
+                update: acc[k.1, j.2] += x_s[d // 9, d // 3 % 3, d % 3, (j.1 * 32 + j.2) // 56, (j.1 * 32 + j.2) % 56] * w_p[k.0, d, k.1] if k.0 * 11 + k.1 < 64
+              for k.1 in 11, j.2 in 32:
+                store: y[k.0 * 11 + k.1, p.0 * 4 + (j.1 * 32 + j.2) // 56, (j.1 * 32 + j.2) % 56] = acc[k.1, j.2] if k.0 * 11 + k.1 < 64
+    "#]],
+    );
+}
+
+#[test]
+fn a_small_convolution() {
+    check(
+        &conv3x3(512, 512, 7),
+        expect![[r#"
+        reorder k p q
+        stage_in x in global by c r s p q
+        parallel x_s.c
+        fuse p q as j
+        fuse c r as d_0
+        fuse d_0 s as d
+        split j = [_, 2, 32]
+        split k = [_, 12]
+        reorder k.0 j.0 j.1 k.1 j.2
+        relayout w by k.0 d k.1
+        stage_out acc at j.1 in register
+        reorder d k.1 j.2
+        replace d by fma_12x32
+        parallel k.0
+        nest conv
+          in    x: f32[512, 7, 7]
+          const w: f32[512, 512, 3, 3]
+          out   y: f32[512, 7, 7]
+          prepare:
+            packed w_p: f32[43, 4608, 12]
+            for w_p.k.0 in 43, w_p.d in 4608, w_p.k.1 in 12:
+              pack_w: w_p[w_p.k.0, w_p.d, w_p.k.1] = guard(w_p.k.0 * 12 + w_p.k.1 < 512, w[w_p.k.0 * 12 + w_p.k.1, w_p.d // 9, w_p.d // 3 % 3, w_p.d % 3])
+          global x_s: f32[512, 3, 3, 7, 7]
+          for x_s.c in 512 parallel, x_s.r in 3, x_s.s in 3, x_s.p in 7, x_s.q in 7:
+            stage_x: x_s[x_s.c, x_s.r, x_s.s, x_s.p, x_s.q] = guard(x_s.r + x_s.p >= 1 and x_s.r + x_s.p < 8 and x_s.s + x_s.q >= 1 and x_s.s + x_s.q < 8, x[x_s.c, x_s.r + x_s.p + -1, x_s.s + x_s.q + -1])
+          for k.0 in 43 parallel, j.0 in 1, j.1 in 2:
+            register acc: f32[12, 32]
+            for k.1 in 12, j.2 in 32:
+              init: acc[k.1, j.2] = 0.0 if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
+            for d in 4608 by fma_12x32, k.1 in 12, j.2 in 32:
+              update: acc[k.1, j.2] += x_s[d // 9, d // 3 % 3, d % 3, (j.1 * 32 + j.2) // 7, (j.1 * 32 + j.2) % 7] * w_p[k.0, d, k.1] if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
+            for k.1 in 12, j.2 in 32:
+              store: y[k.0 * 12 + k.1, (j.1 * 32 + j.2) // 7, (j.1 * 32 + j.2) % 7] = acc[k.1, j.2] if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
+    "#]],
+    );
+}
+
+#[test]
+fn every_tile_is_an_instruction() {
+    for name in cpu::tile_names() {
+        assert!(super::super::instruction_named(&name).is_some(), "{name}");
+    }
+}

@@ -1,0 +1,141 @@
+//! `compute_at pad in p`: computes what a block writes where it is needed.
+//!
+//!     for i in 10: double: t[i] = x[i] * 2.0                  for p in 8:
+//!     for p in 8, r in 3: sum: y[p] += t[p + r]       ->        for t.0 in 3: double: t[t.0] = x[p + t.0] * 2.0
+//!                                                               for r in 3: sum: y[p] += t[r]
+//!
+//! For locality: the intermediate shrinks to the region one iteration reads, some of it computed more than once. Refuses what
+//! [`inline`](super::inline) refuses, and reads that are not affine or reach different regions.
+
+use super::rewrite::{loops_named, new_var, substitute_store};
+use super::stage_in::{nested, redirect_reads};
+use super::{Refusal, inline};
+use crate::expr::{Affine, BinaryOp, Expr, ExprId, Role, Scope, VarId};
+use crate::loopir::{Nest, Stmt, walk};
+use std::collections::HashMap;
+
+pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusal> {
+    let store = nest.block(block).ok_or_else(|| Refusal::NoBlock(block.to_string()))?.clone();
+    let refuse = |reason: &str| Refusal::Block { block: block.to_string(), reason: reason.to_string() };
+    if store.combine.is_some() || store.condition.is_some() {
+        return Err(refuse("combines or has a condition"));
+    }
+    let buffer = store.buffer;
+    if nest.pool.buffers[buffer].role != Role::Local {
+        return Err(refuse("writes a buffer that lives outside the nest"));
+    }
+    let [place] = loops_named(nest, at)?[..] else { return Err(refuse("can be computed in one loop only")) };
+    let mut vars: Vec<VarId> = vec![];
+    for &index in &store.index {
+        match nest.pool.get(index) {
+            Expr::Var(var) if !vars.contains(var) => vars.push(*var),
+            Expr::Var(_)
+            | Expr::Int(..)
+            | Expr::Float(..)
+            | Expr::Load(..)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Select(..)
+            | Expr::Guard(..)
+            | Expr::Cast(..) => return Err(refuse("writes at a computed index")),
+        }
+    }
+    if nest.loops_around(block).contains(&place) {
+        return Err(refuse("is computed in that loop already"));
+    }
+    let mut body = nest.loop_of(place).map(|of| of.body.clone()).unwrap_or_default();
+    let mut inside = vec![];
+    nest.visit_loops(&mut |of, around| {
+        if around.iter().any(|outer| outer.var == place) {
+            inside.push(of.var);
+        }
+    });
+    // Every read of the buffer, in the place and elsewhere.
+    let (mut reads, mut elsewhere): (Vec<ExprId>, usize) = (vec![], 0);
+    let count = |stmts: &[Stmt], into: &mut Vec<ExprId>| {
+        let mut n = 0;
+        walk::visit_stores(stmts, &mut |user| {
+            let roots = user.index.iter().copied().chain([user.value]).chain(user.condition);
+            for load in roots.flat_map(|root| nest.pool.loads_of(root)) {
+                if matches!(nest.pool.get(load), Expr::Load(known, _) if *known == buffer) {
+                    n += 1;
+                    into.push(load);
+                }
+            }
+        });
+        n
+    };
+    let here = count(&body, &mut reads);
+    elsewhere += count(&nest.body, &mut vec![]) - here;
+    if here == 0 || elsewhere > 0 {
+        return Err(refuse("is read outside of that loop, or not in it"));
+    }
+    reads.sort();
+    reads.dedup();
+    let rank = vars.len();
+    let shape = nest.pool.buffers[buffer].shape.clone();
+    let mut bases: Vec<Affine> = vec![];
+    let mut sizes = vec![0usize; rank];
+    for (first, &read) in reads.iter().enumerate() {
+        let Expr::Load(_, index) = nest.pool.get(read).clone() else { continue };
+        for axis in 0..rank {
+            let form = nest.pool.affine(index[axis]);
+            let (mut base, mut inner) = (Affine::constant(form.constant), Affine::default());
+            for (&atom, &coefficient) in &form.terms {
+                let varies = nest.pool.vars_of(atom).iter().any(|var| inside.contains(var));
+                if varies { inner.add_term(atom, coefficient) } else { base.add_term(atom, coefficient) }
+            }
+            let range =
+                inner.interval(&nest.pool).ok_or_else(|| refuse("is read at an index that is not affine"))?;
+            base.constant += range.low;
+            if first == 0 {
+                bases.push(base);
+            } else if bases[axis] != base {
+                return Err(refuse("is read in several different regions"));
+            }
+            sizes[axis] = sizes[axis].max((range.high - range.low + 1) as usize);
+        }
+    }
+    let pool = &mut nest.pool;
+    let name = pool.buffers[buffer].name.clone();
+    let fresh: Vec<VarId> =
+        sizes.iter().enumerate().map(|(axis, &size)| new_var(pool, format!("{name}.{axis}"), size)).collect();
+    let (mut map, mut inside_shape) = (HashMap::new(), vec![]);
+    for axis in 0..rank {
+        let base = pool.from_affine(&bases[axis]);
+        let var = pool.var(fresh[axis]);
+        let value = pool.add(base, var);
+        let value = pool.simplify(value);
+        map.insert(vars[axis], value);
+        let low = pool.at_least_int(value, 0);
+        let high = pool.less_int(value, shape[axis] as i64);
+        inside_shape.push(pool.simplify(low));
+        inside_shape.push(pool.simplify(high));
+    }
+    let mut places = vec![];
+    for read in reads {
+        let Expr::Load(_, index) = pool.get(read).clone() else { continue };
+        let mut place = vec![];
+        for axis in 0..rank {
+            let base = pool.from_affine(&bases[axis]);
+            let offset = pool.binary(BinaryOp::Sub, index[axis], base);
+            place.push(pool.simplify(offset));
+        }
+        places.push((read, place));
+    }
+    let mut moved = store.clone();
+    substitute_store(pool, &mut moved, &map);
+    moved.index = fresh.iter().map(|&var| pool.var(var)).collect();
+    let condition = pool.conjunction(&inside_shape);
+    moved.condition = if pool.conjuncts(condition).is_empty() { None } else { Some(condition) };
+    redirect_reads(pool, &mut body, buffer, &places);
+    let local = &mut pool.buffers[buffer];
+    local.shape = sizes;
+    local.scope = if local.scope == Scope::Global { Scope::Workgroup } else { local.scope };
+    inline::remove(&mut nest.body, block, buffer);
+    body.splice(0..0, [Stmt::Alloc(buffer), nested(&fresh, moved)]);
+    if let Some(of) = walk::find_loop_mut(&mut nest.body, place) {
+        of.body = body;
+    }
+    Ok(())
+}

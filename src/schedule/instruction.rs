@@ -1,0 +1,227 @@
+//! Instructions: what hardware does well, declared as a nest with a name.
+//!
+//! An instruction's nest is a chain of loops around one combining block. A loop unifies with it when it has the same loops in
+//! the same order, extents within the limits, the same shape of value, and accesses whose strides over these loops fit.
+
+use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, VarId};
+use crate::loopir::{Combiner, Loop, LoopKind, Stmt};
+use crate::tensor::DType;
+
+/// What the stride of an operand over a loop must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stride {
+    /// The operand does not depend on the loop.
+    Zero,
+    /// Neighbours are adjacent.
+    One,
+    /// Anything that is the same everywhere.
+    Any,
+}
+
+/// The value of an instruction's block.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// One operand.
+    Single,
+    /// The product of two.
+    Product,
+}
+
+/// One operand: a name and its stride over each loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// The name in the instruction's documentation.
+    pub name: &'static str,
+    /// One rule a loop, outermost first.
+    pub strides: &'static [Stride],
+}
+
+/// A nest with a name: `result[..] combine= value` in a chain of loops, all of f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Instruction {
+    /// The name a schedule uses.
+    pub name: &'static str,
+    /// Loops, outermost first: role and the largest extent.
+    pub loops: &'static [(&'static str, usize)],
+    /// The operands of the value, in order.
+    pub operands: &'static [Operand],
+    /// The value.
+    pub value: Shape,
+    /// How the result combines.
+    pub combine: Combiner,
+    /// The result's stride over each loop.
+    pub result: Operand,
+}
+
+const UNLIMITED: usize = usize::MAX;
+
+macro_rules! fma {
+    ($name:literal, $rows:literal, $columns:literal) => {
+        Instruction {
+            name: $name,
+            loops: &[("k", UNLIMITED), ("i", $rows), ("j", $columns)],
+            operands: &[
+                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero] },
+                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One] },
+            ],
+            value: Shape::Product,
+            combine: Combiner::Add,
+            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One] },
+        }
+    };
+}
+
+const ROW_WINDOW: Operand = Operand { name: "x", strides: &[Stride::Any, Stride::Any, Stride::Any] };
+const ROW_RESULT: Operand = Operand { name: "y", strides: &[Stride::Zero, Stride::Zero, Stride::One] };
+
+/// Every instruction.
+pub const INSTRUCTIONS: &[Instruction] = &[
+    fma!("fma_12x32", 12, 32),
+    fma!("fma_6x16", 6, 16),
+    fma!("fma_4x8", 4, 8),
+    Instruction {
+        name: "depthwise_row",
+        loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("q", UNLIMITED)],
+        operands: &[ROW_WINDOW, Operand { name: "w", strides: &[Stride::Any, Stride::Any, Stride::Zero] }],
+        value: Shape::Product,
+        combine: Combiner::Add,
+        result: ROW_RESULT,
+    },
+    Instruction {
+        name: "pool_max_row",
+        loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("q", UNLIMITED)],
+        operands: &[ROW_WINDOW],
+        value: Shape::Single,
+        combine: Combiner::Max,
+        result: ROW_RESULT,
+    },
+    Instruction {
+        name: "pool_sum_row",
+        loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("q", UNLIMITED)],
+        operands: &[ROW_WINDOW],
+        value: Shape::Single,
+        combine: Combiner::Add,
+        result: ROW_RESULT,
+    },
+];
+
+/// The instruction of that name.
+pub fn instruction_named(name: &str) -> Option<&'static Instruction> {
+    INSTRUCTIONS.iter().find(|instruction| instruction.name == name)
+}
+
+/// How a loop is an instruction.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// The loops, outermost first.
+    pub loops: Vec<VarId>,
+    /// For each operand: its buffer and the linear address.
+    pub operands: Vec<(BufferId, Affine)>,
+    /// The result's buffer and its linear address.
+    pub result: (BufferId, Affine),
+    /// The conjuncts under which the block runs.
+    pub conditions: Vec<ExprId>,
+}
+
+/// Unifies a loop and all in it with an instruction.
+///
+/// # Errors
+/// The part that does not fit, as a sentence.
+pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Result<Match, String> {
+    let mut loops = vec![];
+    let mut at = of;
+    let store = loop {
+        if at.kind != LoopKind::Serial {
+            return Err(format!("loop '{}' is bound", pool.vars[at.var].name));
+        }
+        loops.push(at.var);
+        match at.body.as_slice() {
+            [Stmt::Loop(inner)] => at = inner,
+            [Stmt::Store(store)] => break store,
+            _several => return Err("it contains more than one block".into()),
+        }
+    };
+    if loops.len() != instruction.loops.len() {
+        return Err(format!("it has {} loops, the instruction {}", loops.len(), instruction.loops.len()));
+    }
+    for (&var, &(role, limit)) in loops.iter().zip(instruction.loops) {
+        let variable = &pool.vars[var];
+        if variable.extent > limit {
+            return Err(format!(
+                "loop '{}' has {} iterations, '{role}' at most {limit}",
+                variable.name, variable.extent
+            ));
+        }
+    }
+    if store.combine != Some(instruction.combine) {
+        return Err(format!("block '{}' does not combine by {:?}", store.block, instruction.combine));
+    }
+    let values = match (instruction.value, pool.get(store.value).clone()) {
+        (Shape::Product, Expr::Binary(BinaryOp::Mul, a, b)) => vec![a, b],
+        (Shape::Product, _) => return Err("its value is not a product".into()),
+        (Shape::Single, _) => vec![store.value],
+    };
+    let mut operands = None;
+    let orders: &[&[usize]] = if values.len() == 2 { &[&[0, 1], &[1, 0]] } else { &[&[0]] };
+    let mut reason = String::new();
+    for order in orders {
+        let attempt: Result<Vec<_>, String> = order
+            .iter()
+            .zip(instruction.operands)
+            .map(|(&place, operand)| match pool.get(values[place]).clone() {
+                Expr::Load(buffer, index) => fits(pool, buffer, &index, &loops, operand),
+                Expr::Int(..)
+                | Expr::Float(..)
+                | Expr::Var(_)
+                | Expr::Unary(..)
+                | Expr::Binary(..)
+                | Expr::Select(..)
+                | Expr::Guard(..)
+                | Expr::Cast(..) => Err(format!("operand '{}' is not a plain read", operand.name)),
+            })
+            .collect();
+        match attempt {
+            Ok(found) => operands = operands.or(Some(found)),
+            Err(why) => reason = why,
+        }
+    }
+    let operands = operands.ok_or(reason)?;
+    let result = fits(pool, store.buffer, &store.index, &loops, &instruction.result)?;
+    let conditions = store.condition.map(|condition| pool.conjuncts(condition)).unwrap_or_default();
+    Ok(Match { loops, operands, result, conditions })
+}
+
+fn fits(
+    pool: &mut ExprPool,
+    buffer: BufferId,
+    index: &[ExprId],
+    loops: &[VarId],
+    operand: &Operand,
+) -> Result<(BufferId, Affine), String> {
+    if pool.buffers[buffer].dtype != DType::F32 {
+        return Err(format!("operand '{}' is not of type f32", operand.name));
+    }
+    let linear = pool.linear_index(buffer, index);
+    let form = pool.affine(linear);
+    if form.variables(pool).is_none() {
+        return Err(format!("the address of operand '{}' is not affine", operand.name));
+    }
+    for (&var, rule) in loops.iter().zip(operand.strides) {
+        let name = &pool.vars[var].name;
+        let stride = form.coefficient(pool, var);
+        let stride =
+            stride.ok_or_else(|| format!("operand '{}' is not affine in loop '{name}'", operand.name))?;
+        let fit = match rule {
+            Stride::Zero => stride == 0,
+            Stride::One => stride == 1 || pool.vars[var].extent == 1,
+            Stride::Any => true,
+        };
+        if !fit {
+            return Err(format!(
+                "operand '{}' has stride {stride} over loop '{name}', not {rule:?}",
+                operand.name
+            ));
+        }
+    }
+    Ok((buffer, form))
+}

@@ -1,0 +1,43 @@
+//! `relayout w by k.0 c r s k.1`: stores a constant in the order of the loops that read it, once, when the nest is compiled.
+//!
+//!     for k.0 in 4, c in 8, k.1 in 16: .. w[16*k.0 + k.1, c] ..
+//!     ->
+//!     prepare: packed w_p: f32[4, 8, 16]; for ..: pack_w: w_p[k.0, c, k.1] = w[16*k.0 + k.1, c]
+//!     for k.0 in 4, c in 8, k.1 in 16: .. w_p[k.0, c, k.1] ..
+//!
+//! For contiguous reads of weights; where a tail was guarded the copy is padded with zeros. Refuses buffers that are not
+//! constants, and reads that differ or depend on a loop that is not listed.
+
+use super::Refusal;
+use super::rewrite::buffer_named;
+use super::stage_in::{capture_by_loops, nested, redirect_reads, refuse};
+use crate::expr::{ExprId, Role, Scope};
+use crate::loopir::{Buffer, Nest, Stmt, Store};
+
+pub(super) fn apply(nest: &mut Nest, buffer: &str, by: &[String]) -> Result<(), Refusal> {
+    let id = buffer_named(nest, buffer)?;
+    if nest.pool.buffers[id].role != Role::Constant {
+        return Err(refuse(nest, id, "is not a constant"));
+    }
+    let name = nest.fresh_buffer_name(&format!("{buffer}_p"));
+    let mut body = nest.body.clone();
+    let capture = capture_by_loops(nest, &body, id, by, &[], &name)?;
+    let shape = capture.vars.iter().map(|&var| nest.pool.vars[var].extent).collect();
+    let dtype = nest.pool.buffers[id].dtype;
+    let block = nest.fresh_block_name(&format!("pack_{buffer}"));
+    let packed = nest.pool.buffers.push(Buffer {
+        name,
+        dtype,
+        shape,
+        scope: Scope::Global,
+        role: Role::Packed,
+        row_padding: 0,
+    });
+    redirect_reads(&mut nest.pool, &mut body, packed, &capture.places);
+    let index: Vec<ExprId> = capture.vars.iter().map(|&var| nest.pool.var(var)).collect();
+    let store = Store { block, buffer: packed, index, value: capture.value, combine: None, condition: None };
+    nest.preparation.push(Stmt::Alloc(packed));
+    nest.preparation.push(nested(&capture.vars, store));
+    nest.body = body;
+    Ok(())
+}

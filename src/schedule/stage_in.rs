@@ -1,0 +1,461 @@
+//! `stage_in a at k.0 in workgroup by k.1 i.1 i.2`: copies what is read of a buffer nearer.
+//!
+//!     for k.0 in 4:                               for k.0 in 4:
+//!       for k.1 in 8, i in 16:             ->       workgroup a_s: f32[8, 16]
+//!         update: acc[i] += a[i, 8*k.0+k.1]         for a_s.k.1 in 8, a_s.i in 16: stage_a: a_s[..] = a[..]
+//!                                                   for k.1 in 8, i in 16: update: acc[i] += a_s[k.1, i]
+//!
+//! For reuse, for contiguous access and for getting rid of guards: with `by`, the copy is indexed by the loops named (this is
+//! packing, and im2col where the read is a convolution's), its rows in the order given; without, it holds the region of the
+//! buffer that the loops inside the place can reach, zeros where that hangs over the edge. Where the place is inside
+//! `invocation` loops and the scope is `workgroup`, the invocations copy together, between barriers, `vector` elements at once.
+//!
+//! Refuses where reads of the buffer differ, depend on a loop inside the place that is not in `by`, or are not affine (region).
+
+use super::Refusal;
+use super::rewrite::{buffer_named, change_exprs, loops_named, new_var};
+use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, Role, Scope, VarId};
+use crate::loopir::{Axis, Buffer, Loop, LoopKind, Nest, Stmt, Store, walk};
+use std::collections::HashMap;
+
+pub(super) struct Staging<'a> {
+    pub(super) buffer: &'a str,
+    pub(super) at: Option<&'a str>,
+    pub(super) scope: Scope,
+    pub(super) by: &'a [String],
+    pub(super) pad: usize,
+    pub(super) vector: usize,
+}
+
+pub(super) fn apply(nest: &mut Nest, staging: &Staging) -> Result<(), Refusal> {
+    let id = buffer_named(nest, staging.buffer)?;
+    match staging.at {
+        None => stage_at(nest, id, staging, None),
+        Some(at) => {
+            let mut staged = false;
+            for var in loops_named(nest, at)? {
+                let reads = nest.loop_of(var).is_some_and(|of| reads_buffer(&nest.pool, &of.body, id));
+                if reads {
+                    stage_at(nest, id, staging, Some(var))?;
+                    staged = true;
+                }
+            }
+            if staged { Ok(()) } else { Err(refuse(nest, id, format!("is not read in loop '{at}'"))) }
+        }
+    }
+}
+
+pub(super) fn refuse(nest: &Nest, id: BufferId, reason: impl Into<String>) -> Refusal {
+    Refusal::Buffer { buffer: nest.pool.buffers[id].name.clone(), reason: reason.into() }
+}
+
+fn reads_buffer(pool: &ExprPool, stmts: &[Stmt], id: BufferId) -> bool {
+    let mut found = false;
+    walk::visit_stores(stmts, &mut |store| {
+        found |= loads_in(pool, store)
+            .iter()
+            .any(|&load| matches!(pool.get(load), Expr::Load(buffer, _) if *buffer == id));
+    });
+    found
+}
+
+fn loads_in(pool: &ExprPool, store: &Store) -> Vec<ExprId> {
+    let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
+    roots.flat_map(|root| pool.loads_of(root)).collect()
+}
+
+/// One read of the buffer: the node that the copy's element takes the place of, and what holds where it is evaluated.
+struct Read {
+    /// The guard around the load where that guards nothing else, else the load.
+    node: ExprId,
+    index: Vec<ExprId>,
+    /// Conjuncts of the guard that is part of the node.
+    guards: Vec<ExprId>,
+    /// Conjuncts of the block's condition.
+    conditions: Vec<ExprId>,
+    /// Loops inside the place, around the block.
+    inside: Vec<VarId>,
+}
+
+fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal> {
+    fn walk(
+        nest: &Nest,
+        stmts: &[Stmt],
+        id: BufferId,
+        inside: &mut Vec<VarId>,
+        out: &mut Vec<Read>,
+    ) -> Result<(), Refusal> {
+        for stmt in stmts {
+            match stmt {
+                Stmt::Loop(of) => {
+                    inside.push(of.var);
+                    walk(nest, &of.body, id, inside, out)?;
+                    inside.pop();
+                }
+                Stmt::Store(store) => {
+                    if store.buffer == id {
+                        return Err(refuse(
+                            nest,
+                            id,
+                            format!("is written by block '{}' in the same place", store.block),
+                        ));
+                    }
+                    let conditions = store.condition.map(|c| nest.pool.conjuncts(c)).unwrap_or_default();
+                    let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
+                    let mut guarded = HashMap::new();
+                    let roots: Vec<ExprId> = roots.collect();
+                    for &root in &roots {
+                        nest.pool.visit(root, &mut |node| {
+                            if let Expr::Guard(condition, value) = *nest.pool.get(node) {
+                                guarded.insert(value, (node, condition));
+                            }
+                        });
+                    }
+                    for load in loads_in(&nest.pool, store) {
+                        let Expr::Load(buffer, index) = nest.pool.get(load) else { continue };
+                        if *buffer == id {
+                            let (node, guards) = match guarded.get(&load) {
+                                Some(&(node, condition)) => (node, nest.pool.conjuncts(condition)),
+                                None => (load, vec![]),
+                            };
+                            let conditions = conditions.clone();
+                            out.push(Read {
+                                node,
+                                index: index.to_vec(),
+                                guards,
+                                conditions,
+                                inside: inside.clone(),
+                            });
+                        }
+                    }
+                }
+                Stmt::Alloc(_) | Stmt::Barrier => {}
+            }
+        }
+        Ok(())
+    }
+    let mut out = vec![];
+    walk(nest, body, id, &mut vec![], &mut out)?;
+    if out.is_empty() { Err(refuse(nest, id, "is not read there")) } else { Ok(out) }
+}
+
+/// What a copy holds and how the reads change.
+pub(super) struct Capture {
+    /// One variable a dimension of the copy, with its extent.
+    pub(super) vars: Vec<VarId>,
+    /// The copy's element at these variables.
+    pub(super) value: ExprId,
+    /// For each node of the body that reads the buffer, the index of its element in the copy.
+    pub(super) places: Vec<(ExprId, Vec<ExprId>)>,
+}
+
+/// The copy indexed by loops named `by`, found inside the place or `around` it.
+pub(super) fn capture_by_loops(
+    nest: &mut Nest,
+    body: &[Stmt],
+    id: BufferId,
+    by: &[String],
+    around: &[VarId],
+    prefix: &str,
+) -> Result<Capture, Refusal> {
+    let mut capture: Option<Capture> = None;
+    for read in reads(nest, body, id)? {
+        let mut by_vars = vec![];
+        for name in by {
+            let var = read.inside.iter().chain(around).find(|&&var| nest.pool.vars[var].name == *name);
+            by_vars.push(*var.ok_or_else(|| Refusal::NoLoop(name.clone()))?);
+        }
+        let used = nest.pool.vars_of(read.node);
+        if let Some(&missing) = used.iter().find(|var| read.inside.contains(var) && !by_vars.contains(var)) {
+            return Err(refuse(
+                nest,
+                id,
+                format!("is read at loop '{}', which is not listed", nest.pool.vars[missing].name),
+            ));
+        }
+        let vars = match &capture {
+            Some(capture) => capture.vars.clone(),
+            None => {
+                let shape: Vec<(String, usize)> = by_vars
+                    .iter()
+                    .map(|&var| {
+                        (format!("{prefix}.{}", nest.pool.vars[var].name), nest.pool.vars[var].extent)
+                    })
+                    .collect();
+                shape.into_iter().map(|(name, extent)| new_var(&mut nest.pool, name, extent)).collect()
+            }
+        };
+        let known = |pool: &ExprPool, condition: ExprId| {
+            let vars = pool.vars_of(condition);
+            vars.iter().any(|var| used.contains(var))
+                && vars.iter().all(|var| by_vars.contains(var) || !read.inside.contains(var))
+        };
+        let conditions: Vec<ExprId> =
+            read.conditions.iter().copied().filter(|&c| known(&nest.pool, c)).collect();
+        let condition = nest.pool.conjunction(&conditions);
+        let value = nest.pool.guard(condition, read.node);
+        let map: HashMap<VarId, ExprId> =
+            by_vars.iter().zip(&vars).map(|(&old, &new)| (old, nest.pool.var(new))).collect();
+        let value = nest.pool.substitute(value, &map);
+        let place: Vec<ExprId> = by_vars.iter().map(|&var| nest.pool.var(var)).collect();
+        match &mut capture {
+            None => capture = Some(Capture { vars, value, places: vec![(read.node, place)] }),
+            Some(capture)
+                if capture.value == value
+                    && capture
+                        .vars
+                        .iter()
+                        .zip(&by_vars)
+                        .all(|(&a, &b)| nest.pool.vars[a].extent == nest.pool.vars[b].extent) =>
+            {
+                capture.places.push((read.node, place))
+            }
+            Some(_) => return Err(refuse(nest, id, "is read in several different ways")),
+        }
+    }
+    capture.ok_or_else(|| refuse(nest, id, "is not read there"))
+}
+
+/// The copy of the region that the loops inside the place reach.
+fn capture_region(nest: &mut Nest, body: &[Stmt], id: BufferId, prefix: &str) -> Result<Capture, Refusal> {
+    let shape = nest.pool.buffers[id].shape.clone();
+    let reads = reads(nest, body, id)?;
+    let mut bases: Vec<Affine> = vec![];
+    let mut sizes = vec![0usize; shape.len()];
+    for (count, read) in reads.iter().enumerate() {
+        for (axis, &index) in read.index.iter().enumerate() {
+            let form = nest.pool.affine(index);
+            let (mut base, mut inner) = (Affine::constant(form.constant), Affine::default());
+            for (&atom, &coefficient) in &form.terms {
+                let varies = nest.pool.vars_of(atom).iter().any(|var| read.inside.contains(var));
+                if varies { inner.add_term(atom, coefficient) } else { base.add_term(atom, coefficient) }
+            }
+            let range = inner
+                .interval(&nest.pool)
+                .ok_or_else(|| refuse(nest, id, "is read at an index that is not affine"))?;
+            base.constant += range.low;
+            if count == 0 {
+                bases.push(base);
+            } else if bases[axis] != base {
+                return Err(refuse(nest, id, "is read in several different regions"));
+            }
+            sizes[axis] = sizes[axis].max((range.high - range.low + 1) as usize);
+        }
+    }
+    let pool = &mut nest.pool;
+    let vars: Vec<VarId> = sizes
+        .iter()
+        .enumerate()
+        .map(|(axis, &size)| new_var(pool, format!("{prefix}.{axis}"), size))
+        .collect();
+    let (mut index, mut inside) = (vec![], vec![]);
+    for ((base, &var), &extent) in bases.iter().zip(&vars).zip(&shape) {
+        let base = pool.from_affine(base);
+        let var = pool.var(var);
+        let at = pool.add(base, var);
+        let at = pool.simplify(at);
+        let low = pool.at_least_int(at, 0);
+        let high = pool.less_int(at, extent as i64);
+        inside.push(pool.simplify(low));
+        inside.push(pool.simplify(high));
+        index.push(at);
+    }
+    let condition = pool.conjunction(&inside);
+    let load = pool.load(id, &index);
+    let value = pool.guard(condition, load);
+    let mut places = vec![];
+    for read in reads {
+        // A guard that only asks whether the element exists is the copy's zero; any other stays around the read.
+        let mut edges = vec![];
+        let mut place = vec![];
+        for ((&index, base), &extent) in read.index.iter().zip(&bases).zip(&shape) {
+            let low = pool.at_least_int(index, 0);
+            let high = pool.less_int(index, extent as i64);
+            edges.push(pool.simplify(low));
+            edges.push(pool.simplify(high));
+            let base = pool.from_affine(base);
+            let offset = pool.binary(BinaryOp::Sub, index, base);
+            place.push(pool.simplify(offset));
+        }
+        let all_edges = read.guards.iter().all(|guard| edges.contains(&pool.simplify(*guard)));
+        let node = if all_edges { read.node } else { pool.load(id, &read.index) };
+        places.push((node, place));
+    }
+    Ok(Capture { vars, value, places })
+}
+
+/// Puts elements of `copy` in the place of the captured nodes.
+pub(super) fn redirect_reads(
+    pool: &mut ExprPool,
+    body: &mut [Stmt],
+    copy: BufferId,
+    places: &[(ExprId, Vec<ExprId>)],
+) {
+    walk::change_stores(body, &mut |store| {
+        change_exprs(store, &mut |root| {
+            pool.rewrite(root, &mut |pool, node| {
+                places.iter().find(|(known, _)| *known == node).map(|(_, place)| pool.load(copy, place))
+            })
+        });
+    });
+}
+
+fn stage_at(nest: &mut Nest, id: BufferId, staging: &Staging, at: Option<VarId>) -> Result<(), Refusal> {
+    let around = at.map(|var| loops_around(nest, var)).unwrap_or_default();
+    let mut body = match at {
+        None => nest.body.clone(),
+        Some(var) => nest.loop_of(var).map(|of| of.body.clone()).unwrap_or_default(),
+    };
+    let name = nest.fresh_buffer_name(&format!("{}_s", nest.pool.buffers[id].name));
+    let capture = if staging.by.is_empty() {
+        capture_region(nest, &body, id, &name)?
+    } else {
+        let around: Vec<VarId> = around.iter().map(|&(var, _)| var).chain(at).collect();
+        capture_by_loops(nest, &body, id, staging.by, &around, &name)?
+    };
+    let shape: Vec<usize> = capture.vars.iter().map(|&var| nest.pool.vars[var].extent).collect();
+    let dtype = nest.pool.buffers[id].dtype;
+    let block = nest.fresh_block_name(&format!("stage_{}", nest.pool.buffers[id].name));
+    let copy = nest.pool.buffers.push(Buffer {
+        name,
+        dtype,
+        shape,
+        scope: staging.scope,
+        role: Role::Local,
+        row_padding: staging.pad,
+    });
+    redirect_reads(&mut nest.pool, &mut body, copy, &capture.places);
+    let invocations: Vec<(VarId, Axis)> = around
+        .iter()
+        .filter_map(
+            |&(var, kind)| if let LoopKind::Invocation(axis) = kind { Some((var, axis)) } else { None },
+        )
+        .collect();
+    let index: Vec<ExprId> = capture.vars.iter().map(|&var| nest.pool.var(var)).collect();
+    let store = Store { block, buffer: copy, index, value: capture.value, combine: None, condition: None };
+    match invocations.first() {
+        Some(&(outermost, _)) if staging.scope == Scope::Workgroup => {
+            let copying = cooperative(nest, &capture.vars, store, &invocations, staging.vector);
+            body = between_barriers(nest, body, copying);
+            put_body(nest, at, body);
+            walk::replace_loop(&mut nest.body, outermost, &mut |of| vec![Stmt::Alloc(copy), Stmt::Loop(of)]);
+        }
+        Some(_) | None => {
+            let copying = nested(&capture.vars, store);
+            body.splice(0..0, [Stmt::Alloc(copy), copying]);
+            put_body(nest, at, body);
+        }
+    }
+    Ok(())
+}
+
+fn loops_around(nest: &Nest, var: VarId) -> Vec<(VarId, LoopKind)> {
+    let mut result = vec![];
+    nest.visit_loops(&mut |of, around| {
+        if of.var == var {
+            result = around.iter().map(|outer| (outer.var, outer.kind)).chain([(of.var, of.kind)]).collect();
+        }
+    });
+    result
+}
+
+fn put_body(nest: &mut Nest, at: Option<VarId>, body: Vec<Stmt>) {
+    match at {
+        None => nest.body = body,
+        Some(var) => {
+            if let Some(of) = walk::find_loop_mut(&mut nest.body, var) {
+                of.body = body;
+            }
+        }
+    }
+}
+
+/// `store` in serial loops of `vars`.
+pub(super) fn nested(vars: &[VarId], store: Store) -> Stmt {
+    vars.iter().rev().fold(Stmt::Store(store), |inner, &var| {
+        Stmt::Loop(Loop { var, kind: LoopKind::Serial, instruction: None, body: vec![inner] })
+    })
+}
+
+/// The copy's elements dealt out over the invocations, neighbours to neighbours.
+fn cooperative(
+    nest: &mut Nest,
+    vars: &[VarId],
+    mut store: Store,
+    invocations: &[(VarId, Axis)],
+    vector: usize,
+) -> Stmt {
+    let pool = &mut nest.pool;
+    let mut ordered = invocations.to_vec();
+    ordered.sort_by_key(|&(_, axis)| std::cmp::Reverse(axis));
+    let mut invocation = pool.int(0);
+    let mut count = 1;
+    for (var, _) in ordered {
+        let extent = pool.vars[var].extent;
+        count *= extent;
+        let scaled = pool.mul_int(invocation, extent as i64);
+        let var = pool.var(var);
+        invocation = pool.add(scaled, var);
+    }
+    let shape: Vec<usize> = vars.iter().map(|&var| pool.vars[var].extent).collect();
+    let total: usize = shape.iter().product();
+    let lanes = if shape.last().is_some_and(|row| row % vector.max(1) == 0) { vector.max(1) } else { 1 };
+    let name = pool.buffers[store.buffer].name.clone();
+    let rounds = total.div_ceil(count * lanes);
+    let round = new_var(pool, format!("{name}.copy"), rounds);
+    let lane = new_var(pool, format!("{name}.lane"), lanes);
+    let round_value = pool.var(round);
+    let scaled = pool.mul_int(round_value, count as i64);
+    let piece = pool.add(scaled, invocation);
+    let piece = pool.mul_int(piece, lanes as i64);
+    let lane_value = if lanes > 1 { pool.var(lane) } else { pool.int(0) };
+    let flat = pool.add(piece, lane_value);
+    let flat = pool.simplify(flat);
+    let strides = crate::tensor::row_major_strides(&shape);
+    let mut map = HashMap::new();
+    for (axis, (&var, &stride)) in vars.iter().zip(&strides).enumerate() {
+        let quotient = pool.div_int(flat, stride as i64);
+        let index = if axis == 0 { quotient } else { pool.mod_int(quotient, shape[axis] as i64) };
+        map.insert(var, pool.simplify(index));
+    }
+    super::rewrite::substitute_store(pool, &mut store, &map);
+    if total % (count * lanes) != 0 {
+        let inside = pool.less_int(flat, total as i64);
+        store.condition = Some(pool.simplify(inside));
+    }
+    let inner = if lanes > 1 {
+        Stmt::Loop(Loop {
+            var: lane,
+            kind: LoopKind::Vector,
+            instruction: None,
+            body: vec![Stmt::Store(store)],
+        })
+    } else {
+        Stmt::Store(store)
+    };
+    Stmt::Loop(Loop { var: round, kind: LoopKind::Serial, instruction: None, body: vec![inner] })
+}
+
+/// `copying` at the start of `body` between barriers; copies staged at one place share them.
+fn between_barriers(nest: &Nest, mut body: Vec<Stmt>, copying: Stmt) -> Vec<Stmt> {
+    let staged = |stmt: &Stmt| {
+        let mut workgroup = true;
+        walk::visit_stores(std::slice::from_ref(stmt), &mut |store| {
+            workgroup &= nest.pool.buffers[store.buffer].scope == Scope::Workgroup;
+        });
+        workgroup
+    };
+    let second = match body.split_first() {
+        Some((Stmt::Barrier, rest)) => {
+            rest.iter().position(|stmt| *stmt == Stmt::Barrier).map(|place| place + 1)
+        }
+        Some(_) | None => None,
+    };
+    match second {
+        Some(second) if body[1..second].iter().all(staged) => body.insert(second, copying),
+        Some(_) | None => {
+            body.splice(0..0, [Stmt::Barrier, copying, Stmt::Barrier]);
+        }
+    }
+    body
+}

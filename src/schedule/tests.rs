@@ -1,0 +1,329 @@
+//! Golden nests before and after schedules, and refusals.
+
+use super::*;
+use crate::analysis::{verify_races, work};
+use crate::interp;
+use crate::loopir::{Buffer, Combiner, NestBuilder, Role};
+use crate::tensor::{DType, Tensor};
+use expect_test::{Expect, expect};
+
+fn matmul(rows: usize, columns: usize, depth: usize) -> Nest {
+    let mut n = NestBuilder::new("matmul");
+    let a = n.param(Role::Input, "a", DType::F32, &[rows, depth]);
+    let b = n.param(Role::Constant, "b", DType::F32, &[depth, columns]);
+    let y = n.param(Role::Output, "y", DType::F32, &[rows, columns]);
+    let ij = n.open_all(&[("i", rows), ("j", columns)]);
+    let acc = n.alloc(Scope::Register, "acc", DType::F32, &[]);
+    let zero = n.pool().constant(0.0, DType::F32);
+    n.store("init", acc, &[], zero);
+    let k = n.open("k", depth);
+    let (left, right) = (n.pool().load(a, &[ij[0], k]), n.pool().load(b, &[k, ij[1]]));
+    let product = n.pool().mul(left, right);
+    n.update("update", acc, &[], Combiner::Add, product);
+    n.close(1);
+    let sum = n.pool().load(acc, &[]);
+    n.store("store", y, &ij, sum);
+    n.close(2);
+    n.finish()
+}
+
+fn check(mut nest: Nest, trace: &str, expected: Expect) {
+    let trace = Trace::parse(trace).unwrap();
+    assert_eq!(Trace::parse(&trace.to_string()).unwrap(), trace);
+    let before = nest.clone();
+    if let Err(error) = trace.apply(&mut nest) {
+        panic!("{error}\n{nest}");
+    }
+    expected.assert_eq(&nest.to_string());
+    same_meaning(&before, &nest);
+}
+
+/// The scheduled nest is valid and has no race, prints so that it can be parsed, and computes the same where that is quick.
+fn same_meaning(before: &Nest, after: &Nest) {
+    if let Err(errors) = after.verify() {
+        panic!("{errors:?}\n{after}");
+    }
+    assert_eq!(verify_races(after), Ok(()), "{after}");
+    let parsed = Nest::parse(&after.to_string()).unwrap();
+    assert_eq!(parsed.structural_hash(), after.structural_hash());
+    if work(&after.pool, &after.body).blocks > 4_000_000 {
+        return;
+    }
+    let mut rng = crate::base::Random::new(1);
+    let given = before.params.iter().map(|&id| &before.pool.buffers[id]).filter(|of| of.role != Role::Output);
+    let params: Vec<Tensor> =
+        given.map(|of| Tensor::from_fn(of.dtype, &of.shape, |_| rng.below(9) as f64 - 4.0)).collect();
+    let expected = interp::run_with(before, &params, interp::Options::FAST).unwrap();
+    let actual = interp::run(&parsed, &params).unwrap_or_else(|error| panic!("{error}\n{after}"));
+    // Small integers, so that no sum rounds.
+    assert_eq!(actual, expected);
+}
+
+fn refused(mut nest: Nest, trace: &str, expected: Expect) {
+    let before = nest.to_string();
+    let step = &Trace::parse(trace).unwrap().steps[0];
+    expected.assert_eq(&step.apply(&mut nest).unwrap_err().to_string());
+    assert_eq!(nest.to_string(), before);
+}
+
+#[test]
+fn a_gpu_matmul() {
+    check(
+        matmul(512, 384, 256),
+        "split i = [_, 16, 8]
+         split j = [_, 16, 4]
+         split k = [_, 16]
+         reorder i.0 j.0 i.1 j.1 i.2 j.2
+         stage_out acc at j.1 in register
+         reorder k.0 k.1 i.2 j.2
+         bind i.0 workgroup.y
+         bind j.0 workgroup.x
+         bind i.1 invocation.y
+         bind j.1 invocation.x
+         stage_in a at k.0 in workgroup by k.1 i.1 i.2 pad 1
+         stage_in b at k.0 in workgroup by k.1 j.1 j.2 vector 4
+         unroll i.2
+         unroll k.1
+         vectorise j.2",
+        expect![[r#"
+            nest matmul
+              in    a: f32[512, 256]
+              const b: f32[256, 384]
+              out   y: f32[512, 384]
+              for i.0 in 4 workgroup.y, j.0 in 6 workgroup.x:
+                workgroup a_s: f32[16, 16, 8] pad 1
+                workgroup b_s: f32[16, 16, 4]
+                for i.1 in 16 invocation.y, j.1 in 16 invocation.x:
+                  register acc: f32[8, 4]
+                  for i.2 in 8 unroll, j.2 in 4 vector:
+                    init: acc[i.2, j.2] = 0.0
+                  for k.0 in 16:
+                    barrier
+                    for a_s.copy in 8:
+                      stage_a: a_s[a_s.copy * 2 + i.1 // 8, j.1 // 8 + i.1 % 8 * 2, j.1 % 8] = a[i.0 * 128 + j.1 + i.1 % 8 * 16, k.0 * 16 + a_s.copy * 2 + i.1 // 8]
+                    for b_s.copy in 1, b_s.lane in 4 vector:
+                      stage_b: b_s[i.1 + b_s.copy * 16, j.1, b_s.lane] = b[i.1 + k.0 * 16 + b_s.copy * 16, j.0 * 64 + j.1 * 4 + b_s.lane]
+                    barrier
+                    for k.1 in 16 unroll, i.2 in 8 unroll, j.2 in 4 vector:
+                      update: acc[i.2, j.2] += a_s[k.1, i.1, i.2] * b_s[k.1, j.1, j.2]
+                  for i.2 in 8 unroll, j.2 in 4 vector:
+                    store: y[i.0 * 128 + i.1 * 8 + i.2, j.0 * 64 + j.1 * 4 + j.2] = acc[i.2, j.2]
+        "#]],
+    );
+}
+
+#[test]
+fn a_cpu_matmul_with_tails() {
+    check(
+        matmul(50, 70, 256),
+        "split i = [_, 12]
+         split j = [_, 32]
+         relayout b by j.0 k j.1
+         reorder j.0 i.0 i.1 j.1
+         stage_out acc at i.0 in register
+         reorder k i.1 j.1
+         stage_in a at i.0 in register by k i.1
+         replace k by fma_12x32
+         parallel j.0",
+        expect![[r#"
+            nest matmul
+              in    a: f32[50, 256]
+              const b: f32[256, 70]
+              out   y: f32[50, 70]
+              prepare:
+                packed b_p: f32[3, 256, 32]
+                for b_p.j.0 in 3, b_p.k in 256, b_p.j.1 in 32:
+                  pack_b: b_p[b_p.j.0, b_p.k, b_p.j.1] = guard(b_p.j.0 * 32 + b_p.j.1 < 70, b[b_p.k, b_p.j.0 * 32 + b_p.j.1])
+              for j.0 in 3 parallel, i.0 in 5:
+                register a_s: f32[256, 12]
+                for a_s.k in 256, a_s.i.1 in 12:
+                  stage_a: a_s[a_s.k, a_s.i.1] = guard(i.0 * 12 + a_s.i.1 < 50, a[i.0 * 12 + a_s.i.1, a_s.k])
+                register acc: f32[12, 32]
+                for i.1 in 12, j.1 in 32:
+                  init: acc[i.1, j.1] = 0.0 if i.0 * 12 + i.1 < 50 and j.0 * 32 + j.1 < 70
+                for k in 256 by fma_12x32, i.1 in 12, j.1 in 32:
+                  update: acc[i.1, j.1] += a_s[k, i.1] * b_p[j.0, k, j.1] if i.0 * 12 + i.1 < 50 and j.0 * 32 + j.1 < 70
+                for i.1 in 12, j.1 in 32:
+                  store: y[i.0 * 12 + i.1, j.0 * 32 + j.1] = acc[i.1, j.1] if i.0 * 12 + i.1 < 50 and j.0 * 32 + j.1 < 70
+        "#]],
+    );
+}
+
+#[test]
+fn a_peeled_split() {
+    check(
+        matmul(10, 4, 8),
+        "split i = [_, 4] peel",
+        expect![[r#"
+        nest matmul
+          in    a: f32[10, 8]
+          const b: f32[8, 4]
+          out   y: f32[10, 4]
+          for i.0 in 2, i.1 in 4, j in 4:
+            register acc: f32
+            init: acc = 0.0
+            for k in 8:
+              update: acc += a[i.0 * 4 + i.1, k] * b[k, j]
+            store: y[i.0 * 4 + i.1, j] = acc
+          for i in 2, j in 4:
+            register acc_tail: f32
+            init_tail: acc_tail = 0.0
+            for k in 8:
+              update_tail: acc_tail += a[i + 8, k] * b[k, j]
+            store_tail: y[i + 8, j] = acc_tail
+    "#]],
+    );
+}
+
+#[test]
+fn a_split_reduction() {
+    check(
+        matmul(2, 2, 32),
+        "split k = [_, 8]\nsplit_reduction acc over k.0",
+        expect![[r#"
+        nest matmul
+          in    a: f32[2, 32]
+          const b: f32[32, 2]
+          out   y: f32[2, 2]
+          for i in 2, j in 2:
+            register acc: f32
+            init: acc = 0.0
+            register acc_r: f32[4]
+            for k.0 in 4:
+              partial: acc_r[k.0] = 0.0
+              for k.1 in 8:
+                update: acc_r[k.0] += a[i, k.0 * 8 + k.1] * b[k.0 * 8 + k.1, j]
+            for k.0 in 4:
+              combine: acc += acc_r[k.0]
+            store: y[i, j] = acc
+    "#]],
+    );
+}
+
+fn chain() -> Nest {
+    let mut n = NestBuilder::new("chain");
+    let x = n.param(Role::Input, "x", DType::F32, &[10]);
+    let y = n.param(Role::Output, "y", DType::F32, &[8]);
+    let t = n.alloc(Scope::Global, "t", DType::F32, &[10]);
+    let i = n.open("i", 10);
+    let value = n.pool().load(x, &[i]);
+    let double = n.pool().add(value, value);
+    n.store("double", t, &[i], double);
+    n.close(1);
+    let p = n.open("p", 8);
+    let zero = n.pool().constant(0.0, DType::F32);
+    n.store("init", y, &[p], zero);
+    let r = n.open("r", 3);
+    let at = n.pool().add(p, r);
+    let value = n.pool().load(t, &[at]);
+    n.update("sum", y, &[p], Combiner::Add, value);
+    n.close(2);
+    n.finish()
+}
+
+#[test]
+fn inlined() {
+    check(
+        chain(),
+        "inline double",
+        expect![[r#"
+        nest chain
+          in    x: f32[10]
+          out   y: f32[8]
+          for p in 8:
+            init: y[p] = 0.0
+            for r in 3:
+              sum: y[p] += x[p + r] + x[p + r]
+    "#]],
+    );
+}
+
+#[test]
+fn computed_at() {
+    check(
+        chain(),
+        "compute_at double in p",
+        expect![[r#"
+        nest chain
+          in    x: f32[10]
+          out   y: f32[8]
+          for p in 8:
+            workgroup t: f32[3]
+            for t.0 in 3:
+              double: t[t.0] = x[p + t.0] + x[p + t.0]
+            init: y[p] = 0.0
+            for r in 3:
+              sum: y[p] += t[r]
+    "#]],
+    );
+}
+
+#[test]
+fn a_region_staged() {
+    check(
+        chain(),
+        "split p = [_, 4]\nstage_in t at p.0 in register",
+        expect![[r#"
+        nest chain
+          in    x: f32[10]
+          out   y: f32[8]
+          global t: f32[10]
+          for i in 10:
+            double: t[i] = x[i] + x[i]
+          for p.0 in 2:
+            register t_s: f32[6]
+            for t_s.0 in 6:
+              stage_t: t_s[t_s.0] = t[p.0 * 4 + t_s.0]
+            for p.1 in 4:
+              init: y[p.0 * 4 + p.1] = 0.0
+              for r in 3:
+                sum: y[p.0 * 4 + p.1] += t_s[r + p.1]
+    "#]],
+    );
+}
+
+#[test]
+fn refusals() {
+    let m = || matmul(8, 8, 8);
+    refused(m(), "split z = [_, 4]", expect!["there is no loop 'z'"]);
+    refused(m(), "split i = [_, 0]", expect!["the factors [0] cannot split loop 'i' of extent 8"]);
+    refused(m(), "fuse i k as f", expect!["loop 'k' is not directly inside loop 'i'"]);
+    refused(m(), "reorder j k", expect!["loop 'k' is not directly inside loop 'j'"]);
+    refused(m(), "parallel k", expect!["the iterations of loop 'k' depend on one another through 'acc'"]);
+    refused(
+        m(),
+        "stage_in a at j in register by i",
+        expect!["buffer 'a': is read at loop 'k', which is not listed"],
+    );
+    refused(m(), "relayout a by i k", expect!["buffer 'a': is not a constant"]);
+    refused(
+        m(),
+        "replace k by fma_12x32",
+        expect!["loop 'k' is not instruction 'fma_12x32': it has 1 loops, the instruction 3"],
+    );
+    refused(
+        m(),
+        "replace k by magic",
+        expect!["loop 'k' is not instruction 'magic': there is no such instruction"],
+    );
+    refused(m(), "inline store", expect!["block 'store': writes a buffer that lives outside the nest"]);
+    refused(m(), "stage_out y in register", expect!["buffer 'y': is not allocated in the nest"]);
+    refused(
+        m(),
+        "split_reduction acc over i",
+        expect!["buffer 'acc': is not the only thing the loop computes"],
+    );
+}
+
+#[test]
+fn buffers_keep_their_padding() {
+    let buffer = Buffer {
+        name: "a".into(),
+        dtype: DType::F32,
+        shape: vec![4, 8],
+        scope: Scope::Workgroup,
+        role: Role::Local,
+        row_padding: 1,
+    };
+    assert_eq!((buffer.strides(), buffer.storage_len()), (vec![9, 1], 36));
+}
