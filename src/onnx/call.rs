@@ -368,10 +368,11 @@ impl Call<'_> {
     ) -> Result<ValueId, Refusal> {
         let mut axes: Vec<SliceAxis> =
             self.graph.fact(x).shape.iter().map(|&dim| SliceAxis::all(dim)).collect();
-        if axes[axis].size == size {
-            return Ok(x);
+        match axes.get_mut(axis) {
+            Some(part) if part.size == size => return Ok(x),
+            Some(part) => *part = SliceAxis { start, step: 1, size },
+            None => return Err(Refusal::invalid(format!("{} has no axis {axis}", self.fact(x)))),
         }
-        axes[axis] = SliceAxis { start, step: 1, size };
         self.add(Slice { axes }, &[x])
     }
 

@@ -86,6 +86,10 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     let a_constant = contraction.is_constant(nest, contraction.a);
 
     // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
+    if contraction.rows.is_empty() && packed_columns && !b_constant {
+        // Each packed element would be used once.
+        return None;
+    }
     let runs = result_runs(&mut scheduler.nest, contraction);
     let nest = &scheduler.nest;
     let last_extent = nest.pool.vars[last_column].extent;
