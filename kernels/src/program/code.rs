@@ -228,6 +228,8 @@ pub enum Node {
 pub enum Call {
     /// A matrix product on a register tile.
     Tile(Tile),
+    /// Windows sliding over a plane.
+    Window(Window),
     /// A straight-line program over a few dimensions.
     Block(Block),
 }
@@ -269,6 +271,48 @@ pub struct Tile {
     pub depth: Trip,
     /// Whether it adds to `c`.
     pub accumulate: Accumulate,
+}
+
+/// What a window does with its elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WindowKind {
+    /// Adds their products with the weights; weight `(r, s)` is `r * window_cols + s` behind the access.
+    Depthwise(AccessId),
+    /// Keeps the largest; NaN if one is NaN.
+    Max,
+    /// Adds them.
+    Sum,
+}
+
+/// Windows over a plane, all f32: for `o < outputs`, `q < count`, `r < window_rows`, `s < window_cols`,
+/// `y[o * y_output + q] op= x[o * x_output + q * stride + r * x_row + s * dilation]`, where the kind says what `op=` is. The
+/// result is undefined where `y` overlaps what is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// What is done with the elements.
+    pub kind: WindowKind,
+    /// The first element of the first window.
+    pub x: AccessId,
+    /// Elements from one row of a window to the next.
+    pub x_row: i64,
+    /// Elements from the windows of one output row to those of the next.
+    pub x_output: i64,
+    /// Rows of the window, at least 1.
+    pub window_rows: usize,
+    /// Columns of the window, at least 1.
+    pub window_cols: usize,
+    /// Elements from one window of an output row to the next, at least 1.
+    pub stride: usize,
+    /// Elements from one column of a window to the next, at least 1.
+    pub dilation: usize,
+    /// The first result.
+    pub y: AccessId,
+    /// Elements from one output row to the next.
+    pub y_output: i64,
+    /// Output rows.
+    pub outputs: Trip,
+    /// Results in an output row, next to one another.
+    pub count: Trip,
 }
 
 /// A straight-line program run for every element of `dims[0] x dims[1] x ..`. Each register is set by exactly one operation,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::affine::{Affine, Bound};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Loop, Node, Place,
-    Register, Tile, Trip,
+    Register, Tile, Trip, Window, WindowKind,
 };
 use super::convert::literal_bits;
 use crate::scalar::{BinaryOp, UnaryOp};
@@ -50,6 +50,7 @@ pub(super) struct PointerStep {
 pub(super) enum Op {
     Loop(LoopOp),
     Tile(TileOp),
+    Window(WindowOp),
     Block(BlockCode),
 }
 
@@ -75,6 +76,22 @@ pub(super) struct TileOp {
     pub(super) cols: Trip,
     pub(super) depth: Trip,
     pub(super) accumulate: Accumulate,
+}
+
+#[derive(Debug)]
+pub(super) struct WindowOp {
+    pub(super) kind: WindowKind,
+    pub(super) x: usize,
+    pub(super) x_row: isize,
+    pub(super) x_output: isize,
+    pub(super) window_rows: usize,
+    pub(super) window_cols: usize,
+    pub(super) stride: usize,
+    pub(super) dilation: usize,
+    pub(super) y: usize,
+    pub(super) y_output: isize,
+    pub(super) outputs: Trip,
+    pub(super) count: Trip,
 }
 
 #[derive(Debug)]
@@ -249,6 +266,7 @@ impl Lowering<'_> {
                 Op::Loop(LoopOp { counter: counter.index(), trip: trip.clone(), steps, body })
             }
             Node::Call(Call::Tile(tile)) => Op::Tile(self.tile(tile, used)),
+            Node::Call(Call::Window(window)) => Op::Window(lower_window(window, used)),
             Node::Call(Call::Block(block)) => Op::Block(self.block(block, used)),
         }
     }
@@ -308,6 +326,44 @@ impl Lowering<'_> {
         let ops = block.ops.iter().enumerate().map(|(at, op)| lanes.op(at, op)).collect();
         used.extend(block.ops.iter().filter_map(|op| accessed(op).map(AccessId::index)));
         BlockCode { dims: shape.dims, chunk, ops }
+    }
+}
+
+fn lower_window(window: &Window, used: &mut Used) -> WindowOp {
+    let Window {
+        kind,
+        x,
+        x_row,
+        x_output,
+        window_rows,
+        window_cols,
+        stride,
+        dilation,
+        y,
+        y_output,
+        outputs,
+        count,
+    } = window;
+    used.extend([x.index(), y.index()]);
+    match kind {
+        WindowKind::Depthwise(weights) => {
+            used.insert(weights.index());
+        }
+        WindowKind::Max | WindowKind::Sum => {}
+    }
+    WindowOp {
+        kind: *kind,
+        x: x.index(),
+        x_row: *x_row as isize,
+        x_output: *x_output as isize,
+        window_rows: *window_rows,
+        window_cols: *window_cols,
+        stride: *stride,
+        dilation: *dilation,
+        y: y.index(),
+        y_output: *y_output as isize,
+        outputs: outputs.clone(),
+        count: count.clone(),
     }
 }
 

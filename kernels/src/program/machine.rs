@@ -1,12 +1,13 @@
-//! One thread's execution of a program: counters, running pointers, loops and tiles. Blocks are in `block`.
+//! One thread's execution of a program: counters, running pointers, loops, tiles and windows. Blocks are in `block`.
 
-use super::code::{Accumulate, BufferId};
+use super::code::{Accumulate, BufferId, WindowKind};
 use super::convert::Temporaries;
 use super::lanes::Value;
-use super::lower::{LoopOp, Op, Phase, PointerStep, TEMPORARIES, TEMPORARY_BYTES, TileOp};
+use super::lower::{LoopOp, Op, Phase, PointerStep, TEMPORARIES, TEMPORARY_BYTES, TileOp, WindowOp};
 use super::{Code, Program};
 use crate::table::KernelTable;
 use crate::tile::TileArgs;
+use crate::window::{DepthwiseArgs, Pool, WindowArgs};
 
 /// What goes wrong while a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +109,7 @@ impl Machine<'_> {
                 match op {
                     Op::Loop(inner) => self.count(inner)?,
                     Op::Tile(tile) => self.tile(tile),
+                    Op::Window(window) => self.window(window),
                     Op::Block(block) => self.block(block)?,
                 }
             }
@@ -159,6 +161,43 @@ impl Machine<'_> {
         // SAFETY: the verifier proved the elements of all three operands in range and `c` apart from the others, with
         // rows of its own; the kernel is of a table the CPU has the instruction set of, and takes tiles this large.
         unsafe { (kernel.run)(args) };
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn window(&mut self, op: &WindowOp) {
+        let (outputs, count) = (op.outputs.evaluate(self.counters), op.count.evaluate(self.counters));
+        if outputs == 0 || count == 0 {
+            return;
+        }
+        let window = WindowArgs {
+            x: self.pointers[op.x].cast(),
+            x_row: op.x_row,
+            x_output: op.x_output,
+            window_rows: op.window_rows,
+            window_cols: op.window_cols,
+            stride: op.stride,
+            dilation: op.dilation,
+            y: self.pointers[op.y].cast(),
+            y_output: op.y_output,
+            outputs,
+            count,
+        };
+        // SAFETY: the verifier proved the elements of all operands in range, `y` in a buffer of its own with rows apart, and
+        // sizes and steps of at least 1; there is an output, so that the weights of its window are in range too.
+        unsafe {
+            match op.kind {
+                WindowKind::Depthwise(weights) => self.table.depthwise_row(&DepthwiseArgs {
+                    window,
+                    weights: self.pointers[weights.index()].cast(),
+                    init: window.y,
+                    init_step: 1,
+                    init_output: window.y_output,
+                }),
+                WindowKind::Max => self.table.pool_row(Pool::Max, true, &window),
+                WindowKind::Sum => self.table.pool_row(Pool::Sum, true, &window),
+            }
+        }
     }
 
     /// # Safety

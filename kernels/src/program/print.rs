@@ -5,13 +5,14 @@ use std::fmt::{self, Display, Formatter, Write};
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Literal, Loop, Node,
-    Place, Register, Tile, Trip,
+    Place, Register, Tile, Trip, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 
-/// The names of the dimensions of blocks, and of the rows, columns and depth of tiles.
+/// The names of the dimensions of blocks, of the rows, columns and depth of tiles, and of the rows and columns of windows.
 const DIMS: [&str; 3] = ["d0", "d1", "d2"];
 const TILE_DIMS: [&str; 3] = ["row", "col", "depth"];
+const WINDOW_DIMS: [&str; 4] = ["o", "q", "r", "s"];
 
 impl Display for Code {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -63,6 +64,10 @@ impl Printer<'_> {
                 indent(f, depth)?;
                 self.tile(f, tile)
             }
+            Node::Call(Call::Window(window)) => {
+                indent(f, depth)?;
+                self.window(f, window)
+            }
             Node::Call(Call::Block(block)) => self.block(f, block, depth),
         }
     }
@@ -97,6 +102,41 @@ impl Printer<'_> {
             view(*c, [*c_row_stride, 1, 0]),
             view(*a, [*a_row_stride, 0, *a_depth_stride]),
             view(*b, [0, 1, *b_depth_stride]),
+        )
+    }
+
+    fn window(&self, f: &mut Formatter<'_>, window: &Window) -> fmt::Result {
+        let Window {
+            kind,
+            x,
+            x_row,
+            x_output,
+            window_rows,
+            window_cols,
+            stride,
+            dilation,
+            y,
+            y_output,
+            outputs,
+            count,
+        } = window;
+        let view =
+            |access: AccessId, strides: [i64; 4]| self.access(access, strides.into_iter().zip(WINDOW_DIMS));
+        let (assign, weights) = match kind {
+            WindowKind::Depthwise(weights) => {
+                (Combine::Add, format!(" * {}", view(*weights, [0, 0, *window_cols as i64, 1])))
+            }
+            WindowKind::Max => (Combine::Max, String::new()),
+            WindowKind::Sum => (Combine::Add, String::new()),
+        };
+        writeln!(
+            f,
+            "window {window_rows} x {window_cols} over o in {}, q in {}: {} {} {}{weights}",
+            self.trip(outputs),
+            self.trip(count),
+            view(*y, [*y_output, 1, 0, 0]),
+            assignment(assign),
+            view(*x, [*x_output, *stride as i64, *x_row, *dilation as i64]),
         )
     }
 

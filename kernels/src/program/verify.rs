@@ -3,7 +3,7 @@
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, ElementType, Loop, Node, Place,
-    Register, Tile, Trip,
+    Register, Tile, Trip, Window, WindowKind,
 };
 use super::lower::tile_kernel;
 use super::range::{Linear, Space};
@@ -77,7 +77,7 @@ pub enum Problem {
     /// Types that do not fit one another.
     #[error("operation {op} needs {wanted}, but finds {}", .found.name())]
     Type {
-        /// Which operation of the block; 0 for a tile.
+        /// Which operation of the block; 0 for a tile or a window.
         op: usize,
         /// What would fit.
         wanted: String,
@@ -100,6 +100,14 @@ pub enum Problem {
     /// A tile whose target is also an operand, or whose rows overlap.
     #[error("the tile's target overlaps its operands or itself; give it a buffer of its own and rows apart")]
     TileOverlap,
+    /// A window of no elements, or one that does not move.
+    #[error("the window's rows, columns, stride or dilation are 0; each is at least 1")]
+    WindowSize,
+    /// A window whose results are also an operand, or whose rows overlap.
+    #[error(
+        "the window's results overlap its operands or themselves; give them a buffer of their own and rows apart"
+    )]
+    WindowOverlap,
     /// An access that is not proved to stay inside its buffer.
     #[error(
         "{access} is not proved to stay inside buffer `{buffer}` of {length} elements; bound the loops or guard it"
@@ -195,6 +203,10 @@ impl Verifier<'_> {
             Node::Call(Call::Tile(tile)) => {
                 self.place.push("tile".into());
                 self.scoped(|verifier| verifier.tile(tile))
+            }
+            Node::Call(Call::Window(window)) => {
+                self.place.push("window".into());
+                self.scoped(|verifier| verifier.window(window))
             }
             Node::Call(Call::Block(block)) => {
                 self.place.push(format!("block `{}`", block.name));
@@ -339,6 +351,54 @@ impl Verifier<'_> {
         }
     }
 
+    /// Whether the elements of one row, counted by a variable, end before those of the next begin.
+    fn rows_apart(&self, row_stride: i64, columns: usize) -> bool {
+        let mut rest = Linear { constant: i128::from(row_stride.unsigned_abs()) - 1, ..Linear::default() };
+        rest.add(columns, -1);
+        self.space.proves(&rest)
+    }
+
+    fn window(&mut self, window: &Window) -> Check {
+        let Window {
+            kind,
+            x,
+            x_row,
+            x_output,
+            window_rows,
+            window_cols,
+            stride,
+            dilation,
+            y,
+            y_output,
+            outputs,
+            count,
+        } = window;
+        if [window_rows, window_cols, stride, dilation].contains(&&0) {
+            return Err(Problem::WindowSize);
+        }
+        let weights = match kind {
+            WindowKind::Depthwise(weights) => Some(*weights),
+            WindowKind::Max | WindowKind::Sum => None,
+        };
+        let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
+        if buffer(y) == buffer(x) || weights.is_some_and(|weights| buffer(y) == buffer(&weights)) {
+            return Err(Problem::WindowOverlap);
+        }
+        let (rows, cols) = (Trip::Constant(*window_rows), Trip::Constant(*window_cols));
+        let first = self.dims([outputs, count, &rows, &cols])?;
+        if outputs.max() > 1 && !self.rows_apart(*y_output, first + 1) {
+            return Err(Problem::WindowOverlap);
+        }
+        let elements = |count: &usize| i64::try_from(*count).map_err(|_| Problem::Overflow);
+        let reads = [*x_output, elements(stride)?, *x_row, elements(dilation)?];
+        let weights = weights.map(|weights| Ok((weights, [0, 0, elements(window_cols)?, 1], false)));
+        let accesses = [(*y, [*y_output, 1, 0, 0], true), (*x, reads, false)];
+        for (access, strides, stores) in accesses.into_iter().chain(weights.transpose()?) {
+            expect_type(0, self.access(access, first, &strides, &[], stores)?, ElementType::F32)?;
+        }
+        Ok(())
+    }
+
     fn tile(&mut self, tile: &Tile) -> Check {
         let Tile {
             a,
@@ -362,9 +422,7 @@ impl Verifier<'_> {
             return Err(Problem::TileOverlap);
         }
         let first = self.dims([rows, cols, depth])?;
-        let mut rest = Linear { constant: i128::from(c_row_stride.unsigned_abs()) - 1, ..Linear::default() };
-        rest.add(first + 1, -1);
-        if rows.max() > 1 && !self.space.proves(&rest) {
+        if rows.max() > 1 && !self.rows_apart(*c_row_stride, first + 1) {
             return Err(Problem::TileOverlap);
         }
         match accumulate {

@@ -2,7 +2,7 @@
 
 use crate::program::{
     AccessId, Accumulate, Affine, Block, BlockOp, Call, Code, Combine, Condition, ElementType, Literal, Loop,
-    Node, Register, Tile,
+    Node, Register, Tile, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 use half::{bf16, f16};
@@ -122,6 +122,10 @@ impl Naive<'_> {
                 self.tile(tile);
                 Ok(())
             }
+            Node::Call(Call::Window(window)) => {
+                self.window(window);
+                Ok(())
+            }
             Node::Call(Call::Block(block)) => self.block(block),
         }
     }
@@ -151,6 +155,30 @@ impl Naive<'_> {
                 }
                 let c = self.place(tile.c, &[tile.c_row_stride, 1], &[i, j]);
                 *c = Number::Float(if accumulate { c.float() + sum } else { sum }).cast(ElementType::F32);
+            }
+        }
+    }
+
+    fn window(&mut self, window: &Window) {
+        let reads = [window.x_output, window.stride as i64, window.x_row, window.dilation as i64];
+        for o in 0..window.outputs.evaluate(&self.counters) as i64 {
+            for q in 0..window.count.evaluate(&self.counters) as i64 {
+                let mut total = self.place(window.y, &[window.y_output, 1], &[o, q]).float();
+                for r in 0..window.window_rows as i64 {
+                    for s in 0..window.window_cols as i64 {
+                        let x = self.place(window.x, &reads, &[o, q, r, s]).float();
+                        total = match window.kind {
+                            WindowKind::Depthwise(weights) => {
+                                let strides = [window.window_cols as i64, 1];
+                                total + x * self.place(weights, &strides, &[r, s]).float()
+                            }
+                            WindowKind::Max => total.max(x),
+                            WindowKind::Sum => total + x,
+                        };
+                    }
+                }
+                let y = self.place(window.y, &[window.y_output, 1], &[o, q]);
+                *y = Number::Float(total).cast(ElementType::F32);
             }
         }
     }

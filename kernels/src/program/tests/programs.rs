@@ -189,6 +189,70 @@ fn scatters_count_and_refuse() {
     assert!(matches!(error, RunError::Index { index: 8, length: 8, .. }), "{error}");
 }
 
+/// Windows over the planes of three channels, whose rows and columns a counter cuts short.
+fn windows(
+    weighted: bool,
+    maximum: bool,
+    (rows, cols): (usize, usize),
+    stride: usize,
+    dilation: usize,
+) -> Code {
+    let (height, width, outputs, count) = (29i64, 97i64, 7usize, 19usize);
+    let mut code = Code::new("windows");
+    let x = input(&mut code, 0, ElementType::F32, 3 * (height * width) as usize);
+    let w = input(&mut code, 1, ElementType::F32, 3 * rows * cols);
+    let y = output(&mut code, 2, ElementType::F32, 3 * 11 * 23);
+    let (c, p) = (code.counter("c"), code.counter("p"));
+    let short = |max: usize, all: i64| Trip::Bounded {
+        max,
+        bounds: vec![Bound { value: affine(all, &[(p, -(max as i64))]), divisor: 1 }],
+    };
+    let weights = code.access(w, affine(0, &[(c, (rows * cols) as i64)]));
+    let kind = match (weighted, maximum) {
+        (true, _) => WindowKind::Depthwise(weights),
+        (false, true) => WindowKind::Max,
+        (false, false) => WindowKind::Sum,
+    };
+    let window = Window {
+        kind,
+        x: code.access(x, affine(1, &[(c, height * width), (p, 2)])),
+        x_row: dilation as i64 * width,
+        x_output: width,
+        window_rows: rows,
+        window_cols: cols,
+        stride,
+        dilation,
+        y: code.access(y, affine(0, &[(c, 11 * 23), (p, 4 * 23)])),
+        y_output: 23,
+        outputs: short(outputs, 11),
+        count: short(count, 30),
+    };
+    let inner = serial(p, 2, vec![Node::Call(Call::Window(window))]);
+    code.body.push(parallel(c, 3, vec![inner]));
+    code
+}
+
+#[test]
+fn windows_with_tails() {
+    for size in [(1, 1), (3, 3), (5, 5), (2, 3), (1, 4)] {
+        for stride in [1, 2, 3] {
+            for dilation in [1, 2] {
+                for (weighted, maximum) in [(true, false), (false, true), (false, false)] {
+                    check(&windows(weighted, maximum, size, stride, dilation));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_window_printed() {
+    let code = windows(true, false, (3, 3), 2, 1);
+    let text = code.to_string();
+    let line = text.lines().find(|line| line.contains("window 3")).unwrap().trim();
+    expect!["window 3 x 3 over o in min(7, 11 - 7 p), q in min(19, 30 - 19 p): y2[253 c + 92 p + 23 o + q] += x0[2813 c + 2 p + 97 o + 2 q + 97 r + s + 1] * x1[9 c + 3 r + s]"].assert_eq(line);
+}
+
 /// `y = relu(a b + bias)` by packed panels and tiles, with tails everywhere: two phases, one shared buffer.
 fn matmul(isa: Isa, (m, n, k): (usize, usize, usize)) -> Code {
     let kernel = table(isa).tile();
@@ -481,6 +545,37 @@ fn unsafe_programs_are_refused() {
         };
         let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
         outer.body.push(Node::Call(Call::Tile(tile)));
+    });
+    let window = Window {
+        kind: WindowKind::Max,
+        x: AccessId(0),
+        x_row: 58,
+        x_output: 58,
+        window_rows: 3,
+        window_cols: 3,
+        stride: 1,
+        dilation: 1,
+        y: AccessId(2),
+        y_output: 56,
+        outputs: Trip::Constant(54),
+        count: Trip::Constant(56),
+    };
+    let with = |code: &mut Code, window: Window| {
+        let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
+        outer.body.push(Node::Call(Call::Window(window)));
+    };
+    refuse("each is at least 1", &|code| with(code, Window { stride: 0, ..window.clone() }));
+    refuse("each is at least 1", &|code| with(code, Window { window_rows: 0, ..window.clone() }));
+    refuse("the window's results overlap", &|code| with(code, Window { y_output: 55, ..window.clone() }));
+    refuse("the window's results overlap", &|code| with(code, Window { x: AccessId(2), ..window.clone() }));
+    refuse("is not declared writable", &|code| {
+        with(code, Window { x: AccessId(2), y: AccessId(0), ..window.clone() });
+    });
+    refuse("is not proved", &|code| {
+        with(code, Window { outputs: Trip::Constant(56), ..window.clone() });
+    });
+    refuse("is not proved", &|code| {
+        with(code, Window { kind: WindowKind::Depthwise(AccessId(1)), ..window.clone() });
     });
 }
 
