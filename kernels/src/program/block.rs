@@ -33,6 +33,10 @@ impl Machine<'_> {
         if rows == 0 || cols == 0 {
             return Ok(());
         }
+        // SAFETY: the caller grants the contract.
+        if unsafe { self.guarded_copy(block, [outers, rows, cols]) } {
+            return Ok(());
+        }
         let (row_step, col_step) = if rows == 1 || cols >= WIDE {
             (1, cols.min(block.chunk))
         } else {
@@ -221,8 +225,19 @@ impl Machine<'_> {
         }
     }
 
+    /// `count` elements from `source`, `stride` apart, one after the other to `target`.
+    ///
+    /// # Safety
+    /// The elements are valid, and the two do not overlap.
     #[inline]
-    unsafe fn load_row(&self, size: usize, target: *mut u8, source: *const u8, stride: isize, count: usize) {
+    pub(super) unsafe fn load_row(
+        &self,
+        size: usize,
+        target: *mut u8,
+        source: *const u8,
+        stride: isize,
+        count: usize,
+    ) {
         // SAFETY: the caller grants the elements.
         unsafe {
             match stride {
@@ -329,17 +344,22 @@ impl Machine<'_> {
         for condition in guard {
             let base = condition.value.evaluate(self.counters)
                 + along(condition.strides, Chunk { row: chunk.row + row, ..chunk });
-            let (low, high) = match condition.strides[2] {
-                0 if 0 <= base && base < condition.limit => (0, to),
-                0 => (0, 0),
-                1 => (-base, condition.limit - base),
-                stride if stride > 0 => (ceil_div(-base, stride), ceil_div(condition.limit - base, stride)),
-                stride => ((base - condition.limit).div_euclid(-stride) + 1, base.div_euclid(-stride) + 1),
-            };
+            let (low, high) = holding(base, condition.strides[2], condition.limit);
             from = low.max(from);
             to = high.min(to);
         }
         if from < to { (from as usize, to as usize) } else { (chunk.cols, chunk.cols) }
+    }
+}
+
+/// From and up to which index `0 <= base + stride * index < limit` holds.
+pub(super) fn holding(base: i64, stride: i64, limit: i64) -> (i64, i64) {
+    match stride {
+        0 if 0 <= base && base < limit => (0, i64::MAX),
+        0 => (0, 0),
+        1 => (-base, limit - base),
+        stride if stride > 0 => (ceil_div(-base, stride), ceil_div(limit - base, stride)),
+        stride => ((base - limit).div_euclid(-stride) + 1, base.div_euclid(-stride) + 1),
     }
 }
 

@@ -29,6 +29,7 @@ mod arithmetic;
 mod block;
 mod code;
 mod convert;
+mod copy;
 mod lanes;
 mod lower;
 mod machine;
