@@ -185,7 +185,8 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             .collect();
         match attempt {
             Ok(found) => operands = operands.or(Some(found)),
-            Err(why) => reason = why,
+            Err(why) if reason.is_empty() => reason = why,
+            Err(_same_of_the_other_order) => {}
         }
     }
     let operands = operands.ok_or(reason)?;

@@ -195,56 +195,53 @@ fn a_tiled_matmul() {
     check(
         &scheduled(matmul(64, 64, 16), TILED),
         expect![[r#"
-        @group(0) @binding(0) var<storage, read_write> a: array<f32, 1024>;
-        @group(0) @binding(1) var<storage, read> b: array<f32, 1024>;
-        @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>, 1024>;
-        var<workgroup> a_s: array<f32, 96>;
-        var<workgroup> b_s: array<vec4<f32>, 32>;
+            @group(0) @binding(0) var<storage, read_write> a: array<f32, 1024>;
+            @group(0) @binding(1) var<storage, read> b: array<vec4<f32>, 256>;
+            @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>, 1024>;
+            var<workgroup> a_s: array<f32, 96>;
+            var<workgroup> b_s: array<vec4<f32>, 32>;
 
-        @compute @workgroup_size(8, 8, 1)
-        fn matmul_3e3be9d4(@builtin(workgroup_id) group_id: vec3<u32>, @builtin(local_invocation_id) local_id: vec3<u32>) {
-          let j_0 = i32(group_id.x);
-          let i_0 = i32(group_id.y);
-          let i_1 = i32(local_id.y);
-          let j_1 = i32(local_id.x);
-          var acc_0_0: vec4<f32>;
-          var acc_1_0: vec4<f32>;
-          acc_0_0 = vec4<f32>(0.0);
-          acc_1_0 = vec4<f32>(0.0);
-          let at = i_1 * 8 + j_1;
-          let at1 = at >> 4u;
-          let at2 = (i_1 * 4 + (j_1 >> 1u)) & 7;
-          let at3 = j_1 & 1;
-          let at4 = i_0 * 256 + at1 + at2 * 32 + at3 * 16;
-          let at5 = at1 * 24 + at2 * 3 + at3;
-          let holds = i_1 * 32 + j_1 * 4 < 128;
-          let at6 = i_1 * 64 + j_0 * 32 + j_1 * 4;
-          let at7 = i_1 * 3;
-          for (var k_0: i32 = 0; k_0 < 4; k_0++) {
-            workgroupBarrier();
-            a_s[at5] = a[at4 + k_0 * 4];
-            if (holds) {
-              b_s[at] = vec4<f32>(b[min(max(at6 + k_0 * 256, 0), 1023)], b[min(max(at6 + k_0 * 256 + 1, 0), 1023)], b[min(max(at6 + k_0 * 256 + 2, 0), 1023)], b[min(max(at6 + k_0 * 256 + 3, 0), 1023)]);
+            @compute @workgroup_size(8, 8, 1)
+            fn matmul_5e1a4225(@builtin(workgroup_id) group_id: vec3<u32>, @builtin(local_invocation_id) local_id: vec3<u32>) {
+              let j_0 = i32(group_id.x);
+              let i_0 = i32(group_id.y);
+              let i_1 = i32(local_id.y);
+              let j_1 = i32(local_id.x);
+              var acc_0_0: vec4<f32>;
+              var acc_1_0: vec4<f32>;
+              acc_0_0 = vec4<f32>(0.0);
+              acc_1_0 = vec4<f32>(0.0);
+              let at = i_0 * 256 + j_1 * 16 + (i_1 >> 1u) + (i_1 & 1) * 128;
+              let at1 = i_1 * 12 + (j_1 >> 1u) * 3 + (j_1 & 1);
+              let holds = i_1 * 32 + j_1 * 4 < 128;
+              let at2 = i_1 * 8 + j_1;
+              let at3 = i_1 * 16 + j_0 * 8 + j_1;
+              let at4 = i_1 * 3;
+              for (var k_0: i32 = 0; k_0 < 4; k_0++) {
+                workgroupBarrier();
+                a_s[at1] = a[at + k_0 * 4];
+                if (holds) {
+                  b_s[at2] = b[at3 + k_0 * 64];
+                }
+                workgroupBarrier();
+                let b_s_at = b_s[j_1];
+                acc_0_0 += a_s[at4] * b_s_at;
+                acc_1_0 += a_s[at4 + 1] * b_s_at;
+                let b_s_at1 = b_s[j_1 + 8];
+                acc_0_0 += a_s[at4 + 24] * b_s_at1;
+                acc_1_0 += a_s[at4 + 25] * b_s_at1;
+                let b_s_at2 = b_s[j_1 + 16];
+                acc_0_0 += a_s[at4 + 48] * b_s_at2;
+                acc_1_0 += a_s[at4 + 49] * b_s_at2;
+                let b_s_at3 = b_s[j_1 + 24];
+                acc_0_0 += a_s[at4 + 72] * b_s_at3;
+                acc_1_0 += a_s[at4 + 73] * b_s_at3;
+              }
+              let at5 = i_0 * 256 + i_1 * 32 + j_0 * 8 + j_1;
+              y[at5] = acc_0_0;
+              y[at5 + 16] = acc_1_0;
             }
-            workgroupBarrier();
-            let b_s_at = b_s[j_1];
-            acc_0_0 += a_s[at7] * b_s_at;
-            acc_1_0 += a_s[at7 + 1] * b_s_at;
-            let b_s_at1 = b_s[j_1 + 8];
-            acc_0_0 += a_s[at7 + 24] * b_s_at1;
-            acc_1_0 += a_s[at7 + 25] * b_s_at1;
-            let b_s_at2 = b_s[j_1 + 16];
-            acc_0_0 += a_s[at7 + 48] * b_s_at2;
-            acc_1_0 += a_s[at7 + 49] * b_s_at2;
-            let b_s_at3 = b_s[j_1 + 24];
-            acc_0_0 += a_s[at7 + 72] * b_s_at3;
-            acc_1_0 += a_s[at7 + 73] * b_s_at3;
-          }
-          let at8 = i_0 * 256 + i_1 * 32 + j_0 * 8 + j_1;
-          y[at8] = acc_0_0;
-          y[at8 + 16] = acc_1_0;
-        }
-        // dispatch [2, 4, 1]
-    "#]],
+            // dispatch [2, 4, 1]
+        "#]],
     );
 }
