@@ -4,12 +4,13 @@
 //!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
 //!   finished tile by tile while they are in the first-level cache.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
-//!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region.
+//!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
+//!   plane becomes a window instruction.
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
-use super::Scheduler;
 use super::shape::{Contraction, Reduction, find_reductions, reads_with};
+use super::{Scheduler, Step};
 use crate::expr::{Affine, BinaryOp, Expr, Role, Scope, VarId};
 use crate::loopir::{LoopKind, Nest, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
@@ -338,7 +339,15 @@ fn accumulator_tile(scheduler: &mut Scheduler, reduction: &Reduction) -> Option<
     let inner = name_all(&scheduler.nest, &reduction.inner);
     let order = [inner.as_slice(), &inside].concat();
     // The loops are nested the other way around in the update's copy.
-    scheduler.reorder(&order)
+    scheduler.reorder(&order)?;
+    if let ([.., rows, _columns], [_, _]) = (inner.as_slice(), inside.as_slice()) {
+        for instruction in ["depthwise", "pool_max", "pool_sum"] {
+            if scheduler.step(Step::Replace { of: rows.clone(), instruction: instruction.into() }) {
+                break;
+            }
+        }
+    }
+    Some(())
 }
 
 /// Whether the terms of the reduction are adjacent in memory already, so that vectors can run along them.
