@@ -1,6 +1,6 @@
 //! Which buffers carry a dependence from one iteration of a loop to another.
 
-use crate::expr::{Affine, BufferId, Expr, ExprId, ExprPool, Interval, VarId};
+use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, Interval, VarId};
 use crate::loopir::{Combiner, Loop, Stmt, Store, walk};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,12 +81,85 @@ fn disjoint(
         let forms: Vec<Affine> = list.iter().map(|access| pool.affine(access.index[axis])).collect();
         separated(pool, &forms, var, inner)
     });
-    by_dimension || {
-        let linear: Vec<ExprId> =
-            list.iter().map(|access| pool.linear_index(buffer, &access.index)).collect();
-        let forms: Vec<Affine> = linear.into_iter().map(|index| pool.affine(index)).collect();
-        separated(pool, &forms, var, inner)
+    if by_dimension {
+        return true;
     }
+    let linear: Vec<ExprId> = list.iter().map(|access| pool.linear_index(buffer, &access.index)).collect();
+    let forms: Vec<Affine> = linear.into_iter().map(|index| pool.affine(index)).collect();
+    if separated(pool, &forms, var, inner) {
+        return true;
+    }
+    let [linear, others @ ..] = forms.as_slice() else { return true };
+    let [first, ..] = list else { return true };
+    if list.iter().any(|access| access.index != first.index) || others.iter().any(|other| other != linear) {
+        return false;
+    }
+    let mut places = vec![linear.clone()];
+    places.extend(first.index.iter().map(|&index| pool.affine(index)));
+    by_digits(pool, &places, var, inner)
+}
+
+/// The test for the one access of a fused loop, whose variable occurs as `x // a % b` of a sum `x`. Where all `places` are
+/// equal in two iterations, so are the atoms whose steps exceed what all smaller terms span together; and where these contain
+/// every digit of `x` in a mixed radix, so is `x`, and with it `var` if the mixed-radix test shows it.
+fn by_digits(pool: &mut ExprPool, places: &[Affine], var: VarId, inner: &BTreeSet<VarId>) -> bool {
+    let varies = |pool: &ExprPool, atom: ExprId| {
+        let vars = pool.vars_of(atom);
+        vars.iter().any(|used| *used == var || inner.contains(used)) || !pool.loads_of(atom).is_empty()
+    };
+    let mut equal: BTreeSet<ExprId> = BTreeSet::new();
+    for place in places {
+        let mut terms: Vec<(i64, ExprId)> =
+            place.terms.iter().map(|(&atom, &step)| (step.abs(), atom)).collect();
+        terms.retain(|&(_, atom)| varies(pool, atom));
+        terms.sort_unstable_by(|a, b| b.cmp(a));
+        while let [(step, atom), rest @ ..] = terms.as_slice() {
+            let span = rest.iter().try_fold(0i64, |sum, &(step, atom)| {
+                let range = pool.interval(atom)?;
+                sum.checked_add(step.checked_mul(range.high.checked_sub(range.low)?)?)
+            });
+            if span.is_none_or(|span| span >= *step) {
+                break;
+            }
+            equal.insert(*atom);
+            terms.remove(0);
+        }
+    }
+    let mut sums: BTreeSet<ExprId> = BTreeSet::new();
+    let mut radices: BTreeSet<i64> = BTreeSet::new();
+    for &atom in &equal {
+        if let Expr::Binary(BinaryOp::Mod, mut of, radix) = *pool.get(atom) {
+            if let Expr::Int(radix, _) = *pool.get(radix) {
+                radices.insert(radix);
+            }
+            if let Expr::Binary(BinaryOp::FloorDiv, x, _) = *pool.get(of) {
+                of = x;
+            }
+            sums.insert(of);
+        }
+    }
+    let determined = |pool: &ExprPool, form: &Affine| {
+        form.terms.keys().all(|atom| equal.contains(atom) || !varies(pool, *atom))
+    };
+    sums.into_iter().any(|sum| {
+        let mut rest = sum;
+        loop {
+            let form = pool.affine(rest);
+            if determined(pool, &form) {
+                let whole = pool.affine(sum);
+                return separated(pool, &[whole], var, inner);
+            }
+            // The largest digit first: a smaller one may be a part of it.
+            let digit = radices.iter().rev().copied().find(|&radix| {
+                let digit = pool.mod_int(rest, radix);
+                let digit = pool.affine(digit);
+                determined(pool, &digit)
+            });
+            let Some(radix) = digit else { return false };
+            let quotient = pool.div_int(rest, radix);
+            rest = pool.simplify(quotient);
+        }
+    })
 }
 
 /// The mixed-radix test. Every form is `outer + step * var + inner`, with one `outer` and one `step` for all. The inner terms
