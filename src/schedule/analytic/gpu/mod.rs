@@ -6,6 +6,8 @@
 //! - Another reduction: invocations over the results, each with a short run of adjacent ones.
 //! - Everything else: invocations over the elements, four adjacent ones each where that makes accesses wide.
 
+mod tiles;
+
 use super::shape::{Contraction, Reduction, find_reductions, reads_with};
 use super::{Scheduler, Step};
 use crate::expr::{Scope, VarId};
@@ -28,6 +30,11 @@ struct Tile {
 pub(super) fn schedule(scheduler: &mut Scheduler, target: &GpuTarget) {
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
+        if target.kind == GpuKind::Software
+            && scheduler.attempt(|scheduler| tiles::tile_results(scheduler, reduction))
+        {
+            return;
+        }
         let contraction = reduction.contraction(&mut scheduler.nest);
         if let Some(contraction) = contraction {
             if scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)) {
@@ -188,8 +195,7 @@ fn result_runs(scheduler: &mut Scheduler, reduction: &Reduction, target: &GpuTar
 
 /// Invocations of a workgroup for `count` independent pieces of work.
 fn invocations(target: &GpuTarget, count: usize) -> usize {
-    let most = if target.kind == GpuKind::Software { 8 } else { 64 };
-    most.min(target.limits.max_invocations_per_workgroup as usize).min(count.next_power_of_two())
+    64.min(target.limits.max_invocations_per_workgroup as usize).min(count.next_power_of_two())
 }
 
 /// Deals every statement's outer loops out over the invocations.
