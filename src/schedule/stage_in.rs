@@ -112,11 +112,10 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
                             if let Expr::Guard(condition, value) = *nest.pool.get(node) {
                                 guarded.insert(value, (node, condition));
                             }
-                            if let Expr::Select(condition, value, otherwise) = *nest.pool.get(node) {
-                                if matches!(nest.pool.get(otherwise), Expr::Float(..) | Expr::Int(..)) {
+                            if let Expr::Select(condition, value, otherwise) = *nest.pool.get(node)
+                                && matches!(nest.pool.get(otherwise), Expr::Float(..) | Expr::Int(..)) {
                                     chosen.insert(value, (node, condition, otherwise));
                                 }
-                            }
                         });
                     }
                     for load in loads_in(&nest.pool, store) {
@@ -299,14 +298,13 @@ fn capture_region(nest: &mut Nest, body: &[Stmt], id: BufferId, prefix: &str) ->
         places.push((node, place));
     }
     // The constant, where all reads choose the same one outside.
-    if let Some(&Some((_, constant))) = outside.first() {
-        if outside.iter().all(|choice| choice.is_some_and(|(_, other)| other == constant)) {
+    if let Some(&Some((_, constant))) = outside.first()
+        && outside.iter().all(|choice| choice.is_some_and(|(_, other)| other == constant)) {
             value = pool.select(condition, value, constant);
             for (place, (choice, _)) in places.iter_mut().zip(outside.into_iter().flatten()) {
                 place.0 = choice;
             }
         }
-    }
     Ok(Capture { vars, value, places })
 }
 
@@ -445,7 +443,7 @@ fn cooperative(
         map.insert(var, pool.simplify(index));
     }
     super::rewrite::substitute_store(pool, &mut store, &map);
-    if total % (count * lanes) != 0 {
+    if !total.is_multiple_of(count * lanes) {
         let inside = pool.less_int(flat, total as i64);
         store.condition = Some(pool.simplify(inside));
     }

@@ -121,7 +121,7 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
     let mut layouts = BTreeMap::new();
     for (id, of) in accesses {
         let buffer = &pool.buffers[id];
-        let quarters = buffer.storage_len() % 4 == 0;
+        let quarters = buffer.storage_len().is_multiple_of(4);
         let variables =
             buffer.scope == Scope::Register && of.constant && buffer.storage_len() <= MAX_VARIABLES;
         let packed = of.only_places && (of.any_whole || buffer.scope == Scope::Global && of.packs());

@@ -36,11 +36,10 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         let contraction = reduction.contraction(&mut scheduler.nest);
-        if let Some(contraction) = contraction {
-            if scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)) {
+        if let Some(contraction) = contraction
+            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)) {
                 return;
             }
-        }
         scheduler.attempt(|scheduler| accumulator_tile(scheduler, reduction));
     }
     divide(scheduler, target);
@@ -200,7 +199,7 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     }
     scheduler.stage_out(&accumulator, Some(&middle))?;
     scheduler.reorder(&[deep.clone(), row_inner, lane])?;
-    scheduler.step(super::Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
+    scheduler.step(Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
     // Divide the outermost loops over the threads, as many as it takes.
     let mut share = 1;
     // Inside a loop that packs a panel first, threads cannot divide further.
@@ -270,7 +269,7 @@ fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
                 };
                 let extent = nest.pool.vars[*var].extent;
                 let divisor = *divisor as usize;
-                if reduction.outer.contains(var) && divisor > 1 && extent % divisor == 0 {
+                if reduction.outer.contains(var) && divisor > 1 && extent.is_multiple_of(divisor) {
                     cuts.push((name(nest, *var), divisor));
                 }
             });
