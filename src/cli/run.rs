@@ -60,7 +60,7 @@ struct Answered {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
-    let labels = arguments.labels.as_ref().map(read_labels).transpose()?;
+    let labels = arguments.labels.as_deref().map(read_labels).transpose()?;
     let imported = prepare::import(&arguments.model)?;
     let (devices, mut notes) = arguments.device.open()?;
     notes.extend(imported.given.notes.iter().cloned());
