@@ -37,9 +37,10 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         let contraction = reduction.contraction(&mut scheduler.nest);
         if let Some(contraction) = contraction
-            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)) {
-                return;
-            }
+            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target))
+        {
+            return;
+        }
         scheduler.attempt(|scheduler| accumulator_tile(scheduler, reduction));
     }
     divide(scheduler, target);
