@@ -163,8 +163,7 @@ impl Emitter {
             Stmt::Alloc(id) => self.declare(*id, cpu::Place::Scratch),
             Stmt::Barrier => {}
             Stmt::Store(store) => {
-                let node = self.block(&[], store)?;
-                out.push(node);
+                self.blocks(&[], store, out)?;
             }
             Stmt::Loop(of) => self.loop_stmt(of, top, out)?,
         }
@@ -178,9 +177,7 @@ impl Emitter {
             return Ok(());
         }
         if let Some((dims, store)) = self.block_chain(of) {
-            let node = self.block(&dims, &store)?;
-            out.push(node);
-            return Ok(());
+            return self.blocks(&dims, &store, out);
         }
         let parallel = match of.kind {
             // A program divides the outermost loops of a phase; any order will do for those further in.
