@@ -18,7 +18,7 @@
 //! - and the group does not read too many values with it.
 //!
 //! Then a group without anchor becomes the prologue of the one anchor that alone reads its result, when that reads each
-//! element once or the computation is cheap enough to be repeated.
+//! element once or the computation is cheap enough to be repeated; a contraction only takes what moves elements.
 //!
 //! Only the last value of a group is read outside of it (or all outputs of an anchor that has several), so groups form no
 //! cycle.
@@ -356,12 +356,12 @@ impl Grouping<'_> {
             let source = self.unit_of[producer.index()];
             let members = &self.units[source].members;
             let cost: u64 = members.iter().map(|&node| map_cost(self.node(node))).sum();
-            // A contraction packs its operands as they are, so that arithmetic would be repeated for every product.
-            let contraction = matches!(self.node(anchor).op, Op::MatMul(_) | Op::Conv(_));
-            let limit = if contraction { 0 } else { self.policy.repeated_cost };
             let mut inputs = self.units[unit].inputs.clone();
             inputs.remove(&input);
             inputs.extend(&self.units[source].inputs);
+            // A contraction packs its operands as they are, so that arithmetic would be repeated for every product.
+            let contraction = matches!(self.node(anchor).op, Op::MatMul(_) | Op::Conv(_));
+            let limit = if contraction { 0 } else { self.policy.repeated_cost };
             if self.units[source].anchor.is_none()
                 && inputs.len() <= self.policy.most_inputs
                 && self.uses.only(input) == Some(anchor)

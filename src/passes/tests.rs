@@ -220,10 +220,13 @@ fn cheap_operands_are_computed_where_they_are_read() {
     let mut graph = Graph::new("test");
     let x = input(&mut graph, "x", &[1, 2, 4, 4]);
     let w = constant(&mut graph, "w", &[2, 2, 3, 3]);
+    let softmax = || Softmax { axis: 3, log: false };
     let cheap = add(&mut graph, "cheap", relu(), &[x]);
-    let a = add(&mut graph, "a", conv(1), &[cheap, w]);
+    let a = add(&mut graph, "a", softmax(), &[cheap]);
     let expensive = add(&mut graph, "expensive", exp(), &[x]);
-    let b = add(&mut graph, "b", conv(1), &[expensive, w]);
+    let b = add(&mut graph, "b", softmax(), &[expensive]);
+    let packed = add(&mut graph, "packed", relu(), &[x]);
+    let f = add(&mut graph, "f", conv(1), &[packed, w]);
     let once = add(&mut graph, "once", exp(), &[x]);
     let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: false };
     let c = add(&mut graph, "c", mean, &[once]);
@@ -231,15 +234,17 @@ fn cheap_operands_are_computed_where_they_are_read() {
     let shared = add(&mut graph, "shared", pad, &[x]);
     let d = add(&mut graph, "d", conv(0), &[shared, w]);
     let e = add(&mut graph, "e", conv(0), &[shared, w]);
-    for (name, value) in [("a", a), ("b", b), ("c", c), ("d", d), ("e", e)] {
+    for (name, value) in [("a", a), ("b", b), ("c", c), ("d", d), ("e", e), ("f", f)] {
         graph.add_output(name, value);
     }
     groups(
         &graph,
         expect![[r#"
-            map + conv -> a (x, w)
+            map + softmax -> a (x)
             map -> expensive (x)
-            conv -> b (expensive, w)
+            softmax -> b (expensive)
+            map -> packed (x)
+            conv -> f (packed, w)
             map + reduce_mean -> c (x)
             pad -> shared (x)
             conv -> d (shared, w)

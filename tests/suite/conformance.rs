@@ -10,8 +10,8 @@
 //! `CONFORMANCE_CASE=TEXT` runs the cases whose names contain that text.
 
 use super::support::{Device, note, read_npy, repository};
-use paisley::onnx::{Bindings, Model, NoFolder, ProblemKind};
 use paisley::graph::Graph;
+use paisley::onnx::{Bindings, Model, NoFolder, ProblemKind};
 use paisley::tensor::{DType, Tensor, Tolerance, compare};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,10 +86,20 @@ struct Exception {
 impl Exception {
     fn parse(line: &str) -> Exception {
         let mut words = line.splitn(4, char::is_whitespace).map(str::trim);
-        let mut next = || words.next().filter(|word| !word.is_empty()).unwrap_or_else(|| panic!("not `DEVICE WORD CASES REASON`: {line}"));
+        let mut next = || {
+            words
+                .next()
+                .filter(|word| !word.is_empty())
+                .unwrap_or_else(|| panic!("not `DEVICE WORD CASES REASON`: {line}"))
+        };
         let device = match next() {
             "all" => None,
-            name => Some(Device::ALL.into_iter().find(|device| device.name() == name).unwrap_or_else(|| panic!("no device: {line}"))),
+            name => Some(
+                Device::ALL
+                    .into_iter()
+                    .find(|device| device.name() == name)
+                    .unwrap_or_else(|| panic!("no device: {line}")),
+            ),
         };
         let word = match next() {
             "refuse" => Word::Refuse,
@@ -97,7 +107,13 @@ impl Exception {
             "skip" => Word::Skip,
             _ => panic!("not refuse, fail or skip: {line}"),
         };
-        Exception { device, word, pattern: next().to_string(), reason: next().to_string(), used: Cell::new(false) }
+        Exception {
+            device,
+            word,
+            pattern: next().to_string(),
+            reason: next().to_string(),
+            used: Cell::new(false),
+        }
     }
 
     fn is_for(&self, case: &str, device: Device) -> bool {
@@ -112,12 +128,17 @@ impl Exception {
 /// The lines of a list, without comments.
 fn lines(path: &str) -> Vec<String> {
     let text = std::fs::read_to_string(repository(path)).unwrap();
-    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_string).collect()
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_string)
+        .collect()
 }
 
 /// The graph of a case, with the inputs that shapes depend on bound to the case's arrays; the names of those that are left.
 fn import(case: &Case, folder: &Path, tensors: &[Tensor]) -> Result<Graph, Outcome> {
-    let bytes = std::fs::read(folder.join("model.onnx")).map_err(|error| Outcome::Failed(error.to_string()))?;
+    let bytes =
+        std::fs::read(folder.join("model.onnx")).map_err(|error| Outcome::Failed(error.to_string()))?;
     let refused = |error: paisley::onnx::ImportError| {
         let supported = |kind| match kind {
             ProblemKind::Unsupported => false,
@@ -131,7 +152,8 @@ fn import(case: &Case, folder: &Path, tensors: &[Tensor]) -> Result<Graph, Outco
     let model = Model::from_bytes(bytes.into(), NoFolder).map_err(refused)?;
     let given = || case.inputs.iter().zip(tensors);
     // Some cases leave dimensions open.
-    let mut bindings = given().fold(Bindings::new(), |bindings, (input, tensor)| bindings.shape(&input.name, tensor.shape()));
+    let mut bindings = given()
+        .fold(Bindings::new(), |bindings, (input, tensor)| bindings.shape(&input.name, tensor.shape()));
     let mut bound = BTreeSet::new();
     loop {
         let error = match model.graph(&bindings) {
@@ -156,7 +178,8 @@ fn import(case: &Case, folder: &Path, tensors: &[Tensor]) -> Result<Graph, Outco
 fn run(case: &Case, graph: &Graph, device: Device, inputs: &[Tensor], expected: &[Tensor]) -> Outcome {
     let result = device.compile(graph).and_then(|plan| {
         let of = |id: &_| case.inputs.iter().position(|input| input.name == plan.values[*id].name);
-        let inputs: Vec<Tensor> = plan.inputs.iter().filter_map(of).map(|place| inputs[place].clone()).collect();
+        let inputs: Vec<Tensor> =
+            plan.inputs.iter().filter_map(of).map(|place| inputs[place].clone()).collect();
         let elsewhere = |step: &&_| plan.kernel(step).fallback.is_some();
         Ok((device.run(&plan, &inputs)?, plan.steps.iter().filter(elsewhere).count()))
     });
@@ -200,7 +223,9 @@ fn outcomes(case: &Case, devices: &[Device]) -> Vec<Outcome> {
         Ok(Ok(graph)) => {
             devices.iter().map(|&device| guarded(&|| run(case, &graph, device, &inputs, &expected))).collect()
         }
-        Ok(Err(Outcome::Refused(reason))) => devices.iter().map(|_| Outcome::Refused(reason.clone())).collect(),
+        Ok(Err(Outcome::Refused(reason))) => {
+            devices.iter().map(|_| Outcome::Refused(reason.clone())).collect()
+        }
         Ok(Err(Outcome::Failed(reason))) => devices.iter().map(|_| Outcome::Failed(reason.clone())).collect(),
         Ok(Err(Outcome::Passed { .. })) => unreachable!("an import does not pass"),
         Err(_) => devices.iter().map(|_| Outcome::Failed("panic while importing".into())).collect(),
@@ -243,7 +268,8 @@ fn onnx_node_tests() {
     let tried: Vec<Vec<Device>> = cases
         .iter()
         .map(|case| {
-            let skipped = |device: &Device| find(case, *device).is_some_and(|exception| exception.word == Word::Skip);
+            let skipped =
+                |device: &Device| find(case, *device).is_some_and(|exception| exception.word == Word::Skip);
             devices.iter().copied().filter(|device| !skipped(device)).collect()
         })
         .collect();
@@ -263,7 +289,8 @@ fn onnx_node_tests() {
     });
     let results = results.into_inner().unwrap();
 
-    let mut totals: BTreeMap<Device, Totals> = devices.iter().map(|&device| (device, Totals::default())).collect();
+    let mut totals: BTreeMap<Device, Totals> =
+        devices.iter().map(|&device| (device, Totals::default())).collect();
     let mut complaints: BTreeSet<String> = BTreeSet::new();
     for (at, case) in cases.iter().enumerate() {
         for (device, totals) in &mut totals {
@@ -279,7 +306,10 @@ fn onnx_node_tests() {
                     totals.passed += 1;
                     totals.partly_elsewhere += usize::from(*steps_elsewhere > 0);
                     if let Some(exception) = exception {
-                        complaints.insert(format!("{place}: passes, but is expected to {:?}: {}", exception.word, exception.reason));
+                        complaints.insert(format!(
+                            "{place}: passes, but is expected to {:?}: {}",
+                            exception.word, exception.reason
+                        ));
                     }
                 }
                 (Some(Outcome::Refused(_)), Some(exception)) if exception.word == Word::Refuse => {

@@ -183,7 +183,8 @@ impl Emitter {
             return Ok(());
         }
         let parallel = match of.kind {
-            LoopKind::Parallel => true,
+            // A program divides the outermost loops of a phase; any order will do for those further in.
+            LoopKind::Parallel => top,
             LoopKind::Serial | LoopKind::Vector | LoopKind::Unroll => false,
             LoopKind::Workgroup(_) | LoopKind::Invocation(_) => {
                 return Err(CpuError::GpuLoop(self.pool.vars[of.var].name.clone()));

@@ -661,9 +661,7 @@ fn part(whole: &str, divisor: usize, modulus: Option<usize>) -> String {
 /// How often one invocation starts the body of a loop, all loops together.
 fn iterations(steps: &[Step]) -> u64 {
     let of = |step: &Step| match step {
-        Step::For { extent, body, .. } => {
-            (*extent as u64).saturating_mul(iterations(body).saturating_add(1))
-        }
+        Step::For { extent, body, .. } => (*extent as u64).saturating_mul(iterations(body).saturating_add(1)),
         Step::Scope(body) | Step::Region { body, .. } => iterations(body),
         Step::Declare(_) | Step::Store(_) | Step::Barrier => 0,
     };

@@ -111,13 +111,11 @@ impl Options {
                     0.0
                 }
             }
-            Coordinates::AlignCorners => {
-                if axis.size > 1 {
-                    x * (extent - 1.0) / (size - 1.0)
-                } else {
-                    0.0
-                }
-            }
+            // The corner is where the scale puts it, even if no whole element lies there.
+            Coordinates::AlignCorners => match axis.scale * extent - 1.0 {
+                reach if reach > 0.0 => x * (extent - 1.0) / reach,
+                _ => 0.0,
+            },
             Coordinates::Asymmetric => x / axis.scale,
             Coordinates::CropAndResize => {
                 let (start, end) = axis.roi;

@@ -202,7 +202,9 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     scheduler.step(super::Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
     // Divide the outermost loops over the threads, as many as it takes.
     let mut share = 1;
-    for of in [batch.as_slice(), &column_outer, &tiles].concat() {
+    // Inside a loop that packs a panel first, threads cannot divide further.
+    let dividing = if panels_divide { vec![] } else { tiles };
+    for of in [batch.as_slice(), &column_outer, &dividing].concat() {
         if share >= 4 * threads {
             break;
         }

@@ -236,7 +236,10 @@ fn matmul_has_batch_row_column_and_depth_loops() {
 
 #[test]
 fn a_batch_times_one_matrix_is_rows() {
-    golden(&MatMul::default(), &[f32s(&[4, 7, 64]), f32s(&[64, 48])], expect![[r#"
+    golden(
+        &MatMul::default(),
+        &[f32s(&[4, 7, 64]), f32s(&[64, 48])],
+        expect![[r#"
         nest matmul
           in    a: f32[28, 64]
           in    b: f32[64, 48]
@@ -247,7 +250,8 @@ fn a_batch_times_one_matrix_is_rows() {
             for k in 64:
               update: acc += a[i, k] * b[k, j]
             store: y[i, j] = acc
-    "#]]);
+    "#]],
+    );
     let mut rng = Random::new(8);
     let (a, b) = (random(&mut rng, &[3, 1, 4, 5]), random(&mut rng, &[1, 5, 6]));
     let expected = by_index(DType::F32, &[3, 1, 4, 6], |i| {
