@@ -100,7 +100,7 @@ fn a_gpu_matmul() {
                   for k.0 in 16:
                     barrier
                     for a_s.copy in 8:
-                      stage_a: a_s[a_s.copy * 2 + (i.1 * 16 + j.1) // 128, (i.1 * 2 + j.1 // 8) % 16, j.1 % 8] = a[i.0 * 128 + (i.1 * 2 + j.1 // 8) % 16 * 8 + j.1 % 8, k.0 * 16 + a_s.copy * 2 + (i.1 * 16 + j.1) // 128]
+                      stage_a: a_s[a_s.copy * 2 + i.1 // 8, j.1 // 8 + i.1 % 8 * 2, j.1 % 8] = a[i.0 * 128 + j.1 + i.1 % 8 * 16, k.0 * 16 + a_s.copy * 2 + i.1 // 8]
                     for b_s.copy in 1, b_s.lane in 4 vector:
                       stage_b: b_s[i.1 + b_s.copy * 16, j.1, b_s.lane] = b[i.1 + k.0 * 16 + b_s.copy * 16, j.0 * 64 + j.1 * 4 + b_s.lane]
                     barrier
@@ -197,6 +197,26 @@ fn a_split_reduction() {
               combine: acc += acc_r[k.0]
             store: y[i, j] = acc
     "#]],
+    );
+}
+
+#[test]
+fn loops_of_no_iterations_fuse() {
+    check(
+        matmul(4, 0, 2),
+        "fuse i j as f",
+        expect![[r#"
+            nest matmul
+              in    a: f32[4, 2]
+              const b: f32[2, 0]
+              out   y: f32[4, 0]
+              for f in 0:
+                register acc: f32
+                init: acc = 0.0
+                for k in 2:
+                  update: acc += a[f, k] * b[k, 0]
+                store: y[f, 0] = acc
+        "#]],
     );
 }
 
