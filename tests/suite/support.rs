@@ -67,9 +67,8 @@ impl Device {
         let text = |error: paisley::runtime::RuntimeError| error.to_string();
         let run = match self {
             Device::Reference => reference::run(plan, inputs),
-            Device::Cpu => {
-                CpuExecutor::new(plan, &processor()).and_then(|mut executor| executor.run(plan, inputs, false))
-            }
+            Device::Cpu => CpuExecutor::new(plan, &processor())
+                .and_then(|mut executor| executor.run(plan, inputs, false)),
             Device::Gpu => {
                 let gpu = gpu().ok_or("there is no adapter")?;
                 GpuExecutor::new(plan, gpu, &processor())
@@ -90,7 +89,9 @@ pub(crate) fn gpu() -> Option<&'static Gpu> {
     static GPU: LazyLock<Option<Gpu>> = LazyLock::new(|| match Gpu::open(0, GpuOptions::default()) {
         Ok(gpu) => Some(gpu),
         Err(GpuError::NoAdapter) => {
-            note("SKIPPED everything on a GPU: there is no adapter; scripts/setup-tests installs a software one");
+            note(
+                "SKIPPED everything on a GPU: there is no adapter; scripts/setup-tests installs a software one",
+            );
             None
         }
         Err(error) => panic!("the adapter does not open: {error}"),
