@@ -5,15 +5,30 @@
 
 use super::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
 use crate::tensor::DType;
+use std::collections::HashMap;
 
 impl ExprPool {
     /// An equal, simpler expression.
     pub fn simplify(&mut self, id: ExprId) -> ExprId {
+        self.simplify_memo(id, &mut HashMap::new())
+    }
+
+    /// As [`simplify`](Self::simplify); shared parts are simplified once.
+    fn simplify_memo(&mut self, id: ExprId, done: &mut HashMap<ExprId, ExprId>) -> ExprId {
+        if let Some(&result) = done.get(&id) {
+            return result;
+        }
+        let result = self.simplify_new(id, done);
+        done.insert(id, result);
+        result
+    }
+
+    fn simplify_new(&mut self, id: ExprId, done: &mut HashMap<ExprId, ExprId>) -> ExprId {
         if self.dtype(id) == DType::I64 && self.is_index(id) {
             let form = self.affine(id);
             return self.from_affine(&form);
         }
-        let id = self.simplify_operands(id);
+        let id = self.simplify_operands_memo(id, done);
         match *self.get(id) {
             Expr::Binary(op, a, b) if op.is_comparison() && self.dtype(a) == DType::I64 => {
                 self.simplify_comparison(op, a, b)
@@ -32,34 +47,38 @@ impl ExprPool {
 
     /// The node over simplified operands.
     pub(super) fn simplify_operands(&mut self, id: ExprId) -> ExprId {
+        self.simplify_operands_memo(id, &mut HashMap::new())
+    }
+
+    fn simplify_operands_memo(&mut self, id: ExprId, done: &mut HashMap<ExprId, ExprId>) -> ExprId {
         match self.get(id).clone() {
             Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => id,
             Expr::Load(buffer, index) => {
-                let index: Vec<ExprId> = index.iter().map(|&i| self.simplify(i)).collect();
+                let index: Vec<ExprId> = index.iter().map(|&i| self.simplify_memo(i, done)).collect();
                 self.load(buffer, &index)
             }
             Expr::Unary(op, a) => {
-                let a = self.simplify(a);
+                let a = self.simplify_memo(a, done);
                 self.unary(op, a)
             }
             Expr::Binary(op, a, b) => {
-                let a = self.simplify(a);
-                let b = self.simplify(b);
+                let a = self.simplify_memo(a, done);
+                let b = self.simplify_memo(b, done);
                 self.binary(op, a, b)
             }
             Expr::Select(c, a, b) => {
-                let c = self.simplify(c);
-                let a = self.simplify(a);
-                let b = self.simplify(b);
+                let c = self.simplify_memo(c, done);
+                let a = self.simplify_memo(a, done);
+                let b = self.simplify_memo(b, done);
                 self.select(c, a, b)
             }
             Expr::Guard(c, a) => {
-                let c = self.simplify(c);
-                let a = self.simplify(a);
+                let c = self.simplify_memo(c, done);
+                let a = self.simplify_memo(a, done);
                 self.guard(c, a)
             }
             Expr::Cast(dtype, a) => {
-                let a = self.simplify(a);
+                let a = self.simplify_memo(a, done);
                 self.cast(dtype, a)
             }
         }

@@ -172,8 +172,10 @@ impl Facts {
     /// Keeps what a sum's range says of parts of it, where that is more than their own ranges: of each atom, and of the atoms
     /// whose coefficients have a divisor in common, as they are alone in the quotient of the sum by that divisor.
     fn add_parts(&mut self, pool: &mut ExprPool, form: &Affine, range: Range) {
-        let mut parts: Vec<Affine> = form.terms.keys().map(|&atom| part(form, |other, _| other == atom)).collect();
-        let steps: BTreeSet<i64> = form.terms.values().map(|coefficient| coefficient.saturating_abs()).collect();
+        let mut parts: Vec<Affine> =
+            form.terms.keys().map(|&atom| part(form, |other, _| other == atom)).collect();
+        let steps: BTreeSet<i64> =
+            form.terms.values().map(|coefficient| coefficient.saturating_abs()).collect();
         for step in steps {
             let divisible = part(form, |_, coefficient| coefficient % step == 0);
             if (2..form.terms.len()).contains(&divisible.terms.len()) {

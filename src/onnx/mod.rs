@@ -23,4 +23,6 @@ pub const OLDEST_OPSET: i64 = 7;
 pub const NEWEST_OPSET: i64 = 28;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -203,6 +203,9 @@ fn fits(
     }
     let linear = pool.linear_index(buffer, index);
     let form = pool.affine(linear);
+    if form.variables(pool).is_none() {
+        return Err(format!("the address of operand '{}' is not affine", operand.name));
+    }
     for (&var, rule) in loops.iter().zip(operand.strides) {
         let name = &pool.vars[var].name;
         let stride = form.coefficient(pool, var);

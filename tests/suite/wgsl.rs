@@ -61,7 +61,8 @@ fn run(gpu: &Gpu, target: &GpuTarget, nest: &Nest, params: &[Tensor]) -> Vec<Ten
     for kernel in &kernels {
         let mut ranges = vec![];
         for binding in &kernel.bindings {
-            let memory = memories.entry(binding.buffer).or_insert_with(|| gpu.allocate(binding.bytes).unwrap());
+            let memory =
+                memories.entry(binding.buffer).or_insert_with(|| gpu.allocate(binding.bytes).unwrap());
             ranges.push(memory.whole());
         }
         steps.push(Step::Dispatch(Dispatch { kernel: gpu_kernel(kernel), ranges }));
@@ -349,7 +350,10 @@ fn grids_beyond_a_limit_are_folded() {
     }
     let mut target = gpu.target().clone();
     target.limits.max_workgroups_per_dimension = 9;
-    assert!(matches!(emit(&nest, &target), Err(WgslError::Limit { limit: "max_workgroups_per_dimension", .. })));
+    assert!(matches!(
+        emit(&nest, &target),
+        Err(WgslError::Limit { limit: "max_workgroups_per_dimension", .. })
+    ));
 }
 
 /// `y[i] = value(x[i])` over `values`, also with four lanes at once.
@@ -398,7 +402,8 @@ fn float_functions() {
             _ => (-100.0, 100.0),
         };
         let even = (0..=200).map(|i| low + (high - low) * f64::from(i) / 200.0);
-        let small = [-3.0, -0.5, -1e-3, 0.0, 1e-4, 0.5, 1.5, 2.5].into_iter().filter(|x| *x > low && *x < high);
+        let small =
+            [-3.0, -0.5, -1e-3, 0.0, 1e-4, 0.5, 1.5, 2.5].into_iter().filter(|x| *x > low && *x < high);
         let values = numbers(even.chain(small));
         let out = if op.is_test() { DType::Bool } else { DType::F32 };
         check_map(&gpu, &values, out, |n, x| n.pool().unary(op, x));
@@ -499,7 +504,9 @@ fn integer_arithmetic() {
     let extremes = [-2147483648.0, -2147483647.0, -1.0, 0.0, 1.0, 3.0, 65536.0, 2147483647.0];
     check_binaries(&gpu, DType::I32, &extremes, &[]);
     for op in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not] {
-        for (dtype, values) in [(DType::I8, &signed[..]), (DType::I32, &extremes[..]), (DType::U8, &unsigned[..])] {
+        for (dtype, values) in
+            [(DType::I8, &signed[..]), (DType::I32, &extremes[..]), (DType::U8, &unsigned[..])]
+        {
             let values = Tensor::from_fn(dtype, &[values.len()], |i| values[i]);
             check_map(&gpu, &values, dtype, |n, x| n.pool().unary(op, x));
         }
@@ -509,8 +516,17 @@ fn integer_arithmetic() {
 #[test]
 fn conversions() {
     let Some(gpu) = open("conversions") else { return };
-    let types =
-        [DType::F32, DType::I8, DType::I16, DType::I32, DType::U8, DType::U16, DType::U32, DType::Bool, DType::F16];
+    let types = [
+        DType::F32,
+        DType::I8,
+        DType::I16,
+        DType::I32,
+        DType::U8,
+        DType::U16,
+        DType::U32,
+        DType::Bool,
+        DType::F16,
+    ];
     let values: [f64; 12] = [-3e9, -70000.0, -300.0, -1.5, -0.4, 0.0, 0.6, 1.0, 200.7, 255.0, 40000.0, 3e9];
     for from in types {
         for to in types {

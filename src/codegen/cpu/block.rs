@@ -13,7 +13,13 @@ const UNLIMITED: i64 = 1 << 48;
 impl Emitter {
     /// The call that runs `store` for every value of the loops `dims`, outermost first.
     pub(super) fn block(&mut self, dims: &[VarId], store: &Store) -> Result<cpu::Node, CpuError> {
-        let conjuncts = store.condition.map(|condition| self.pool.conjuncts(condition)).unwrap_or_default();
+        let mut conjuncts =
+            store.condition.map(|condition| self.pool.conjuncts(condition)).unwrap_or_default();
+        let mut value = store.value;
+        if let Some((condition, inner)) = self.neutral_unless(store) {
+            conjuncts.extend(self.pool.conjuncts(condition));
+            value = inner;
+        }
         let limits = self.limits(&conjuncts, dims);
         let mut trips: Vec<cpu::Trip> =
             dims.iter().zip(limits.trips).map(|(&var, bounds)| self.trip(var, bounds)).collect();
@@ -23,10 +29,28 @@ impl Emitter {
         let block = cpu::Block::new(store.block.clone(), trips);
         let mut lowering = Lowering { emitter: self, dims, block, done: HashMap::new(), name: &store.block };
         let guards = lowering.guards(&limits.rest)?;
-        let value = lowering.expr(store.value, &guards)?;
+        let value = lowering.expr(value, &guards)?;
         lowering.store(store, value, guards)?;
         let node = cpu::Node::Call(cpu::Call::Block(lowering.block));
         Ok(self.under(limits.outside, node))
+    }
+
+    /// Where a combining block changes nothing unless a condition holds: that condition, and the value under it.
+    fn neutral_unless(&self, store: &Store) -> Option<(ExprId, ExprId)> {
+        let combiner = store.combine?;
+        let Expr::Select(condition, value, otherwise) = *self.pool.get(store.value) else { return None };
+        let neutral = match *self.pool.get(otherwise) {
+            Expr::Float(bits, _) => f64::from_bits(bits) == combiner.identity(),
+            Expr::Int(..)
+            | Expr::Var(_)
+            | Expr::Load(..)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Select(..)
+            | Expr::Guard(..)
+            | Expr::Cast(..) => false,
+        };
+        neutral.then_some((condition, value))
     }
 }
 

@@ -182,7 +182,8 @@ impl Emitter {
             return Ok(());
         }
         let parallel = match of.kind {
-            LoopKind::Parallel => true,
+            // A program divides the outermost loops of a phase; any order will do for those further in.
+            LoopKind::Parallel => top,
             LoopKind::Serial | LoopKind::Vector | LoopKind::Unroll => false,
             LoopKind::Workgroup(_) | LoopKind::Invocation(_) => {
                 return Err(CpuError::GpuLoop(self.pool.vars[of.var].name.clone()));
@@ -200,7 +201,8 @@ impl Emitter {
     }
 
     /// The loops and the block of a chain of at most three loops around one block that can run as lanes: no iteration sees
-    /// what another writes, or it only combines.
+    /// what another writes, or it only combines. A loop of a reduction around loops of results stays a loop: its terms are
+    /// uniform then, and vectors run along the results.
     fn block_chain(&mut self, of: &Loop) -> Option<(Vec<VarId>, Store)> {
         let mut dims = vec![];
         let mut at = of;
@@ -215,6 +217,11 @@ impl Emitter {
                 _several => return None,
             }
         };
+        let linear = self.pool.linear_index(store.buffer, &store.index);
+        let results: Vec<bool> = dims.iter().map(|&dim| self.pool.uses_var(linear, dim)).collect();
+        if !results[0] && results.contains(&true) {
+            return None;
+        }
         let touched = accesses(&self.pool, &of.body);
         let list = touched.get(&store.buffer)?;
         let only_combined = list.iter().all(|access| access.combine.is_some());

@@ -87,10 +87,7 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
         for (buffer, index, written) in accessed(pool, store) {
             let lanes = pool.uses_var(index, lane);
             let place = place(pool, index, lane);
-            let constant = (0..4).all(|number| {
-                let at = store_index(pool, index, lane, number);
-                matches!(pool.get(at), Expr::Int(..))
-            });
+            let constant = pool.affine(index).terms.keys().all(|&atom| *pool.get(atom) == Expr::Var(lane));
             let of = accesses.entry(buffer).or_insert(Accesses {
                 constant: true,
                 only_places: true,

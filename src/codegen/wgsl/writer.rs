@@ -5,14 +5,15 @@ use super::grid::{Grid, limit};
 use super::layout::{self, Layout, visit_stores};
 use super::names::{Names, sanitised};
 use super::ops::{Fragment, HELPERS};
-use super::values::Value;
+use super::values::{self, Value};
 use super::{Access, Binding, WgslError, WgslKernel, access_of, storage_type};
 use crate::base::round_up;
-use crate::expr::{BufferId, Expr, ExprId, ExprPool, Scope, VarId};
+use crate::expr::{Affine, BufferId, Expr, ExprId, ExprPool, Scope, VarId};
 use crate::loopir::{Combiner, Nest};
 use crate::target::GpuTarget;
 use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 /// The names of the axes of `group_id` and `local_id`.
 const AXES: [&str; 3] = ["x", "y", "z"];
@@ -69,7 +70,8 @@ pub(super) fn write_kernel(
         scopes: vec![BlockScope::new(false)],
         target: 0,
         counts: HashMap::new(),
-        lane_uses: HashMap::new(),
+        expr_uses: HashMap::new(),
+        forms: HashMap::new(),
         helpers: BTreeSet::new(),
         has_invocations: grid.has_invocations,
         shares_global,
@@ -243,7 +245,8 @@ pub(super) struct Writer {
     pub(super) target: usize,
     /// How often each expression is used by the stores being written.
     pub(super) counts: HashMap<ExprId, usize>,
-    pub(super) lane_uses: HashMap<ExprId, bool>,
+    pub(super) expr_uses: HashMap<ExprId, Rc<values::Uses>>,
+    pub(super) forms: HashMap<ExprId, Rc<Affine>>,
     pub(super) helpers: BTreeSet<&'static str>,
     pub(super) has_invocations: bool,
     /// Whether the kernel reads global memory that it writes.
@@ -658,9 +661,7 @@ fn part(whole: &str, divisor: usize, modulus: Option<usize>) -> String {
 /// How often one invocation starts the body of a loop, all loops together.
 fn iterations(steps: &[Step]) -> u64 {
     let of = |step: &Step| match step {
-        Step::For { extent, body, .. } => {
-            (*extent as u64).saturating_mul(iterations(body).saturating_add(1))
-        }
+        Step::For { extent, body, .. } => (*extent as u64).saturating_mul(iterations(body).saturating_add(1)),
         Step::Scope(body) | Step::Region { body, .. } => iterations(body),
         Step::Declare(_) | Step::Store(_) | Step::Barrier => 0,
     };

@@ -349,8 +349,7 @@ fn random_nest(rng: &mut Random) -> Nest {
         match rng.below(5) {
             0 => pool.div_int(sum, 3),
             1 => pool.mod_int(sum, 24),
-            2 | 3 | 4 => sum,
-            _ => unreachable!(),
+            _ => sum,
         }
     };
     let (target, source, left, right) =
