@@ -200,6 +200,26 @@ fn a_split_reduction() {
     );
 }
 
+#[test]
+fn loops_of_no_iterations_fuse() {
+    check(
+        matmul(4, 0, 2),
+        "fuse i j as f",
+        expect![[r#"
+            nest matmul
+              in    a: f32[4, 2]
+              const b: f32[2, 0]
+              out   y: f32[4, 0]
+              for f in 0:
+                register acc: f32
+                init: acc = 0.0
+                for k in 2:
+                  update: acc += a[f, k] * b[k, 0]
+                store: y[f, 0] = acc
+        "#]],
+    );
+}
+
 fn chain() -> Nest {
     let mut n = NestBuilder::new("chain");
     let x = n.param(Role::Input, "x", DType::F32, &[10]);
