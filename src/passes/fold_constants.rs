@@ -16,7 +16,7 @@ pub fn fold_constants(graph: &Graph) -> Graph {
     let mut budget_bytes = given.saturating_add(64 << 20);
     graph.rewrite(|step| {
         let facts: Vec<Fact> = step.node.outputs.iter().map(|&v| step.old.fact(v).clone()).collect();
-        if facts.iter().all(|fact| fact.len() == 0) {
+        if facts.iter().all(|fact| fact.is_empty()) {
             let empty = |fact: &Fact| Tensor::from_fn(fact.dtype, &fact.shape, |_| 0.0);
             let names = step.node.outputs.iter().map(|&value| &step.old.values()[value].name);
             return Some(

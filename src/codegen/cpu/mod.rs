@@ -169,11 +169,11 @@ impl Emitter {
     }
 
     fn loop_stmt(&mut self, of: &Loop, top: bool, out: &mut Vec<cpu::Node>) -> Result<(), CpuError> {
-        if let Some(name) = &of.instruction {
-            if let Some(node) = self.instruction(of, name)? {
-                out.push(node);
-                return Ok(());
-            }
+        if let Some(name) = &of.instruction
+            && let Some(node) = self.instruction(of, name)?
+        {
+            out.push(node);
+            return Ok(());
         }
         if let Some((dims, store)) = self.block_chain(of) {
             return self.blocks(&dims, &store, out);
