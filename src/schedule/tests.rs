@@ -364,14 +364,14 @@ fn windows_are_refused_with_a_reason() {
         depthwise("s - q * 2 + 14", "r, s", "p, q", ""),
         by,
         expect![
-            "loop 'r' is not instruction 'depthwise': operand 'x' has stride 0 over loop 'q', not Positive"
+            "loop 'r' is not instruction 'depthwise': operand 'x' has stride -2 over loop 'q', not Positive"
         ],
     );
     refused(
         depthwise("q * 2 + s", "s, r", "p, q", ""),
         by,
         expect![
-            "loop 'r' is not instruction 'depthwise': operand 'x' has stride 0 over loop 'q', not Positive"
+            "loop 'r' is not instruction 'depthwise': operand 'x' has stride -2 over loop 'q', not Positive"
         ],
     );
     refused(
