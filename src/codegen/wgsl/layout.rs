@@ -105,7 +105,7 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
     let mut layouts = BTreeMap::new();
     for (id, of) in accesses {
         let buffer = &pool.buffers[id];
-        let quarters = buffer.storage_len() % 4 == 0;
+        let quarters = buffer.storage_len().is_multiple_of(4);
         let variables =
             buffer.scope == Scope::Register && of.constant && buffer.storage_len() <= MAX_VARIABLES;
         let wide = quarters && of.any_whole && (of.only_places || variables);

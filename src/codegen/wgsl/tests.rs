@@ -258,7 +258,9 @@ fn a_tile_beyond_the_edge_is_computed_and_not_stored() {
         unroll i.1
         vectorise j.1";
     let nest = scheduled(matmul(3, 8, 5), trace);
-    check(&nest, expect![[r#"
+    check(
+        &nest,
+        expect![[r#"
         @group(0) @binding(0) var<storage, read_write> a: array<f32, 15>;
         @group(0) @binding(1) var<storage, read> b: array<vec4<f32>, 10>;
         @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>, 6>;
@@ -286,7 +288,8 @@ fn a_tile_beyond_the_edge_is_computed_and_not_stored() {
           }
         }
         // dispatch [2, 2, 1]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -305,7 +308,9 @@ fn a_padded_convolution() {
 ",
     )
     .unwrap();
-    check(&nest, expect![[r#"
+    check(
+        &nest,
+        expect![[r#"
         @group(0) @binding(0) var<storage, read_write> x: array<f32, 24>;
         @group(0) @binding(1) var<storage, read> w: array<f32, 36>;
         @group(0) @binding(2) var<storage, read_write> y: array<f32, 32>;
@@ -348,7 +353,8 @@ fn a_padded_convolution() {
           y[p + k * 8] = tanh_f32(acc);
         }
         // dispatch [4, 1, 1]
-    "#]]);
+    "#]],
+    );
 }
 
 fn refusal(text: &str, target: &GpuTarget) -> String {
@@ -366,17 +372,21 @@ fn what_a_device_cannot_do_is_refused() {
     };
     expect!["nest 'copy': buffer 'x' is of type f64, which shaders do not have; run it on the CPU"]
         .assert_eq(&of_type("f64"));
-    expect!["nest 'copy' needs the feature f16, which the adapter does not have; choose f32 or another device"]
-        .assert_eq(&of_type("f16"));
+    expect![
+        "nest 'copy' needs the feature f16, which the adapter does not have; choose f32 or another device"
+    ]
+    .assert_eq(&of_type("f16"));
     let sum = |loops: &str, local: &str| {
         format!(
             "nest sum\n  in    x: f32[512, 512]\n  out   y: f32[512, 512]\n  for {loops}:\n    {local}\n    store: y[i, j] = x[i, j]\n"
         )
     };
     expect!["nest 'sum' needs 512 of max_invocations_per_workgroup, and the adapter allows 256; choose smaller tiles"].assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 512 invocation.x", ""), &target));
-    expect!["nest 'sum': loop 'i' is in order, around workgroups that have none"].assert_eq(&refusal(&sum("i in 512, j in 512 workgroup.x", ""), &target));
+    expect!["nest 'sum': loop 'i' is in order, around workgroups that have none"]
+        .assert_eq(&refusal(&sum("i in 512, j in 512 workgroup.x", ""), &target));
     expect!["nest 'sum' needs 20000 of max_workgroup_memory_bytes, and the adapter allows 16384; choose smaller tiles"].assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 512", "workgroup t: f32[5000]\n    use: t[0] = 0.0"), &target));
-    expect!["nest 'sum': buffer 't' is in global memory but allocated inside a loop"].assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 512", "global t: f32[5]"), &target));
+    expect!["nest 'sum': buffer 't' is in global memory but allocated inside a loop"]
+        .assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 512", "global t: f32[5]"), &target));
     let shared = "nest shared
   out   y: f32[8]
   for i in 2 workgroup.x:
@@ -384,7 +394,10 @@ fn what_a_device_cannot_do_is_refused() {
     for j in 4 invocation.x:
       store: y[i * 4 + j] = 0.0
 ";
-    expect!["nest 'shared': buffer 't' is in registers, outside of the invocation loops; use scope workgroup"].assert_eq(&refusal(shared, &target));
+    expect![
+        "nest 'shared': buffer 't' is in registers, outside of the invocation loops; use scope workgroup"
+    ]
+    .assert_eq(&refusal(shared, &target));
     let uneven = "nest uneven
   out   y: f32[8]
   for i in 8 invocation.x:
@@ -395,7 +408,10 @@ fn what_a_device_cannot_do_is_refused() {
 ";
     assert_eq!(emitted(&Nest::parse(uneven).unwrap(), &target).len(), 2);
     let few = GpuTarget { limits: GpuLimits { max_storage_buffers_per_stage: 1, ..target.limits }, ..target };
-    expect!["nest 'sum' needs 2 of max_storage_buffers_per_stage, and the adapter allows 1; choose smaller tiles"].assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 512", ""), &few));
+    expect![
+        "nest 'sum' needs 2 of max_storage_buffers_per_stage, and the adapter allows 1; choose smaller tiles"
+    ]
+    .assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 512", ""), &few));
 }
 
 #[test]
