@@ -2,47 +2,42 @@
 //!
 //!     cargo run --release --example add_operator
 //!
-//! The operator here divides each row by the root of its mean square and scales it (RMSNorm; Zhang and Sennrich, 2019). To make one
-//! known to ONNX models too, follow `docs/recipes`: an operator that existing blocks express is a row of `src/onnx/rows`.
+//! The operator here divides each row by its largest magnitude and scales it. To make one known to ONNX models too, follow
+//! `docs/recipes`: an operator that existing blocks express is a row of `src/onnx/rows`.
 use paisley::compiler::{Device, compile_nest};
-use paisley::expr::UnaryOp;
+use paisley::expr::{BinaryOp, UnaryOp};
 use paisley::loopir::{Combiner, Nest, NestBuilder, Role, Scope};
 use paisley::tensor::{Tolerance, compare};
 use paisley::{DType, DeviceChoice, DeviceOptions, OpenDevice, Session, Tensor, interp};
 
-/// `y[i, j] = x[i, j] / sqrt(mean over j of x[i, j]^2 + epsilon) * scale[j]`.
-fn rms_norm(rows: usize, columns: usize, epsilon: f64) -> Nest {
-    let mut n = NestBuilder::new("rms_norm");
+/// `y[i, j] = x[i, j] / max(max over k of |x[i, k]|, least) * scale[j]`.
+fn largest_to_one(rows: usize, columns: usize, least: f64) -> Nest {
+    let mut n = NestBuilder::new("largest_to_one");
     let x = n.param(Role::Input, "x", DType::F32, &[rows, columns]);
     let scale = n.param(Role::Constant, "scale", DType::F32, &[columns]);
     let y = n.param(Role::Output, "y", DType::F32, &[rows, columns]);
     let i = n.open("i", rows);
 
-    let sum = n.alloc(Scope::Register, "sum", DType::F32, &[]);
-    let zero = n.pool().constant(0.0, DType::F32);
-    n.store("init", sum, &[], zero);
+    let largest = n.alloc(Scope::Register, "largest", DType::F32, &[]);
+    let least = n.pool().constant(least, DType::F32);
+    n.store("init", largest, &[], least);
     let k = n.open("k", columns);
     let element = n.pool().load(x, &[i, k]);
-    let square = n.pool().mul(element, element);
-    n.update("update", sum, &[], Combiner::Add, square);
+    let magnitude = n.pool().unary(UnaryOp::Abs, element);
+    n.update("update", largest, &[], Combiner::Max, magnitude);
     n.close(1);
 
     let j = n.open("j", columns);
-    let (sum, epsilon) = (n.pool().load(sum, &[]), n.pool().constant(epsilon, DType::F32));
-    let part = n.pool().constant(1.0 / columns as f64, DType::F32);
-    let mean = n.pool().mul(sum, part);
-    let mean = n.pool().add(mean, epsilon);
-    let root = n.pool().unary(UnaryOp::Sqrt, mean);
     let (element, factor) = (n.pool().load(x, &[i, j]), n.pool().load(scale, &[j]));
-    let scaled = n.pool().mul(element, factor);
-    let value = n.pool().binary(paisley::expr::BinaryOp::Div, scaled, root);
+    let (scaled, largest) = (n.pool().mul(element, factor), n.pool().load(largest, &[]));
+    let value = n.pool().binary(BinaryOp::Div, scaled, largest);
     n.store("normalise", y, &[i, j], value);
     n.close(2);
     n.finish()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let nest = rms_norm(32, 256, 1e-6);
+    let nest = largest_to_one(32, 256, 1e-6);
     println!("{nest}");
     let x = Tensor::from_fn(DType::F32, &[32, 256], |i| (i % 11) as f64 - 5.0);
     let scale = Tensor::from_fn(DType::F32, &[256], |i| 1.0 + i as f64 / 256.0);

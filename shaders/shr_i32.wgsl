@@ -1,4 +1,4 @@
-// Shift to the right, keeping the sign; of all bits from 32 on and for a negative amount.
+// Shift to the right, keeping the sign; all sign for negative places and from 32 on.
 fn shr_i32(a: i32, b: i32) -> i32 {
-  return a >> select(31u, u32(b), b >= 0 && b < 32);
+  return a >> min(u32(b), 31u);
 }

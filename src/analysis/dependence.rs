@@ -1,6 +1,6 @@
 //! Which buffers carry a dependence from one iteration of a loop to another.
 
-use crate::expr::{Affine, BufferId, Expr, ExprId, ExprPool, Interval, VarId};
+use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, Interval, VarId};
 use crate::loopir::{Combiner, Loop, Stmt, Store, walk};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,11 +81,115 @@ fn disjoint(
         let forms: Vec<Affine> = list.iter().map(|access| pool.affine(access.index[axis])).collect();
         separated(pool, &forms, var, inner)
     });
-    by_dimension || {
-        let linear: Vec<ExprId> =
-            list.iter().map(|access| pool.linear_index(buffer, &access.index)).collect();
-        let forms: Vec<Affine> = linear.into_iter().map(|index| pool.affine(index)).collect();
-        separated(pool, &forms, var, inner)
+    if by_dimension {
+        return true;
+    }
+    let linear: Vec<ExprId> = list.iter().map(|access| pool.linear_index(buffer, &access.index)).collect();
+    let forms: Vec<Affine> = linear.into_iter().map(|index| pool.affine(index)).collect();
+    if separated(pool, &forms, var, inner) {
+        return true;
+    }
+    let [linear, others @ ..] = forms.as_slice() else { return true };
+    let [first, ..] = list else { return true };
+    if list.iter().any(|access| access.index != first.index) || others.iter().any(|other| other != linear) {
+        return false;
+    }
+    let mut places = vec![linear.clone()];
+    places.extend(first.index.iter().map(|&index| pool.affine(index)));
+    by_digits(pool, &places, var, inner)
+}
+
+/// The test for the one access of a fused loop, whose variable occurs as `x // a % b` of a sum `x`. Where all `places` are
+/// equal in two iterations, so are the atoms whose steps exceed what all smaller terms span together; where these contain
+/// every digit of `x` in a mixed radix, so is `x`, which may in turn determine atoms; and so is `var` if the mixed-radix test
+/// shows it for such an `x`.
+fn by_digits(pool: &mut ExprPool, places: &[Affine], var: VarId, inner: &BTreeSet<VarId>) -> bool {
+    let varies = |pool: &ExprPool, atom: ExprId| {
+        let vars = pool.vars_of(atom);
+        vars.iter().any(|used| *used == var || inner.contains(used)) || !pool.loads_of(atom).is_empty()
+    };
+    let mut equal: BTreeSet<ExprId> = BTreeSet::new();
+    let mut known_sums: BTreeSet<ExprId> = BTreeSet::new();
+    let mut places = places.to_vec();
+    while !places.is_empty() {
+        for place in places.drain(..) {
+            let mut terms: Vec<(i64, ExprId)> =
+                place.terms.iter().map(|(&atom, &step)| (step.abs(), atom)).collect();
+            terms.retain(|&(_, atom)| varies(pool, atom) && !equal.contains(&atom));
+            terms.sort_unstable_by(|a, b| b.cmp(a));
+            for (number, &(step, atom)) in terms.iter().enumerate() {
+                let span = terms[number + 1..].iter().try_fold(0i64, |sum, &(step, atom)| {
+                    let range = pool.interval(atom)?;
+                    sum.checked_add(step.checked_mul(range.high.checked_sub(range.low)?)?)
+                });
+                if span.is_none_or(|span| span >= step) {
+                    break;
+                }
+                equal.insert(atom);
+            }
+        }
+        let mut sums: BTreeSet<ExprId> = BTreeSet::new();
+        let mut radices: BTreeSet<i64> = BTreeSet::new();
+        for &atom in &equal {
+            let Expr::Binary(op, of, divisor) = *pool.get(atom) else { continue };
+            let Expr::Int(divisor, _) = *pool.get(divisor) else { continue };
+            match (op, pool.get(of)) {
+                (BinaryOp::Mod, Expr::Binary(BinaryOp::FloorDiv, x, _)) => {
+                    sums.insert(*x);
+                    radices.insert(divisor);
+                }
+                (BinaryOp::Mod, _) => {
+                    sums.insert(of);
+                    radices.insert(divisor);
+                }
+                (BinaryOp::FloorDiv, _) => {
+                    sums.insert(of);
+                }
+                (_, _) => {}
+            }
+        }
+        let determined = |pool: &ExprPool, form: &Affine| {
+            form.terms.keys().all(|atom| equal.contains(atom) || !varies(pool, *atom))
+        };
+        for sum in sums {
+            if known_sums.contains(&sum) || !digits_cover(pool, sum, &radices, &determined) {
+                continue;
+            }
+            known_sums.insert(sum);
+            let form = pool.affine(sum);
+            if separated(pool, std::slice::from_ref(&form), var, inner) {
+                return true;
+            }
+            places.push(form);
+        }
+    }
+    false
+}
+
+/// Whether `sum` is made of digits that are `determined`, the radices of all but the highest among `radices`.
+fn digits_cover(
+    pool: &mut ExprPool,
+    sum: ExprId,
+    radices: &BTreeSet<i64>,
+    determined: &impl Fn(&ExprPool, &Affine) -> bool,
+) -> bool {
+    let mut place = 1i64;
+    loop {
+        // From the sum itself, as the quotient of a quotient may have another form.
+        let rest = pool.div_int(sum, place);
+        let form = pool.affine(rest);
+        if determined(pool, &form) {
+            return true;
+        }
+        // The largest digit first: a smaller one may be a part of it.
+        let digit = radices.iter().rev().copied().filter(|&radix| radix > 1).find(|&radix| {
+            let digit = pool.mod_int(rest, radix);
+            let digit = pool.affine(digit);
+            determined(pool, &digit)
+        });
+        let Some(radix) = digit else { return false };
+        let Some(next) = place.checked_mul(radix) else { return false };
+        place = next;
     }
 }
 
@@ -113,7 +217,7 @@ pub(super) fn separated(pool: &ExprPool, forms: &[Affine], var: VarId, inner: &B
                 let Some(range) = pool.interval(atom).and_then(|range| range.scale(coefficient)) else {
                     return false;
                 };
-                let Some(sum) = span.add(range) else { return false };
+                let Some(sum) = span.plus(range) else { return false };
                 span = sum;
             } else {
                 large = gcd(large, coefficient);

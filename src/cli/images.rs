@@ -87,7 +87,11 @@ pub(super) fn read(
     };
     let shape = if first == 1 { tensor.shape().to_vec() } else { tensor.shape()[1..].to_vec() };
     let tensor = tensor.reshaped(&shape).ok_or("the image should fill its shape")?;
-    let repeated = if batch > 1 { format!(", {batch} times") } else { String::new() };
+    let repeated = match dims[0] {
+        Dim::Symbol(_) | Dim::Unknown if first == 1 => ", as a batch of 1".to_string(),
+        Dim::Known(_) | Dim::Symbol(_) | Dim::Unknown if batch > 1 => format!(", {batch} times"),
+        Dim::Known(_) | Dim::Symbol(_) | Dim::Unknown => String::new(),
+    };
     Ok((tensor, format!("{}{done}{repeated}", path.display())))
 }
 

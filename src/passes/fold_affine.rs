@@ -91,7 +91,7 @@ fn scaled(weights: &Tensor, scale: &[f64], inner: usize) -> Tensor {
     if let Some(values) = weights.view::<f32>() {
         let values: Vec<f32> =
             values.iter().zip(factors).map(|(&value, factor)| (f64::from(value) * factor) as f32).collect();
-        return Tensor::from_slice(weights.shape(), &values);
+        return Tensor::from_vec(weights.shape(), values);
     }
     let mut factors = factors;
     Tensor::from_fn(weights.dtype(), weights.shape(), |i| weights.get_f64(i) * factors.next().unwrap_or(1.0))

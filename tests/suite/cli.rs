@@ -57,7 +57,7 @@ fn run_names_the_cat() {
     let out = answer(&["run", NET, "--input", CAT, "--labels", LABELS, "--device", "auto,cpu"], 0);
     let first = out.lines().find(|line| line.contains(" %  ")).unwrap();
     assert!(first.ends_with("cat"), "{out}");
-    for word in ["placement", "steps on the", "load", "compile", "first run", "`batch` is not given: 1"] {
+    for word in ["placement", "steps on the", "load", "compile", "first run", "as a batch of 1"] {
         assert!(out.contains(word), "{word}: {out}");
     }
 }
@@ -292,6 +292,18 @@ fn a_reader_that_goes_away_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stderr).matches("panicked").count(), 0);
+}
+
+#[test]
+fn the_readme_shows_what_works() {
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    let example = std::fs::read_to_string(repository("examples/run_model.rs")).unwrap();
+    let program = example.split_once("use paisley").map(|(_, rest)| format!("use paisley{rest}")).unwrap();
+    assert!(readme.contains(&program), "README.md should hold examples/run_model.rs as it is");
+    let command = readme.lines().find(|line| line.contains("cargo run --release -- ")).unwrap();
+    let (_, arguments) = command.trim().split_once("-- ").unwrap();
+    let out = answer(&arguments.split_whitespace().collect::<Vec<_>>(), 0);
+    assert!(out.contains("%  cat"), "{out}");
 }
 
 #[test]

@@ -318,9 +318,9 @@ pub enum WindowKind {
         /// Elements from the start of an output row to the next.
         start_output_stride: i64,
     },
-    /// The largest element; NaN if one is NaN.
+    /// The largest of the elements and of what `y` holds; NaN if one is NaN.
     Max,
-    /// The sum of the elements.
+    /// The sum of the elements and of what `y` holds.
     Sum,
 }
 

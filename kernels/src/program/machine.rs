@@ -210,8 +210,8 @@ impl Machine<'_> {
                         init_output: *start_output_stride as isize,
                     });
                 }
-                WindowKind::Max => self.table.pool_row(Pool::Max, &window),
-                WindowKind::Sum => self.table.pool_row(Pool::Sum, &window),
+                WindowKind::Max => self.table.pool_row(Pool::Max, true, &window),
+                WindowKind::Sum => self.table.pool_row(Pool::Sum, true, &window),
             }
         }
     }

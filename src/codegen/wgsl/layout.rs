@@ -78,6 +78,18 @@ struct Accesses {
     /// Every access is a place among `vec4`s, and no store is to a component.
     only_places: bool,
     any_whole: bool,
+    /// Quarters of which components are read, with the components as bits.
+    quarters: BTreeMap<ExprId, u8>,
+}
+
+impl Accesses {
+    /// Whether reading whole `vec4`s for their components makes fewer accesses, a `vec4` counted as two.
+    fn packs(&self) -> bool {
+        let components: u32 = self.quarters.values().map(|bits| bits.count_ones()).sum();
+        let shared = self.quarters.values().filter(|bits| bits.count_ones() > 1).count();
+        let alone = self.quarters.len() - shared;
+        (2 * shared + alone) < components as usize
+    }
 }
 
 /// Chooses the layout of every buffer, and splits wide stores that would not access any `vec4`.
@@ -92,7 +104,11 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
                 constant: true,
                 only_places: true,
                 any_whole: false,
+                quarters: BTreeMap::new(),
             });
+            if let Some(Place::Component(quarter, component)) = place {
+                *of.quarters.entry(quarter).or_insert(0) |= 1 << component;
+            }
             of.constant &= constant;
             of.any_whole |= matches!(place, Some(Place::Whole(_)));
             of.only_places &= match place {
@@ -108,7 +124,8 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
         let quarters = buffer.storage_len().is_multiple_of(4);
         let variables =
             buffer.scope == Scope::Register && of.constant && buffer.storage_len() <= MAX_VARIABLES;
-        let wide = quarters && of.any_whole && (of.only_places || variables);
+        let packed = of.only_places && (of.any_whole || buffer.scope == Scope::Global && of.packs());
+        let wide = quarters && (packed || of.any_whole && variables);
         layouts.insert(id, Layout { wide, variables });
     }
     split(pool, steps, lane, &layouts);

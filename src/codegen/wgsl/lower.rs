@@ -187,7 +187,13 @@ impl<'p> Lowering<'p> {
             known
         });
         if in_range(self.pool, known, buffer, index, linear) {
-            let index = self.pool.select(active.test, linear, zero);
+            // Of the same place in a `vec4`, so that the load can be a component of one.
+            let form = self.pool.affine(linear);
+            let aligned = form.terms.values().all(|coefficient| coefficient % 4 == 0);
+            let component = if aligned { form.constant.rem_euclid(4) } else { 0 };
+            let inside = component < self.pool.buffers[buffer].storage_len() as i64;
+            let elsewhere = if inside { self.pool.int(component) } else { zero };
+            let index = self.pool.select(active.test, linear, elsewhere);
             return self.pool.load(buffer, &[index]);
         }
         self.proved = false;

@@ -209,7 +209,11 @@ impl Writer {
             return;
         }
         let parts = match self.pool.get(id).clone() {
-            Expr::Load(buffer, index) => self.load_parts(buffer, index[0]),
+            _ if self.is_by_lanes(id) => self.lanes(id),
+            Expr::Load(buffer, index) => match self.whole_of(buffer, index[0]) {
+                Some((whole, _)) => vec![whole],
+                None => self.load_parts(buffer, index[0]),
+            },
             _ if self.is_index_sum(id) => {
                 let mut form = Affine::clone(&self.form(id));
                 let has_constant = std::mem::take(&mut form.constant) != 0;
@@ -233,6 +237,53 @@ impl Writer {
         };
         for part in parts {
             self.count_use(part);
+        }
+    }
+
+    /// Whether an expression that differs by lane is written as one text for each: a load of elements that are no `vec4`, a
+    /// choice by the lane's number. The lanes of several such expressions often have parts in common.
+    fn is_by_lanes(&mut self, id: ExprId) -> bool {
+        if !self.uses_lane(id) {
+            return false;
+        }
+        match self.pool.get(id).clone() {
+            Expr::Load(buffer, index) => {
+                let wide = self.layouts[&buffer].wide;
+                !(wide && matches!(layout::place(&mut self.pool, index[0], self.lane), Some(Place::Whole(_))))
+            }
+            Expr::Select(condition, ..) => {
+                self.uses_lane(condition) && self.pool.loads_of(condition).is_empty()
+            }
+            Expr::Int(..)
+            | Expr::Float(..)
+            | Expr::Var(_)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Guard(..)
+            | Expr::Cast(..) => false,
+        }
+    }
+
+    /// The four values of an expression.
+    fn lanes(&mut self, id: ExprId) -> Vec<ExprId> {
+        (0..4).map(|number| layout::store_index(&mut self.pool, id, self.lane, number)).collect()
+    }
+
+    /// The load of the `vec4` of which a load in memory is one component, and the component.
+    fn whole_of(&mut self, buffer: BufferId, index: ExprId) -> Option<(ExprId, usize)> {
+        let layout = self.layouts[&buffer];
+        if !layout.wide || layout.variables {
+            return None;
+        }
+        match layout::place(&mut self.pool, index, self.lane)? {
+            Place::Whole(_) => None,
+            Place::Component(quarter, component) => {
+                let first = self.pool.mul_int(quarter, 4);
+                let lane = self.pool.var(self.lane);
+                let index = self.pool.add(first, lane);
+                let index = self.pool.simplify(index);
+                Some((self.pool.load(buffer, &[index]), component))
+            }
         }
     }
 
@@ -319,6 +370,9 @@ impl Writer {
     /// The text of a node over the texts of its operands.
     fn build(&mut self, id: ExprId) -> Result<Value, WgslError> {
         let dtype = self.pool.dtype(id);
+        if self.is_by_lanes(id) {
+            return self.by_lanes(id);
+        }
         match self.pool.get(id).clone() {
             Expr::Int(..) | Expr::Float(..) => self.value(id),
             Expr::Var(_) => self.by_lanes(id),
@@ -477,8 +531,7 @@ impl Writer {
     fn by_lanes(&mut self, id: ExprId) -> Result<Value, WgslError> {
         let dtype = self.pool.dtype(id);
         let mut parts = vec![];
-        for number in 0..4 {
-            let lane = layout::store_index(&mut self.pool, id, self.lane, number);
+        for lane in self.lanes(id) {
             parts.push(self.value(lane)?.fragment);
         }
         Ok(Value::wide(Value::components(&parts, dtype)))
@@ -486,20 +539,19 @@ impl Writer {
 
     fn load(&mut self, buffer: BufferId, index: ExprId) -> Result<Value, WgslError> {
         let dtype = self.pool.buffers[buffer].dtype;
-        if !self.uses_lane(index) {
-            let text = self.reference(buffer, index)?;
-            return Ok(Value::scalar(self.loaded(Fragment::primary(text), dtype, false)));
-        }
         if let Some(text) = self.wide_reference(buffer, index)? {
             return Ok(Value::wide(self.loaded(Fragment::primary(text), dtype, true)));
         }
-        let mut parts = vec![];
-        for number in 0..4 {
-            let index = layout::store_index(&mut self.pool, index, self.lane, number);
-            let text = self.reference(buffer, index)?;
-            parts.push(self.loaded(Fragment::primary(text), dtype, false));
+        if let Some((whole, component)) = self.whole_of(buffer, index) {
+            let shared = self.counts.get(&whole).is_some_and(|&uses| uses > 1);
+            if shared || self.named(whole).is_some() {
+                let whole = self.value(whole)?.fragment;
+                let text = format!("{}.{}", whole.at(Level::Primary), COMPONENTS[component]);
+                return Ok(Value::scalar(Fragment::primary(text)));
+            }
         }
-        Ok(Value::wide(Value::components(&parts, dtype)))
+        let text = self.reference(buffer, index)?;
+        Ok(Value::scalar(self.loaded(Fragment::primary(text), dtype, false)))
     }
 
     /// A stored element as a value of its type.

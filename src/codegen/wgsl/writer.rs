@@ -341,8 +341,8 @@ impl Writer {
             self.line("  return;");
             self.line("}");
             let mut divisor = 1;
-            for (text, extent) in flat.iter_mut().zip(grid.extents) {
-                *text = part("group", divisor, Some(extent as usize));
+            for (index, &extent) in flat.iter_mut().zip(&grid.extents) {
+                *index = part("group", divisor, Some(extent as usize));
                 divisor *= extent as usize;
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{Call, Refusal, Row, Values, row};
 use crate::graph::ValueId;
-use crate::ops::{MatMul, Reduce, ReduceKind};
+use crate::ops::{MatMul, Reduce, ReduceKind, Slice, SliceAxis};
 
 pub(super) const ROWS: &[Row] = &[row("Einsum", &["equation"], einsum)];
 
@@ -51,11 +51,7 @@ fn einsum(call: &mut Call<'_>) -> Values {
             labels("...", widest).ok_or_else(bad)?.into_iter().chain(once).collect()
         }
     };
-    for term in &terms {
-        if (1..term.labels.len()).any(|i| term.labels[..i].contains(&term.labels[i])) {
-            return Err(Refusal::unsupported("a label that one operand has twice"));
-        }
-    }
+    let terms = terms.into_iter().map(|term| diagonal(call, term)).collect::<Result<Vec<_>, _>>()?;
     let mut rest = terms.into_iter();
     let mut sum = rest.next().ok_or_else(bad)?;
     while let Some(next) = rest.next() {
@@ -75,6 +71,31 @@ fn labels(operand: &str, rest: usize) -> Option<Vec<char>> {
     let ellipsis: String = (0..rest).rev().map(|i| char::from_digit(i as u32, 10)).collect::<Option<_>>()?;
     let text = operand.replace("...", &ellipsis);
     text.chars().all(|c| c.is_ascii_alphanumeric()).then(|| text.chars().collect())
+}
+
+/// The operand with only one axis of each label: the diagonal of the axes that share one.
+fn diagonal(call: &mut Call<'_>, mut term: Term) -> Result<Term, Refusal> {
+    while let Some((first, second)) = (1..term.labels.len())
+        .find_map(|i| Some((term.labels[..i].iter().position(|label| *label == term.labels[i])?, i)))
+    {
+        let shape = call.shape(term.value);
+        let (rank, extent) = (shape.len(), shape[first]);
+        if extent != shape[second] {
+            return Err(Refusal::invalid(format!("axes {first} and {second} of {shape:?} share a label")));
+        }
+        let others = (0..rank).filter(|&axis| axis != first && axis != second);
+        let moved = call.transpose(term.value, others.chain([first, second]).collect())?;
+        let mut flat = call.shape(moved)[..rank - 2].to_vec();
+        flat.push(extent * extent);
+        let flat = call.view(moved, flat)?;
+        let mut axes: Vec<SliceAxis> = call.shape(flat).iter().map(|&dim| SliceAxis::all(dim)).collect();
+        axes[rank - 2] = SliceAxis { start: 0, step: extent as i64 + 1, size: extent };
+        term.value = call.add(Slice { axes }, &[flat])?;
+        let label = term.labels.remove(second);
+        term.labels.remove(first);
+        term.labels.push(label);
+    }
+    Ok(term)
 }
 
 /// The sum over the labels that are not needed any more.

@@ -146,8 +146,8 @@ fn conv_transpose(call: &mut Call<'_>) -> Values {
 
     // Output element 0 lies pads.0 behind the first full overlap; negative padding cuts.
     let (mut pads, mut cuts) = (Vec::new(), Vec::new());
-    for axis in 0..rank {
-        let reach = (kernel[axis] - 1) * window.dilations[axis];
+    for (axis, &extent) in kernel.iter().enumerate() {
+        let reach = (extent - 1) * window.dilations[axis];
         let (before, after) = (
             reach as i64 - window.pads[axis].0 as i64,
             reach as i64 - window.pads[axis].1 as i64 + window.output_padding[axis] as i64,

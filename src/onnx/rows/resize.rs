@@ -325,8 +325,9 @@ fn along(call: &mut Call<'_>, options: &Options, axis: &Axis, x: ValueId) -> Res
     let taps: Vec<Vec<(usize, f64)>> = (0..axis.size).map(|i| options.taps(axis, i)).collect();
     let dtype = call.dtype(x);
     let count = taps.first().map_or(0, Vec::len);
-    let indices = |call: &mut Call<'_>, tap: usize| {
-        let places: Vec<i64> = taps.iter().map(|taps| taps[tap].0 as i64).collect();
+    let column = |tap: usize| -> Vec<(usize, f64)> { taps.iter().map(|taps| taps[tap]).collect() };
+    let indices = |call: &mut Call<'_>, taps: &[(usize, f64)]| {
+        let places: Vec<i64> = taps.iter().map(|tap| tap.0 as i64).collect();
         call.constant(Tensor::from_slice(&[places.len()], &places))
     };
     if let Mode::Nearest(_) = options.mode {
@@ -335,19 +336,19 @@ fn along(call: &mut Call<'_>, options: &Options, axis: &Axis, x: ValueId) -> Res
         {
             return repeated(call, x, axis, factor);
         }
-        let indices = indices(call, 0);
+        let indices = indices(call, &column(0));
         return call.add(Gather { axis: axis.axis }, &[x, indices]);
     }
     let wide = if dtype.is_float() { x } else { call.cast(x, DType::F32)? };
     let float = call.dtype(wide);
     let result = if count <= MOST_GATHERED_TAPS {
         let mut sum: Option<ValueId> = None;
-        for tap in 0..count {
-            let indices = indices(call, tap);
+        for column in (0..count).map(column) {
+            let indices = indices(call, &column);
             let part = call.add(Gather { axis: axis.axis }, &[wide, indices])?;
             let mut shape = vec![1; call.rank(x)];
             shape[axis.axis] = axis.size;
-            let weights = call.generate(float, &shape, |i| taps[i][tap].1)?;
+            let weights = call.generate(float, &shape, |i| column[i].1)?;
             sum = Some(match sum {
                 None => call.binary(BinaryOp::Mul, part, weights)?,
                 Some(sum) => {

@@ -4,12 +4,13 @@
 //!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
 //!   finished tile by tile while they are in the first-level cache.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
-//!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region.
+//!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
+//!   plane becomes a window instruction.
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
-use super::Scheduler;
 use super::shape::{Contraction, Reduction, find_reductions, reads_with};
+use super::{Scheduler, Step};
 use crate::expr::{Affine, BinaryOp, Expr, Role, Scope, VarId};
 use crate::loopir::{LoopKind, Nest, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
@@ -35,10 +36,10 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         let contraction = reduction.contraction(&mut scheduler.nest);
-        if let Some(contraction) = contraction {
-            if scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)) {
-                return;
-            }
+        if let Some(contraction) = contraction
+            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target))
+        {
+            return;
         }
         scheduler.attempt(|scheduler| accumulator_tile(scheduler, reduction));
     }
@@ -82,7 +83,7 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     let b_indirect = contraction.b_address.variables(&nest.pool).is_none();
     let packed_columns = contraction.guarded[1]
         || (b_indirect && !b_constant)
-        || (!b_constant && !(unit(last_column) && fused_is_run));
+        || !(b_constant || unit(last_column) && fused_is_run);
     let a_constant = contraction.is_constant(nest, contraction.a);
 
     // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
@@ -144,7 +145,7 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
 
     let panels = scheduler.extent(&column).div_ceil(tile_columns);
     // Where columns alone give every thread several panels, threads divide columns; else rows.
-    let divide_columns = !panels_divide && panels >= 4 * threads && !(packed_columns && !b_constant);
+    let divide_columns = !panels_divide && panels >= 4 * threads && (b_constant || !packed_columns);
     let at_once = if divide_columns { balanced(panels, 4) } else { panels };
     scheduler.split(&column, &[at_once, tile_columns])?;
     let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{column}.{level}"));
@@ -199,7 +200,7 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     }
     scheduler.stage_out(&accumulator, Some(&middle))?;
     scheduler.reorder(&[deep.clone(), row_inner, lane])?;
-    scheduler.step(super::Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
+    scheduler.step(Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
     // Divide the outermost loops over the threads, as many as it takes.
     let mut share = 1;
     // Inside a loop that packs a panel first, threads cannot divide further.
@@ -269,7 +270,7 @@ fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
                 };
                 let extent = nest.pool.vars[*var].extent;
                 let divisor = *divisor as usize;
-                if reduction.outer.contains(var) && divisor > 1 && extent % divisor == 0 {
+                if reduction.outer.contains(var) && divisor > 1 && extent.is_multiple_of(divisor) {
                     cuts.push((name(nest, *var), divisor));
                 }
             });
@@ -338,7 +339,15 @@ fn accumulator_tile(scheduler: &mut Scheduler, reduction: &Reduction) -> Option<
     let inner = name_all(&scheduler.nest, &reduction.inner);
     let order = [inner.as_slice(), &inside].concat();
     // The loops are nested the other way around in the update's copy.
-    scheduler.reorder(&order)
+    scheduler.reorder(&order)?;
+    if let ([.., rows, _columns], [_, _]) = (inner.as_slice(), inside.as_slice()) {
+        for instruction in ["depthwise", "pool_max", "pool_sum"] {
+            if scheduler.step(Step::Replace { of: rows.clone(), instruction: instruction.into() }) {
+                break;
+            }
+        }
+    }
+    Some(())
 }
 
 /// Whether the terms of the reduction are adjacent in memory already, so that vectors can run along them.
