@@ -1,8 +1,10 @@
 //! Small real models against the outputs of another engine, on every device.
 
 use super::support::{Device, read_npz, repository};
+use paisley::graph::Graph;
 use paisley::onnx::{Bindings, Model, NoFolder};
 use paisley::tensor::{Tensor, Tolerance, compare};
+use std::collections::BTreeMap;
 
 /// The largest difference allowed, of the largest value of an output.
 const BOUND: f64 = 1e-4;
@@ -15,11 +17,9 @@ const MODELS: [(&str, &str); 4] = [
     ("tests/data/mtcnn-onet.onnx", "tests/data/mtcnn-onet.npz"),
 ];
 
-fn agrees_on(device: Device) {
-    if !device.is_there() {
-        return;
-    }
-    for (model, golden) in MODELS {
+/// Each model's path, graph and golden arrays.
+pub(crate) fn models() -> impl Iterator<Item = (&'static str, Graph, BTreeMap<String, Tensor>)> {
+    MODELS.into_iter().map(|(model, golden)| {
         let arrays = read_npz(&repository(golden));
         let bytes = std::fs::read(repository(model)).unwrap();
         let read = Model::from_bytes(bytes.into(), NoFolder).unwrap();
@@ -27,6 +27,15 @@ fn agrees_on(device: Device) {
             bindings.shape(&input.name, arrays[&format!("in:{}", input.name)].shape())
         });
         let graph = read.graph(&bindings).unwrap_or_else(|error| panic!("{model}: {error}"));
+        (model, graph, arrays)
+    })
+}
+
+fn agrees_on(device: Device) {
+    if !device.is_there() {
+        return;
+    }
+    for (model, graph, arrays) in models() {
         let plan = device.compile(&graph).unwrap_or_else(|error| panic!("{model}: {error}"));
         let given = |id: &_| arrays[&format!("in:{}", plan.values[*id].name)].clone();
         let inputs: Vec<Tensor> = plan.inputs.iter().map(given).collect();
