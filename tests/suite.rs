@@ -4,6 +4,7 @@ mod suite {
     mod cli;
     mod conformance;
     mod goldens;
+    mod schedules;
     mod support;
     mod tidy;
     mod wgsl;

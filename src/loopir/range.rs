@@ -154,17 +154,19 @@ impl Facts {
         }
         let known = self.affine_range(pool, &form, MAX_STEPS).meet(range);
         self.never |= matches!((known.low, known.high), (Some(low), Some(high)) if low > high);
-        if let Some((&atom, &factor)) = form.terms.iter().next()
-            && form.terms.len() == 1
-            && (factor == 1 || factor == -1)
-            && let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv)
-        {
+        // Where floor(x / d) + rest is in a range, so is x + d * rest.
+        let atoms: Vec<(ExprId, i64)> = form.terms.iter().map(|(&atom, &factor)| (atom, factor)).collect();
+        for (atom, factor) in atoms.into_iter().filter(|(_, factor)| factor.abs() == 1) {
+            let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) else { continue };
             let quotient = range.scale(factor);
-            let operand = pool.affine(operand);
+            let mut sum = pool.affine(operand);
+            let mut rest = form.clone();
+            rest.add_term(atom, -factor);
+            sum.add_scaled(&rest, factor * divisor);
             let least = |low: i64| low.checked_mul(divisor);
             let largest = |high: i64| high.checked_mul(divisor)?.checked_add(divisor - 1);
             let range = Range { low: quotient.low.and_then(least), high: quotient.high.and_then(largest) };
-            self.add(pool, operand, range);
+            self.add(pool, sum, range);
         }
         self.known.push((form, range));
     }

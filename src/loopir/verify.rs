@@ -219,6 +219,15 @@ impl Nest {
         if verifier.errors.is_empty() { Ok(()) } else { Err(verifier.errors) }
     }
 
+    /// Checks the kinds of loops alone: what may stand inside of what, and where barriers stand.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn verify_kinds(&self) -> Result<(), VerifyError> {
+        let mut around = vec![];
+        kinds(&self.pool, &self.body, &mut around)
+    }
+
     /// Accesses whose index depends on data (a load) and cannot be proved to be in range: an emitter must check or clamp
     /// them. Meant for nests that verify.
     ///
@@ -318,16 +327,7 @@ impl<'a> Verifier<'a> {
         if self.scalars.contains(variable.name.as_str()) || self.around.iter().any(shadows) {
             self.errors.push(VerifyError::DuplicateName { what: "the loop or scalar buffer", name: var() });
         }
-        for outer in &self.around {
-            if !may_contain(outer.kind, inner.kind) {
-                self.errors.push(VerifyError::Kind {
-                    var: var(),
-                    kind: inner.kind,
-                    outer: self.nest.pool.vars[outer.var].name.clone(),
-                    outer_kind: outer.kind,
-                });
-            }
-        }
+        self.errors.extend(kind_conflicts(&self.nest.pool, &self.around, inner));
         self.around.push(inner);
         self.stmts(&inner.body);
         self.around.pop();
@@ -348,15 +348,10 @@ impl<'a> Verifier<'a> {
     }
 
     fn barrier(&mut self) {
-        let place = self.around.iter().find_map(|outer| match outer.kind {
-            LoopKind::Vector | LoopKind::Parallel => {
-                Some(format!("the {} loop `{}`", kind_name(outer.kind), self.nest.pool.vars[outer.var].name))
-            }
-            LoopKind::Serial | LoopKind::Unroll | LoopKind::Workgroup(_) | LoopKind::Invocation(_) => None,
-        });
-        let place = if self.in_preparation { Some("the preparation".to_string()) } else { place };
-        if let Some(place) = place {
-            self.errors.push(VerifyError::Barrier { place });
+        if self.in_preparation {
+            self.errors.push(VerifyError::Barrier { place: "the preparation".to_string() });
+        } else {
+            self.errors.extend(misplaced_barrier(&self.nest.pool, &self.around));
         }
     }
 
@@ -426,6 +421,46 @@ impl<'a> Verifier<'a> {
             self.errors.push(VerifyError::NotInPreparation { block, buffer, role });
         }
     }
+}
+
+fn kinds<'a>(pool: &ExprPool, stmts: &'a [Stmt], around: &mut Vec<&'a Loop>) -> Result<(), VerifyError> {
+    for stmt in stmts {
+        let error = match stmt {
+            Stmt::Loop(inner) => kind_conflicts(pool, around, inner).next(),
+            Stmt::Barrier => misplaced_barrier(pool, around),
+            Stmt::Store(_) | Stmt::Alloc(_) => None,
+        };
+        if let Some(error) = error {
+            return Err(error);
+        }
+        if let Stmt::Loop(inner) = stmt {
+            around.push(inner);
+            kinds(pool, &inner.body, around)?;
+            around.pop();
+        }
+    }
+    Ok(())
+}
+
+/// The loops of `around` that may not contain a loop of the kind of `inner`.
+fn kind_conflicts(pool: &ExprPool, around: &[&Loop], inner: &Loop) -> impl Iterator<Item = VerifyError> {
+    around.iter().filter(|outer| !may_contain(outer.kind, inner.kind)).map(|outer| VerifyError::Kind {
+        var: pool.vars[inner.var].name.clone(),
+        kind: inner.kind,
+        outer: pool.vars[outer.var].name.clone(),
+        outer_kind: outer.kind,
+    })
+}
+
+/// What is wrong with a barrier inside of these loops.
+fn misplaced_barrier(pool: &ExprPool, around: &[&Loop]) -> Option<VerifyError> {
+    around.iter().find_map(|outer| match outer.kind {
+        LoopKind::Vector | LoopKind::Parallel => {
+            let place = format!("the {} loop `{}`", kind_name(outer.kind), pool.vars[outer.var].name);
+            Some(VerifyError::Barrier { place })
+        }
+        LoopKind::Serial | LoopKind::Unroll | LoopKind::Workgroup(_) | LoopKind::Invocation(_) => None,
+    })
 }
 
 fn may_contain(outer: LoopKind, inner: LoopKind) -> bool {

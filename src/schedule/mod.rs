@@ -25,7 +25,7 @@ mod tests;
 pub use instruction::{INSTRUCTIONS, Instruction, Match, Operand, Shape, Stride, instruction_named, unify};
 pub use trace::{Trace, TraceError};
 
-use crate::loopir::{LoopKind, Nest, Scope};
+use crate::loopir::{LoopKind, Nest, Scope, VerifyError};
 
 /// What happens to the iterations that a split's factors leave over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,6 +201,9 @@ pub enum Refusal {
         /// What does not fit.
         reason: String,
     },
+    /// The loops that result have kinds that do not fit together.
+    #[error("{0}")]
+    Nesting(VerifyError),
     /// The loop does not unify with the instruction.
     #[error("loop '{of}' is not instruction '{instruction}': {reason}")]
     Instruction {
@@ -245,6 +248,7 @@ impl Step {
             Step::Relayout { buffer, by } => relayout::apply(&mut changed, buffer, by),
             Step::Replace { of, instruction } => replace::apply(&mut changed, of, instruction),
         }?;
+        changed.verify_kinds().map_err(Refusal::Nesting)?;
         *nest = changed;
         Ok(())
     }

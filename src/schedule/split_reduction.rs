@@ -12,7 +12,7 @@
 
 use super::Refusal;
 use super::rewrite::{buffer_named, loops_named, new_var};
-use crate::expr::{BufferId, Role};
+use crate::expr::{BufferId, ExprId, Role};
 use crate::loopir::{Buffer, Combiner, Loop, LoopKind, Nest, Stmt, Store, walk};
 
 pub(super) fn apply(nest: &mut Nest, buffer: &str, over: &str) -> Result<(), Refusal> {
@@ -58,6 +58,14 @@ fn rewrite(nest: &mut Nest, mut of: Loop, update: Store, combiner: Combiner, id:
         role: Role::Local,
         row_padding: 0,
     });
+    // Where nothing was combined the accumulator may not even be there.
+    let conjuncts = update.condition.map(|condition| nest.pool.conjuncts(condition)).unwrap_or_default();
+    let outside = |condition: &ExprId| {
+        let used = nest.pool.vars_of(*condition);
+        !used.iter().any(|&used| used == of.var || walk::contains_loop(&of.body, used))
+    };
+    let outside: Vec<ExprId> = conjuncts.into_iter().filter(outside).collect();
+    let condition = if outside.is_empty() { None } else { Some(nest.pool.conjunction(&outside)) };
     let blocks = [nest.fresh_block_name("partial"), nest.fresh_block_name("combine")];
     let pool = &mut nest.pool;
     let at = pool.var(of.var);
@@ -85,7 +93,7 @@ fn rewrite(nest: &mut Nest, mut of: Loop, update: Store, combiner: Combiner, id:
         index: update.index,
         value,
         combine: Some(combiner),
-        condition: None,
+        condition,
     };
     let finish =
         Loop { var: again, kind: LoopKind::Serial, instruction: None, body: vec![Stmt::Store(combine)] };

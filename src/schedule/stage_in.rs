@@ -11,13 +11,14 @@
 //! selects there. Where the place is inside
 //! `invocation` loops and the scope is `workgroup`, the invocations copy together, between barriers, `vector` elements at once.
 //!
-//! Refuses where reads of the buffer differ, depend on a loop inside the place that is not in `by`, or are not affine (region).
+//! Refuses where reads of the buffer differ, depend on a loop inside the place that is not in `by`, or are not affine (region),
+//! and where a local buffer is not written as far as the copy would read it.
 
 use super::Refusal;
 use super::rewrite::{buffer_named, change_exprs, loops_named, new_var};
 use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, Role, Scope, VarId};
-use crate::loopir::{Axis, Buffer, Loop, LoopKind, Nest, Stmt, Store, walk};
-use std::collections::HashMap;
+use crate::loopir::{Axis, Buffer, Facts, Loop, LoopKind, Nest, Stmt, Store, walk};
+use std::collections::{HashMap, HashSet};
 
 pub(super) struct Staging<'a> {
     pub(super) buffer: &'a str,
@@ -74,7 +75,7 @@ struct Read {
     index: Vec<ExprId>,
     /// Conjuncts of the guard that is part of the node.
     guards: Vec<ExprId>,
-    /// Conjuncts of the block's condition.
+    /// Conjuncts of the block's condition and of the guards and selects of which only one operand holds the load.
     conditions: Vec<ExprId>,
     /// Loops inside the place, around the block.
     inside: Vec<VarId>,
@@ -119,6 +120,7 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
                             }
                         });
                     }
+                    let enclosing = conditions_of_loads(&nest.pool, &roots);
                     for load in loads_in(&nest.pool, store) {
                         let Expr::Load(buffer, index) = nest.pool.get(load) else { continue };
                         if *buffer == id {
@@ -129,7 +131,11 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
                             let chosen = chosen.get(&node).map(|&(choice, condition, otherwise)| {
                                 (choice, nest.pool.conjuncts(condition), otherwise)
                             });
-                            let conditions = conditions.clone();
+                            let chosen_conditions = chosen.iter().flat_map(|(_, conditions, _)| conditions);
+                            let around = enclosing.get(&load).into_iter().flatten().filter(|c| {
+                                !guards.contains(c) && !conditions.contains(c) && !chosen_conditions.clone().any(|d| d == *c)
+                            });
+                            let conditions = conditions.iter().chain(around).copied().collect();
                             out.push(Read {
                                 node,
                                 chosen,
@@ -149,6 +155,56 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
     let mut out = vec![];
     walk(nest, body, id, &mut vec![], &mut out)?;
     if out.is_empty() { Err(refuse(nest, id, "is not read there")) } else { Ok(out) }
+}
+
+/// What holds wherever a load under `roots` is evaluated: conditions of guards and selects.
+fn conditions_of_loads(pool: &ExprPool, roots: &[ExprId]) -> HashMap<ExprId, Vec<ExprId>> {
+    /// Conditions of loads, and which expressions were walked under which conditions.
+    #[derive(Default)]
+    struct Found {
+        of_loads: HashMap<ExprId, Vec<ExprId>>,
+        walked: HashSet<(ExprId, Vec<ExprId>)>,
+    }
+    fn walk(pool: &ExprPool, id: ExprId, holds: &mut Vec<ExprId>, found: &mut Found) {
+        if !found.walked.insert((id, holds.clone())) {
+            return;
+        }
+        let mut under = |condition: Option<ExprId>, value: ExprId, found: &mut Found| {
+            let before = holds.len();
+            holds.extend(condition.map(|condition| pool.conjuncts(condition)).unwrap_or_default());
+            walk(pool, value, holds, found);
+            holds.truncate(before);
+        };
+        match *pool.get(id) {
+            Expr::Guard(condition, value) => {
+                under(None, condition, found);
+                under(Some(condition), value, found);
+            }
+            Expr::Select(condition, then, otherwise) => {
+                under(None, condition, found);
+                under(Some(condition), then, found);
+                under(None, otherwise, found);
+            }
+            Expr::Load(_, ref index) => {
+                index.iter().for_each(|&index| under(None, index, found));
+                match found.of_loads.get_mut(&id) {
+                    Some(known) => known.retain(|condition| holds.contains(condition)),
+                    None => {
+                        found.of_loads.insert(id, holds.clone());
+                    }
+                }
+            }
+            Expr::Unary(_, a) | Expr::Cast(_, a) => under(None, a, found),
+            Expr::Binary(_, a, b) => {
+                under(None, a, found);
+                under(None, b, found);
+            }
+            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => {}
+        }
+    }
+    let mut found = Found::default();
+    roots.iter().for_each(|&root| walk(pool, root, &mut vec![], &mut found));
+    found.of_loads
 }
 
 /// What a copy holds and how the reads change.
@@ -204,6 +260,8 @@ pub(super) fn capture_by_loops(
         };
         let conditions: Vec<ExprId> =
             read.conditions.iter().copied().filter(|&c| known(&nest.pool, c)).collect();
+        let mut conditions = conditions;
+        conditions.extend(edges(&mut nest.pool, id, &read, &conditions));
         let condition = nest.pool.conjunction(&conditions);
         let value = nest.pool.guard(condition, read.node);
         let map: HashMap<VarId, ExprId> =
@@ -226,6 +284,25 @@ pub(super) fn capture_by_loops(
         }
     }
     capture.ok_or_else(|| refuse(nest, id, "is not read there"))
+}
+
+/// What must be asked, beside `conditions` that hold, so that the read stays in the buffer: a copy may reach further than the
+/// reads whose place it takes. Indices from data are left as they are.
+fn edges(pool: &mut ExprPool, id: BufferId, read: &Read, conditions: &[ExprId]) -> Vec<ExprId> {
+    let mut facts = Facts::default();
+    for &condition in conditions.iter().chain(&read.guards) {
+        facts.assume(pool, condition);
+    }
+    let shape = pool.buffers[id].shape.clone();
+    let mut edges = vec![];
+    for (&index, &extent) in read.index.iter().zip(&shape) {
+        if !pool.loads_of(index).is_empty() || facts.range(pool, index).within(extent) {
+            continue;
+        }
+        edges.push(pool.at_least_int(index, 0));
+        edges.push(pool.less_int(index, extent as i64));
+    }
+    edges.into_iter().map(|edge| pool.simplify(edge)).collect()
 }
 
 /// The copy of the region that the loops inside the place reach.
@@ -310,6 +387,30 @@ fn capture_region(nest: &mut Nest, body: &[Stmt], id: BufferId, prefix: &str) ->
     Ok(Capture { vars, value, places })
 }
 
+/// The condition under which a copy is made: none, but for a local buffer that is only written under conditions, those, which
+/// must hold at all reads and not change inside the place.
+fn condition_of_copy(nest: &mut Nest, body: &[Stmt], id: BufferId) -> Result<Option<ExprId>, Refusal> {
+    let mut written = vec![];
+    nest.visit_stores(&mut |store| {
+        if store.buffer == id {
+            written.extend(store.condition.map(|c| nest.pool.conjuncts(c)).unwrap_or_default());
+        }
+    });
+    written.sort();
+    written.dedup();
+    if written.is_empty() {
+        return Ok(None);
+    }
+    for read in reads(nest, body, id)? {
+        let inside =
+            |condition: ExprId| nest.pool.vars_of(condition).iter().any(|var| read.inside.contains(var));
+        if written.iter().any(|condition| !read.conditions.contains(condition) || inside(*condition)) {
+            return Err(refuse(nest, id, "is written under a condition that is not known there"));
+        }
+    }
+    Ok(Some(nest.pool.conjunction(&written)))
+}
+
 /// Puts elements of `copy` in the place of the captured nodes.
 pub(super) fn redirect_reads(
     pool: &mut ExprPool,
@@ -333,6 +434,7 @@ fn stage_at(nest: &mut Nest, id: BufferId, staging: &Staging, at: Option<VarId>)
         Some(var) => nest.loop_of(var).map(|of| of.body.clone()).unwrap_or_default(),
     };
     let name = nest.fresh_buffer_name(&format!("{}_s", nest.pool.buffers[id].name));
+    let condition = condition_of_copy(nest, &body, id)?;
     let capture = if staging.by.is_empty() {
         capture_region(nest, &body, id, &name)?
     } else {
@@ -358,7 +460,7 @@ fn stage_at(nest: &mut Nest, id: BufferId, staging: &Staging, at: Option<VarId>)
         )
         .collect();
     let index: Vec<ExprId> = capture.vars.iter().map(|&var| nest.pool.var(var)).collect();
-    let store = Store { block, buffer: copy, index, value: capture.value, combine: None, condition: None };
+    let store = Store { block, buffer: copy, index, value: capture.value, combine: None, condition };
     match invocations.first() {
         Some(&(outermost, _)) if staging.scope == Scope::Workgroup => {
             let copying = cooperative(nest, &capture.vars, store, &invocations, staging.vector);
@@ -447,7 +549,8 @@ fn cooperative(
     super::rewrite::substitute_store(pool, &mut store, &map);
     if !total.is_multiple_of(count * lanes) {
         let inside = pool.less_int(flat, total as i64);
-        store.condition = Some(pool.simplify(inside));
+        let inside = pool.simplify(inside);
+        store.condition = Some(store.condition.map_or(inside, |condition| pool.and(condition, inside)));
     }
     let inner = if lanes > 1 {
         Stmt::Loop(Loop {

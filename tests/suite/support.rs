@@ -2,10 +2,12 @@
 
 use paisley::compiler::{self, Timings};
 use paisley::graph::Graph;
+use paisley::loopir::Nest;
 use paisley::plan::Plan;
 use paisley::runtime::cpu::CpuExecutor;
 use paisley::runtime::gpu::{Gpu, GpuError, GpuExecutor, GpuOptions};
 use paisley::runtime::{cpu, reference};
+use paisley::schedule::Trace;
 use paisley::target::CpuTarget;
 use paisley::tensor::{DType, Element, Tensor};
 use std::collections::BTreeMap;
@@ -49,17 +51,32 @@ impl Device {
         self != Device::Gpu || gpu().is_some()
     }
 
-    /// `graph` compiled for the device.
-    pub(crate) fn compile(self, graph: &Graph) -> Result<Plan, String> {
-        let target = match self {
+    fn target(self) -> Result<compiler::Device, String> {
+        Ok(match self {
             Device::Reference => compiler::Device::Reference,
             Device::Cpu => compiler::Device::Cpu(processor()),
             Device::Gpu => {
                 let gpu = gpu().ok_or("there is no adapter")?;
                 compiler::Device::Gpu(Box::new(gpu.target().clone()), processor())
             }
-        };
-        compiler::compile(graph, &target, &mut Timings::default()).map_err(|error| error.to_string())
+        })
+    }
+
+    /// `graph` compiled for the device.
+    pub(crate) fn compile(self, graph: &Graph) -> Result<Plan, String> {
+        let plan = compiler::compile(graph, &self.target()?, &mut Timings::default());
+        plan.map_err(|error| error.to_string())
+    }
+
+    /// `nest`, scheduled by `trace`, compiled for the device.
+    pub(crate) fn compile_nest(
+        self,
+        nest: &Nest,
+        constants: &[Tensor],
+        trace: &Trace,
+    ) -> Result<Plan, String> {
+        let plan = compiler::compile_nest(nest, constants, Some(trace), &self.target()?);
+        plan.map_err(|error| error.to_string())
     }
 
     /// The outputs of a plan compiled for the device.

@@ -304,7 +304,9 @@ fn quotients_taken_apart_are_proved() {
           for p in 4, q in 8:
             s: y[p * 8 + q] = x[(p * 8 + q) // 8, q] + x[p + q // 8, q] if p * 8 + q < 24
           for p in 2, q in 8, r in 2:
-            t: y[p * 16 + q * 2 + r] = x[(p * 8 + q) // 4, q] if p * 16 + q * 2 + r < 24";
+            t: y[p * 16 + q * 2 + r] = x[(p * 8 + q) // 4, q] if p * 16 + q * 2 + r < 24
+          for p in 2, q in 16:
+            u: y[p * 16 + q] = x[0, 0] if p * 8 + q // 2 < 12";
     assert_eq!(Nest::parse(text).unwrap().verify(), Ok(()));
 }
 
