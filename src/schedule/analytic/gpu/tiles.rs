@@ -16,12 +16,14 @@ const SCALAR_ACCESS: f64 = 10.0;
 const WIDE_ACCESS: f64 = 20.0;
 const MULTIPLY_ADD: f64 = 0.3;
 const ITERATION: f64 = 3.0;
+/// How much longer it takes where tiles hang over an edge.
+const CONDITIONS: f64 = 1.15;
 /// Invocations that run at once in the lanes of a vector.
 const LANES: usize = 8;
 /// The most statements of an expanded body: the driver's compile time grows with them.
-const MAX_BODY: usize = 400;
+const MAX_BODY: usize = 300;
 /// The most results of an invocation.
-const MAX_RESULTS: usize = 160;
+const MAX_RESULTS: usize = 112;
 /// The longest window that is expanded.
 const MAX_WINDOW: usize = 11;
 /// The most positions of a window of two dimensions that is expanded whole.
@@ -65,8 +67,11 @@ struct Tile {
 /// Deals the results of a reduction out in tiles.
 pub(super) fn tile_results(scheduler: &mut Scheduler, reduction: &Reduction) -> Option<()> {
     let roles = roles(&mut scheduler.nest, reduction)?;
-    let tile = choose(&scheduler.nest, &roles)?;
-    apply(scheduler, reduction, &roles, tile)
+    // Results that another tile may write too where a tile hangs over take tiles that do not.
+    [true, false].into_iter().find_map(|over_edges| {
+        let tile = choose(&scheduler.nest, &roles, over_edges)?;
+        scheduler.attempt(|scheduler| apply(scheduler, reduction, &roles, tile)).then_some(())
+    })
 }
 
 fn extent(nest: &Nest, var: VarId) -> usize {
@@ -93,7 +98,8 @@ fn reads(nest: &mut Nest, value: ExprId) -> Option<Vec<Read>> {
     let mut reads: Vec<Read> = vec![];
     for load in nest.pool.loads_of(value) {
         let Expr::Load(buffer, index) = nest.pool.get(load).clone() else { continue };
-        if index.iter().any(|&i| !nest.pool.loads_of(i).is_empty()) {
+        let from_memory = index.iter().flat_map(|&i| nest.pool.loads_of(i));
+        if from_memory.into_iter().any(|inner| !nest.pool.vars_of(inner).is_empty()) {
             return None;
         }
         let linear = nest.pool.linear_index(buffer, &index);
@@ -295,21 +301,26 @@ impl Roles {
             * self.batch.iter().chain(&self.others).map(|&var| extent(nest, var)).product::<usize>();
         // Some cores share the vectors.
         let vectors = tiles.div_ceil(LANES).next_multiple_of(4);
-        Some(vectors as f64 * (once + results as f64 * 2.0 * store + 100.0))
+        let whole = self.row_extent(nest).is_multiple_of(tile.rows)
+            && self.column_extent(nest).is_multiple_of(tile.columns)
+            && self.high.is_none_or(|var| extent(nest, var).is_multiple_of(tile.high))
+            && tiles.is_multiple_of(LANES);
+        let conditions = if whole { 1.0 } else { CONDITIONS };
+        Some(vectors as f64 * conditions * (once + results as f64 * 2.0 * store + 100.0))
     }
 }
 
-/// Sizes of a tile along a loop: those that divide it, and a few that leave a rest.
-fn sizes(extent: usize, most: usize) -> Vec<usize> {
+/// Sizes of a tile along a loop: those that divide it, and `over_edges` a few that leave a rest.
+fn sizes(extent: usize, most: usize, over_edges: bool) -> Vec<usize> {
     let most = most.min(extent);
     let divides = |size: usize| extent.is_multiple_of(size);
-    (1..=most).filter(|&size| divides(size) || matches!(size, 4 | 8 | 12 | 16)).collect()
+    (1..=most).filter(|&size| divides(size) || over_edges && matches!(size, 4 | 8 | 12 | 16)).collect()
 }
 
-fn choose(nest: &Nest, roles: &Roles) -> Option<Tile> {
-    let rows = sizes(roles.row_extent(nest), 16);
-    let columns = sizes(roles.column_extent(nest), 28);
-    let highs = roles.high.map_or(vec![1], |var| sizes(extent(nest, var), 4));
+fn choose(nest: &Nest, roles: &Roles, over_edges: bool) -> Option<Tile> {
+    let rows = sizes(roles.row_extent(nest), 16, over_edges);
+    let columns = sizes(roles.column_extent(nest), 28, over_edges);
+    let highs = roles.high.map_or(vec![1], |var| sizes(extent(nest, var), 4, over_edges));
     let mut best: Option<(f64, Tile)> = None;
     for &rows in &rows {
         for &high in &highs {
