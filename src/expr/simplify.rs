@@ -9,6 +9,15 @@ use crate::tensor::DType;
 impl ExprPool {
     /// An equal, simpler expression.
     pub fn simplify(&mut self, id: ExprId) -> ExprId {
+        if let Some(&known) = self.simpler.0.get(&id) {
+            return known;
+        }
+        let simple = self.simplify_node(id);
+        self.simpler.0.insert(id, simple);
+        simple
+    }
+
+    fn simplify_node(&mut self, id: ExprId) -> ExprId {
         if self.dtype(id) == DType::I64 && self.is_index(id) {
             let form = self.affine(id);
             return self.from_affine(&form);
