@@ -1,9 +1,13 @@
 //! Paisley compiles ONNX models to scheduled loop nests and emits them as WGSL compute shaders or CPU programs.
+//!
+//! A program that runs a model needs five things, all at the crate's root: [`Model`] (a decoded file), [`Bindings`] (extents of its
+//! open dimensions), [`OpenDevice`] (where to run), [`load`] (which compiles the one for the other) and the [`Session`] that it gives.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod analysis;
 pub mod base;
+pub mod cli;
 pub mod codegen;
 pub mod compiler;
 pub mod expr;
@@ -18,3 +22,8 @@ pub mod runtime;
 pub mod schedule;
 pub mod target;
 pub mod tensor;
+
+pub use compiler::load;
+pub use onnx::{Bindings, Model};
+pub use runtime::{DeviceChoice, DeviceOptions, OpenDevice, Session};
+pub use tensor::{DType, Tensor};

@@ -4,6 +4,7 @@
 #[cfg(all(test, unix))]
 mod guard;
 pub mod isa;
+mod plane;
 pub mod pool;
 pub mod program;
 pub mod scalar;

@@ -1,7 +1,7 @@
 //! Persistent threads that run one closure together, and the barrier between the parts of what they run.
 //!
-//! A fork costs a store that the waiting threads see, not a wake-up: threads that wait spin for some tens of
-//! microseconds, then yield, then sleep. So a session that runs again and again finds its threads awake, an idle one lets
+//! A fork costs a store that the waiting threads see, not a wake-up: threads that wait spin and yield by turns for some
+//! tens of microseconds, then sleep. So a session that runs again and again finds its threads awake, an idle one lets
 //! its cores sleep, and more threads than cores still make progress.
 
 use std::any::Any;
@@ -209,18 +209,19 @@ impl Drop for Inside {
     }
 }
 
-/// How long to wait awake.
+/// How long to wait awake: rounds of some spins and a yield. The yields matter where whom one waits for is queued on this very
+/// core, and cost little where no one is.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
+    rounds: u32,
     spins: u32,
-    yields: u32,
 }
 
 impl Patience {
     /// There is a core for every thread.
-    const AWAKE: Patience = Patience { spins: 4000, yields: 100 };
-    /// Whom one waits for may need this core.
-    const CROWDED: Patience = Patience { spins: 50, yields: 100 };
+    const AWAKE: Patience = Patience { rounds: 50, spins: 50 };
+    /// Whom one waits for needs this core.
+    const CROWDED: Patience = Patience { rounds: 50, spins: 2 };
 }
 
 /// A number that threads wait on.
@@ -270,15 +271,12 @@ impl Gate {
 
     /// Returns when the value is another one.
     fn wait_while(&self, value: usize) {
-        for _ in 0..self.patience.spins {
-            if self.value.load(Ordering::Acquire) != value {
-                return;
-            }
-            spin_loop();
-        }
-        for _ in 0..self.patience.yields {
-            if self.value.load(Ordering::Acquire) != value {
-                return;
+        for _ in 0..self.patience.rounds {
+            for _ in 0..self.patience.spins {
+                if self.value.load(Ordering::Acquire) != value {
+                    return;
+                }
+                spin_loop();
             }
             std::thread::yield_now();
         }

@@ -7,6 +7,7 @@
 use half::{bf16, f16};
 
 use crate::isa::Isa;
+use crate::plane::Operand;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::simd::Vector;
 use crate::tile::{self, TileArgs, TileKernel};
@@ -117,7 +118,9 @@ macro_rules! kernels {
             vector::bf16_to_f32(target: *mut f32, source: *const bf16, count: usize);
             vector::f32_to_bf16(target: *mut bf16, source: *const f32, count: usize);
             window::depthwise_row(args: &DepthwiseArgs);
-            window::pool_row(pool: Pool, args: &WindowArgs);
+            window::pool_row(pool: Pool, accumulate: bool, args: &WindowArgs);
+            plane::binary_rows(op: BinaryOp, target: (*mut f32, isize), operands: [Operand; 2], extents: (usize, usize)) -> bool;
+            plane::multiply_add_rows(target: (*mut f32, isize), operands: [Operand; 3], extents: (usize, usize));
         }
     };
 }

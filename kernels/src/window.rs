@@ -74,12 +74,12 @@ impl KernelTable {
         unsafe { (self.raw.depthwise_row)(args) }
     }
 
-    /// Pools one channel.
+    /// Pools one channel; where it accumulates, what the results hold is pooled with their windows.
     ///
     /// # Safety
-    /// The arguments keep the contract of [`WindowArgs`].
-    pub unsafe fn pool_row(&self, pool: Pool, args: &WindowArgs) {
+    /// The arguments keep the contract of [`WindowArgs`]; the results are valid for reads too where it accumulates.
+    pub unsafe fn pool_row(&self, pool: Pool, accumulate: bool, args: &WindowArgs) {
         // SAFETY: the table's instruction set is present; the caller grants the rest.
-        unsafe { (self.raw.pool_row)(pool, args) }
+        unsafe { (self.raw.pool_row)(pool, accumulate, args) }
     }
 }

@@ -145,7 +145,7 @@ fn values_of(pool: &mut ExprPool, index: ExprId, varying: &BTreeSet<VarId>) -> u
             product = product.saturating_mul(width.saturating_add(1));
         }
     }
-    if step == 0 { 1 } else { (span / step).saturating_add(1).min(product) }
+    span.checked_div(step).map_or(1, |steps| steps.saturating_add(1).min(product))
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

@@ -2,15 +2,21 @@
 //!
 //! [`compile`] is the whole pipeline on one screen. Each stage is timed; in debug builds and tests a verifier runs between them.
 
+mod load;
+mod single;
+
+pub use load::{Error, ErrorKind, load};
+pub use single::compile_nest;
+
 use crate::codegen::{cpu, wgsl};
 use crate::graph::{Graph, Source, ValueId};
 use crate::loopir::{Nest, NestHash};
 use crate::ops::define_group;
 use crate::passes::{self, GroupPolicy};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
-use crate::schedule::{Trace, analytic};
+use crate::schedule::{Trace, TraceError, analytic};
 use crate::target::{CpuTarget, GpuTarget, Target};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// What a plan is compiled for.
@@ -69,6 +75,17 @@ pub enum CompileError {
         /// Why.
         reason: String,
     },
+    /// A nest that was given is not valid.
+    #[error("nest '{nest}': {reason}")]
+    Nest {
+        /// Its name.
+        nest: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A schedule that was given does not apply.
+    #[error(transparent)]
+    Schedule(#[from] TraceError),
     /// A defect of the compiler.
     #[error("{0} (this is a defect of Paisley; please report it)")]
     Defect(String),
@@ -87,10 +104,7 @@ pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<
             continue;
         }
         let origin = group.origin(graph);
-        let nest = timings
-            .stage("define", || define_group(&group.definition(graph)))
-            .map_err(|error| CompileError::Define { origin: origin.clone(), reason: error.to_string() })?;
-        check(&nest, "defined")?;
+        let nest = define(graph, group, &origin, timings)?;
         let hash = timings.stage("hash", || nest.structural_hash());
         let kernel = match planner.kernels.get(&hash) {
             Some(&known) => known,
@@ -104,6 +118,35 @@ pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<
     let plan = timings.stage("plan", || planner.finish());
     plan.verify().map_err(|error| CompileError::Defect(error.to_string()))?;
     Ok(plan)
+}
+
+/// Everything that keeps `graph` from being compiled for `device`, of which [`compile`] reports the first: one a group of nodes.
+pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
+    let graph = &passes::simplify(graph);
+    let timings = &mut Timings::default();
+    let mut tried = HashSet::new();
+    let mut attempt = |group: &passes::Group| -> Result<(), CompileError> {
+        let origin = group.origin(graph);
+        let nest = define(graph, group, &origin, timings)?;
+        let hash = nest.structural_hash();
+        if tried.insert(hash) { build(nest, hash, device, &origin, timings).map(drop) } else { Ok(()) }
+    };
+    let groups = passes::group(graph, GroupPolicy::default());
+    groups.iter().filter_map(|group| attempt(group).err()).collect()
+}
+
+/// The unscheduled nest of a group.
+fn define(
+    graph: &Graph,
+    group: &passes::Group,
+    origin: &str,
+    timings: &mut Timings,
+) -> Result<Nest, CompileError> {
+    let nest = timings
+        .stage("define", || define_group(&group.definition(graph)))
+        .map_err(|error| CompileError::Define { origin: origin.to_string(), reason: error.to_string() })?;
+    check(&nest, "defined")?;
+    Ok(nest)
 }
 
 /// Schedules and emits one nest.

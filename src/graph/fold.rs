@@ -1,13 +1,16 @@
-//! Evaluation of the operators that shape arithmetic and weights need, on the host and without a nest: maps, data movement
-//! and reductions of integers. It is complete for what it answers and answers `None` for everything else.
+//! Evaluation of operators on constants. What shape arithmetic and weights need (maps, data movement, reductions of
+//! integers) is evaluated here, without a nest and exactly; small cases of everything else by their nests.
 
 use super::Op;
-use crate::ops::{Concat, Fact, Gather, Literal, Map, Pad, PadMode, Reduce, ReduceKind, Scalar};
+use crate::ops::{self, Concat, Fact, Gather, Literal, Map, Pad, PadMode, Reduce, ReduceKind, Scalar};
 use crate::tensor::{DType, Tensor, row_major_strides};
 use bytes::Bytes;
 
-/// The outputs of `op` for constant inputs, given the facts it infers for them; `None` when the operator is not one of
-/// those evaluated here. Floats are computed in f64 and rounded once to the output's type (and at each cast).
+/// The most operations of a node that is evaluated by its nest.
+const MOST_FLOP: u64 = 1 << 18;
+
+/// The outputs of `op` for constant inputs, given the facts it infers for them; `None` when it is too large or cannot be
+/// evaluated. In maps floats are computed in f64 and rounded once to the output's type (and at each cast).
 pub fn fold(op: &Op, inputs: &[&Tensor], outputs: &[Fact]) -> Option<Vec<Tensor>> {
     let output = outputs.first()?;
     let tensor = match op {
@@ -30,9 +33,13 @@ pub fn fold(op: &Op, inputs: &[&Tensor], outputs: &[Fact]) -> Option<Vec<Tensor>
         }
         Op::Concat(op) => concat(op, inputs, output),
         Op::Gather(op) => gather(op, inputs, output)?,
-        Op::Pad(op) => pad(op, inputs[0], output)?,
-        Op::Reduce(op) => reduce(op, inputs[0], output)?,
-        Op::MatMul(_)
+        Op::Pad(Pad { pads, mode: PadMode::Constant(value) }) => pad(pads, *value, inputs[0], output),
+        Op::Reduce(op) if inputs[0].dtype().is_integer() && is_exact(op.kind) => {
+            reduce(op, inputs[0], output)?
+        }
+        Op::Pad(_)
+        | Op::Reduce(_)
+        | Op::MatMul(_)
         | Op::Conv(_)
         | Op::Pool(_)
         | Op::ArgReduce(_)
@@ -43,9 +50,16 @@ pub fn fold(op: &Op, inputs: &[&Tensor], outputs: &[Fact]) -> Option<Vec<Tensor>
         | Op::GatherElements(_)
         | Op::GatherNd(_)
         | Op::ScatterElements(_)
-        | Op::ScatterNd(_) => return None,
+        | Op::ScatterNd(_) => return by_nest(op, inputs, outputs),
     };
     Some(vec![tensor])
+}
+
+fn by_nest(op: &Op, inputs: &[&Tensor], outputs: &[Fact]) -> Option<Vec<Tensor>> {
+    let facts: Vec<Fact> = inputs.iter().map(|input| Fact::of(input)).collect();
+    let flop = op.def().flop(&facts.iter().collect::<Vec<_>>(), &outputs.iter().collect::<Vec<_>>());
+    let inputs: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
+    if flop > MOST_FLOP { None } else { ops::evaluate(op.def(), &inputs).ok() }
 }
 
 /// Strides of a tensor of `shape` read as one of `wide`: 0 along the axes that repeat.
@@ -142,8 +156,7 @@ fn gather(op: &Gather, inputs: &[&Tensor], output: &Fact) -> Option<Tensor> {
     Some(tensor(output, bytes))
 }
 
-fn pad(op: &Pad, x: &Tensor, output: &Fact) -> Option<Tensor> {
-    let PadMode::Constant(value) = op.mode else { return None };
+fn pad(pads: &[(usize, usize)], value: Literal, x: &Tensor, output: &Fact) -> Tensor {
     let size = output.dtype.size_bytes();
     let mut element = Vec::with_capacity(size);
     match value {
@@ -152,7 +165,7 @@ fn pad(op: &Pad, x: &Tensor, output: &Fact) -> Option<Tensor> {
     }
     let mut bytes = element.repeat(output.len());
     let strides = row_major_strides(&output.shape);
-    let start = op.pads.iter().zip(&strides).map(|(pad, stride)| pad.0 * stride).sum();
+    let start = pads.iter().zip(&strides).map(|(pad, stride)| pad.0 * stride).sum();
     let signed: Vec<i64> = strides.iter().map(|&stride| stride as i64).collect();
     let mut from = x.bytes().chunks_exact(size);
     for_each_offset(x.shape(), start, &signed, |offset| {
@@ -160,7 +173,20 @@ fn pad(op: &Pad, x: &Tensor, output: &Fact) -> Option<Tensor> {
             bytes[offset * size..][..size].copy_from_slice(element);
         }
     });
-    Some(tensor(output, bytes))
+    tensor(output, bytes)
+}
+
+/// Whether [`reduce`] knows the reduction.
+fn is_exact(kind: ReduceKind) -> bool {
+    match kind {
+        ReduceKind::Sum | ReduceKind::Product | ReduceKind::Max | ReduceKind::Min => true,
+        ReduceKind::Mean
+        | ReduceKind::L1
+        | ReduceKind::L2
+        | ReduceKind::SumSquare
+        | ReduceKind::LogSum
+        | ReduceKind::LogSumExp => false,
+    }
 }
 
 /// Sums, products and extremes of integers: what shapes are reduced by.

@@ -420,3 +420,6 @@ impl Rewrite<'_> {
         self.new.add_constant(&self.old.values[self.node.outputs[0]].name, tensor)
     }
 }
+
+#[cfg(test)]
+mod tests;

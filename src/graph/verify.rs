@@ -59,13 +59,14 @@ impl Graph {
     /// The first thing that does not hold.
     pub fn verify(&self) -> Result<(), VerifyError> {
         let value_error = |name: &str, what| Err(VerifyError::Value { name: name.to_owned(), what });
+        let inputs: HashSet<ValueId> = self.inputs().iter().copied().collect();
         let mut ready = vec![false; self.values().len()];
         for (id, value) in self.values().iter_with_ids() {
             if self.value_named(&value.name) != Some(id) {
                 return value_error(&value.name, "its name is not its own");
             }
             match &value.source {
-                Source::Input if !self.inputs().contains(&id) => {
+                Source::Input if !inputs.contains(&id) => {
                     return value_error(&value.name, "it is an input that the graph does not list");
                 }
                 Source::Constant(tensor) if Fact::of(tensor) != value.fact => {

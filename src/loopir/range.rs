@@ -2,6 +2,7 @@
 
 use crate::expr::{Affine, BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
 use crate::tensor::DType;
+use std::collections::BTreeSet;
 
 /// How many facts may be used one inside of another.
 const MAX_STEPS: usize = 3;
@@ -149,7 +150,7 @@ impl Facts {
         let step = form.terms.values().fold(0, |step, &coefficient| gcd(step, coefficient)).max(1);
         let range = range.divide(step).scale(step);
         if form.terms.len() > 1 {
-            self.add_atoms(pool, &form, range);
+            self.add_parts(pool, &form, range);
         }
         let known = self.affine_range(pool, &form, MAX_STEPS).meet(range);
         self.never |= matches!((known.low, known.high), (Some(low), Some(high)) if low > high);
@@ -168,17 +169,29 @@ impl Facts {
         self.known.push((form, range));
     }
 
-    /// Keeps what a sum's range says of an atom in it, where that is more than the atom's own range.
-    fn add_atoms(&mut self, pool: &mut ExprPool, form: &Affine, range: Range) {
-        for (&atom, &coefficient) in &form.terms {
+    /// Keeps what a sum's range says of parts of it, where that is more than their own ranges: of each atom, and of the atoms
+    /// whose coefficients have a divisor in common, as they are alone in the quotient of the sum by that divisor.
+    fn add_parts(&mut self, pool: &mut ExprPool, form: &Affine, range: Range) {
+        let mut parts: Vec<Affine> =
+            form.terms.keys().map(|&atom| part(form, |other, _| other == atom)).collect();
+        let steps: BTreeSet<i64> =
+            form.terms.values().map(|coefficient| coefficient.saturating_abs()).collect();
+        for step in steps {
+            let divisible = part(form, |_, coefficient| coefficient % step == 0);
+            if (2..form.terms.len()).contains(&divisible.terms.len()) {
+                parts.push(divisible);
+            }
+        }
+        for mut part in parts {
             let mut rest = form.clone();
-            rest.terms.remove(&atom);
-            let rest = self.affine_range(pool, &rest, 0);
-            let sign = coefficient.signum();
-            let implied = range.add(rest.scale(-1)).scale(sign).divide(coefficient.saturating_abs());
-            let own = self.atom_range(pool, atom, 1);
+            rest.add_scaled(&part, -1);
+            let implied = range.add(self.affine_range(pool, &rest, 0).scale(-1));
+            let step = part.terms.values().fold(0, |step, &coefficient| gcd(step, coefficient)).max(1);
+            part.terms.values_mut().for_each(|coefficient| *coefficient /= step);
+            let implied = implied.divide(step);
+            let own = self.affine_range(pool, &part, 1);
             if own.meet(implied) != own {
-                self.known.push((Affine { constant: 0, terms: [(atom, 1)].into() }, implied));
+                self.known.push((part, implied));
             }
         }
     }
@@ -214,7 +227,35 @@ impl Facts {
                 result = result.meet(range.scale(factor).add(rest));
             }
         }
+        let atoms: Vec<ExprId> = form.terms.keys().copied().collect();
+        for atom in atoms {
+            result = result.meet(self.joined_range(pool, form, atom, steps));
+        }
         result
+    }
+
+    /// What a form is in that contains the floor division `atom` by `d`, a quotient that was taken apart: with
+    /// `d floor(x / d) = x - x mod d`, the form is the quotient by `d` of a sum that facts may know.
+    fn joined_range(&self, pool: &mut ExprPool, form: &Affine, atom: ExprId, steps: usize) -> Range {
+        let coefficient = form.terms[&atom];
+        let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) else {
+            return Range::default();
+        };
+        let operand = pool.affine(operand);
+        let is_known = |atom: &ExprId| {
+            self.known.iter().any(|(fact, _)| fact.terms.len() > 1 && fact.terms.contains_key(atom))
+        };
+        if !operand.terms.keys().any(is_known) {
+            return Range::default();
+        }
+        let mut others = form.clone();
+        others.add_term(atom, coefficient.wrapping_neg());
+        let mut sum = Affine::default();
+        sum.add_scaled(&others, divisor);
+        sum.add_scaled(&operand, coefficient);
+        let remainder = Range { low: Some(1 - divisor), high: Some(0) }.scale(coefficient);
+        let range = self.affine_range(pool, &sum, steps - 1).add(remainder);
+        range.divide(divisor)
     }
 
     /// What facts in which `atom` has a factor give for it: where `factor * atom + rest` is in a range, so is the quotient of the
@@ -286,6 +327,12 @@ impl Facts {
             Expr::Float(..) | Expr::Unary(..) => Range::default(),
         }
     }
+}
+
+/// The terms of a form that `keep` chooses.
+fn part(form: &Affine, keep: impl Fn(ExprId, i64) -> bool) -> Affine {
+    let terms = form.terms.iter().filter(|&(&atom, &coefficient)| keep(atom, coefficient));
+    Affine { constant: 0, terms: terms.map(|(&atom, &coefficient)| (atom, coefficient)).collect() }
 }
 
 fn gcd(a: i64, b: i64) -> i64 {

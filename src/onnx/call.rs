@@ -262,13 +262,16 @@ impl Call<'_> {
         let Some(tensors) = tensors else { return Ok(None) };
         let facts = op.def().infer(&self.graph.facts(inputs))?;
         let facts = facts.into_iter().map(Fact::checked).collect::<Result<Vec<_>, _>>()?;
+        // Time counts like memory: eight bytes an operation.
         let cost_bytes = match op {
             // Shares the bytes of its input.
             Op::View(_) => 0,
             _ if facts.iter().all(|fact| fact.len() <= FOLD_ELEMENTS)
                 && tensors.iter().all(|tensor| tensor.len() <= FOLD_ELEMENTS) =>
             {
-                facts.iter().map(Fact::size_bytes).sum()
+                let flop = op.def().flop(&self.graph.facts(inputs), &facts.iter().collect::<Vec<_>>());
+                let bytes: usize = facts.iter().map(Fact::size_bytes).sum();
+                bytes.saturating_add(usize::try_from(flop).unwrap_or(usize::MAX).saturating_mul(8))
             }
             _ => return Ok(None),
         };
@@ -368,10 +371,11 @@ impl Call<'_> {
     ) -> Result<ValueId, Refusal> {
         let mut axes: Vec<SliceAxis> =
             self.graph.fact(x).shape.iter().map(|&dim| SliceAxis::all(dim)).collect();
-        if axes[axis].size == size {
-            return Ok(x);
+        match axes.get_mut(axis) {
+            Some(part) if part.size == size => return Ok(x),
+            Some(part) => *part = SliceAxis { start, step: 1, size },
+            None => return Err(Refusal::invalid(format!("{} has no axis {axis}", self.fact(x)))),
         }
-        axes[axis] = SliceAxis { start, step: 1, size };
         self.add(Slice { axes }, &[x])
     }
 

@@ -20,7 +20,9 @@ pub use weights::{DataFolder, NoFolder};
 /// The oldest version of the standard operators that is read.
 pub const OLDEST_OPSET: i64 = 7;
 /// The newest version of the standard operators that is read.
-pub const NEWEST_OPSET: i64 = 27;
+pub const NEWEST_OPSET: i64 = 28;
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

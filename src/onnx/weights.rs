@@ -89,6 +89,7 @@ pub(crate) fn dtype(number: i32) -> Result<DType, Refusal> {
 }
 
 /// The number of `TensorProto.DataType` of an element type.
+#[cfg(test)]
 pub(crate) fn dtype_number(dtype: DType) -> i32 {
     match dtype {
         DType::F32 => 1,

@@ -8,6 +8,7 @@
 
 use crate::expr::{BufferId, Expr, ExprId, ExprPool, VarId};
 use crate::loopir::{Loop, Nest, Stmt, Store, Variable, walk};
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// Merges a loop with the only loop in it where both are of one role (names that differ in their number alone) and each
@@ -57,7 +58,13 @@ fn merge_with_inner(pool: &mut ExprPool, pinned: &Pinned, outer: &mut Loop) -> b
     if role(&a.name) != role(&b.name) || a.extent == 0 || b.extent == 0 {
         return false;
     }
-    let pair = Pair { outer: outer.var, inner: inner.var, extent: b.extent as i64, pinned };
+    let pair = Pair {
+        outer: outer.var,
+        inner: inner.var,
+        extent: b.extent as i64,
+        pinned,
+        known: RefCell::default(),
+    };
     let mut walked_as_one = true;
     walk::visit_stores(&inner.body, &mut |store| walked_as_one &= pair.merges_in_store(pool, store));
     if !walked_as_one {
@@ -91,6 +98,8 @@ struct Pair<'a> {
     inner: VarId,
     extent: i64,
     pinned: &'a Pinned,
+    /// What is known of expressions, which share parts.
+    known: RefCell<HashMap<ExprId, bool>>,
 }
 
 impl Pair<'_> {
@@ -129,25 +138,23 @@ impl Pair<'_> {
 
     /// Whether the two variables occur in accesses alone, and so that they merge.
     fn merges_in(&self, pool: &mut ExprPool, id: ExprId) -> bool {
-        let mut occurs = false;
-        pool.visit(id, &mut |part| {
-            occurs |= matches!(pool.get(part), Expr::Var(var) if *var == self.outer || *var == self.inner);
-        });
-        if !occurs {
-            return true;
+        if let Some(&known) = self.known.borrow().get(&id) {
+            return known;
         }
-        match pool.get(id).clone() {
+        let merges = match pool.get(id).clone() {
             Expr::Int(..) | Expr::Float(..) => true,
-            Expr::Var(_) => false,
+            Expr::Var(var) => var != self.outer && var != self.inner,
             Expr::Load(buffer, index) => self.merges_in_access(pool, buffer, &index),
             Expr::Unary(..) | Expr::Binary(..) | Expr::Select(..) | Expr::Guard(..) | Expr::Cast(..) => {
                 pool.operands(id).into_iter().all(|operand| self.merges_in(pool, operand))
             }
-        }
+        };
+        self.known.borrow_mut().insert(id, merges);
+        merges
     }
 }
 
-fn number<'a>(pool: &mut ExprPool, stmts: &'a [Stmt], counts: &mut HashMap<String, usize>) {
+fn number(pool: &mut ExprPool, stmts: &[Stmt], counts: &mut HashMap<String, usize>) {
     for stmt in stmts {
         if let Stmt::Loop(inner) = stmt {
             let name = &pool.vars[inner.var].name;

@@ -9,6 +9,7 @@
 pub mod collapse;
 mod conv;
 pub mod define;
+mod definer;
 mod evaluate;
 mod gather;
 mod layout;
@@ -23,7 +24,11 @@ mod softmax;
 mod top_k;
 
 pub use conv::Conv;
-pub use define::{Define, DefineError, External, Form, Group, GroupNode, Source, can_follow, define_group};
+pub use define::{
+    AnchorForm, Define, DefineError, ElementForm, External, Follow, Form, Group, GroupNode, Source,
+    can_follow, define_group,
+};
+pub use definer::Definer;
 pub use evaluate::{EvaluateError, evaluate, evaluate_group};
 pub use gather::{Gather, GatherElements, GatherNd};
 pub use layout::{Broadcast, Concat, Pad, PadMode, Slice, SliceAxis, Transpose, View};

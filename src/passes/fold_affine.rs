@@ -49,7 +49,7 @@ fn into_conv(
         None => vec![0.0; filters],
     };
     let (scale, shift) = constants(step, map, place, 1, filters)?;
-    let scaled = scaled(&weights, &scale, weights.len() / filters.max(1), filters);
+    let scaled = scaled(&weights, &scale, weights.len() / filters);
     let shifted = |k: usize| bias[k] * scale[k] + shift[k];
     let bias = Tensor::from_fn(weights.dtype(), &[filters], shifted);
     let name = step.new.values()[inputs[1]].name.clone();
@@ -74,7 +74,7 @@ fn into_matmul(
         return None;
     }
     let name = step.new.values()[inputs[1]].name.clone();
-    let scaled = scaled(&weights, &scale, inner, width);
+    let scaled = scaled(&weights, &scale, inner);
     let scaled = step.new.add_constant(&format!("{name}.scaled"), scaled);
     let product = step.add(op, &[inputs[0], scaled]).ok()?;
     if shift.iter().all(|&shift| shift == 0.0) {
@@ -86,15 +86,15 @@ fn into_matmul(
 }
 
 /// The weights with element `i` multiplied by `scale[i / inner % scale.len()]`.
-fn scaled(weights: &Tensor, scale: &[f64], inner: usize, channels: usize) -> Tensor {
-    let inner = inner.max(1);
+fn scaled(weights: &Tensor, scale: &[f64], inner: usize) -> Tensor {
+    let factors = scale.iter().cycle().flat_map(|&factor| std::iter::repeat_n(factor, inner));
     if let Some(values) = weights.view::<f32>() {
-        let by = |i: usize| scale[i / inner % channels];
         let values: Vec<f32> =
-            values.iter().enumerate().map(|(i, &value)| (f64::from(value) * by(i)) as f32).collect();
-        return Tensor::from_slice(weights.shape(), &values);
+            values.iter().zip(factors).map(|(&value, factor)| (f64::from(value) * factor) as f32).collect();
+        return Tensor::from_vec(weights.shape(), values);
     }
-    Tensor::from_fn(weights.dtype(), weights.shape(), |i| weights.get_f64(i) * scale[i / inner % channels])
+    let mut factors = factors;
+    Tensor::from_fn(weights.dtype(), weights.shape(), |i| weights.get_f64(i) * factors.next().unwrap_or(1.0))
 }
 
 /// Scale and shift by channel along `axis` of what the map does to input `place`, when it is that and no more.

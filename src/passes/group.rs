@@ -11,17 +11,21 @@
 //!   So every node of a group has one index function, and nothing is computed twice for one element;
 //! - it is a map or it moves elements; an expensive map does not join where the group reads it once for several elements
 //!   of its result (behind a broadcast or a gather);
+//! - it does not follow an anchor that it could stay with instead: where the group reads it in a way that keeps the anchor
+//!   out, what follows an anchor forms a group with that anchor;
 //! - or it is an anchor, the group has none yet, and every element of the anchor's result is read exactly once (only maps of
-//!   the same shape, views and transposes lie between).
+//!   the same shape, views and transposes lie between);
+//! - and the group does not read too many values with it.
 //!
 //! Then a group without anchor becomes the prologue of the one anchor that alone reads its result, when that reads each
-//! element once or the computation is cheap enough to be repeated.
+//! element once or the computation is cheap enough to be repeated; a contraction only takes what moves elements.
 //!
 //! Only the last value of a group is read outside of it (or all outputs of an anchor that has several), so groups form no
 //! cycle.
 
 use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
 use crate::ops::{self, External, GroupNode};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// What may be computed more than once.
@@ -29,12 +33,15 @@ use std::fmt::Write;
 pub struct GroupPolicy {
     /// The largest cost ([`Scalar::cost`](crate::ops::Scalar::cost)) of an element that is computed again at each read.
     pub repeated_cost: u64,
+    /// The most values a group reads. An anchor that reads more by itself does.
+    pub most_inputs: usize,
 }
 
 impl Default for GroupPolicy {
-    /// An affine map and an activation without transcendental functions may be repeated.
+    /// An affine map and an activation without transcendental functions may be repeated; inputs and an output fit the
+    /// eight storage buffers that every WebGPU device has.
     fn default() -> Self {
-        GroupPolicy { repeated_cost: 8 }
+        GroupPolicy { repeated_cost: 8, most_inputs: 7 }
     }
 }
 
@@ -178,6 +185,8 @@ struct Unit {
     members: Vec<NodeId>,
     /// Those of them that lie before the anchor.
     prologue: Vec<NodeId>,
+    /// The values read and not computed.
+    inputs: BTreeSet<ValueId>,
     merged: bool,
 }
 
@@ -191,6 +200,8 @@ struct Grouping<'a> {
     place_of: Vec<Option<Place>>,
     /// Where each moving or accessing node reads its operand, once asked for.
     operand_of: Vec<Option<Place>>,
+    /// Whether only maps of one shape, views and transposes lie between an anchor and the node, each with one use.
+    follows_anchor: Vec<bool>,
     places: usize,
 }
 
@@ -205,9 +216,13 @@ pub fn group(graph: &Graph, policy: GroupPolicy) -> Vec<Group> {
         unit_of: vec![usize::MAX; count],
         place_of: vec![None; count],
         operand_of: vec![None; count],
+        follows_anchor: vec![false; count],
         places: 0,
     };
     let ids: Vec<NodeId> = graph.nodes().ids().collect();
+    for &id in &ids {
+        grouping.follows_anchor[id.index()] = grouping.follows(id);
+    }
     ids.iter().rev().for_each(|&id| grouping.visit(id));
     for unit in 0..grouping.units.len() {
         grouping.add_prologues(unit);
@@ -225,8 +240,25 @@ impl Grouping<'_> {
         Place { id: self.places, bijective, repeats }
     }
 
+    fn follows(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        let elements = self.graph.fact(node.outputs[0]).len();
+        let joins = matches!(part(&node.op), Part::Map | Part::Move);
+        joins
+            && node.inputs.iter().any(|&input| {
+                self.graph.producer(input).is_some_and(|producer| {
+                    let of_anchor = matches!(part(&self.node(producer).op), Part::Anchor { .. });
+                    self.graph.fact(input).len() == elements
+                        && self.uses.nodes(input).iter().all(|&user| user == id)
+                        && !self.uses.is_output(input)
+                        && (of_anchor || self.follows_anchor[producer.index()])
+                })
+            })
+    }
+
     fn visit(&mut self, id: NodeId) {
         if let Some((unit, place)) = self.joinable(id) {
+            self.units[unit].inputs = self.inputs_with(unit, id);
             let is_anchor = matches!(part(&self.node(id).op), Part::Anchor { .. });
             if is_anchor {
                 self.units[unit].anchor = Some(id);
@@ -238,7 +270,13 @@ impl Grouping<'_> {
             return;
         }
         self.unit_of[id.index()] = self.units.len();
-        let mut unit = Unit { anchor: None, members: Vec::new(), prologue: Vec::new(), merged: false };
+        let mut unit = Unit {
+            anchor: None,
+            members: Vec::new(),
+            prologue: Vec::new(),
+            inputs: self.node(id).inputs.iter().copied().collect(),
+            merged: false,
+        };
         match part(&self.node(id).op) {
             Part::Anchor { .. } | Part::Alone => unit.anchor = Some(id),
             Part::Map | Part::Move | Part::Access { .. } => {
@@ -267,12 +305,22 @@ impl Grouping<'_> {
         }
         let place = place?;
         let joins = match part(&self.node(id).op) {
+            _ if !place.bijective && self.follows_anchor[id.index()] => false,
             Part::Map => !place.repeats || map_cost(self.node(id)) <= self.policy.repeated_cost,
             Part::Move | Part::Access { .. } => true,
             Part::Anchor { .. } => place.bijective && self.units[unit].anchor.is_none(),
             Part::Alone => false,
         };
-        joins.then_some((unit, place))
+        (joins && self.inputs_with(unit, id).len() <= self.policy.most_inputs).then_some((unit, place))
+    }
+
+    /// What the unit reads with the node in it, one of those that compute what it reads.
+    fn inputs_with(&self, unit: usize, id: NodeId) -> BTreeSet<ValueId> {
+        let node = self.node(id);
+        let mut inputs = self.units[unit].inputs.clone();
+        inputs.retain(|input| !node.outputs.contains(input));
+        inputs.extend(&node.inputs);
+        inputs
     }
 
     /// Where `consumer` reads `value`; `None` when it is an anchor.
@@ -308,10 +356,14 @@ impl Grouping<'_> {
             let source = self.unit_of[producer.index()];
             let members = &self.units[source].members;
             let cost: u64 = members.iter().map(|&node| map_cost(self.node(node))).sum();
+            let mut inputs = self.units[unit].inputs.clone();
+            inputs.remove(&input);
+            inputs.extend(&self.units[source].inputs);
             // A contraction packs its operands as they are, so that arithmetic would be repeated for every product.
             let contraction = matches!(self.node(anchor).op, Op::MatMul(_) | Op::Conv(_));
             let limit = if contraction { 0 } else { self.policy.repeated_cost };
             if self.units[source].anchor.is_none()
+                && inputs.len() <= self.policy.most_inputs
                 && self.uses.only(input) == Some(anchor)
                 && (!often || cost <= limit)
             {
@@ -319,6 +371,7 @@ impl Grouping<'_> {
                 for node in &members {
                     self.unit_of[node.index()] = unit;
                 }
+                self.units[unit].inputs = inputs;
                 self.units[source].merged = true;
                 self.units[unit].prologue.extend(members);
             }

@@ -6,12 +6,14 @@
 
 mod fold_affine;
 mod fold_constants;
+mod fold_pads;
 mod group;
 mod merge_common;
 mod simplify_layout;
 
 pub use fold_affine::fold_affine;
 pub use fold_constants::fold_constants;
+pub use fold_pads::fold_pads;
 pub use group::{Group, GroupPolicy, group};
 pub use merge_common::merge_common;
 pub use simplify_layout::simplify_layout;
@@ -33,6 +35,7 @@ pub const PIPELINE: &[Pass] = &[
     Pass { name: "simplify_layout", run: simplify_layout },
     Pass { name: "merge_common", run: merge_common },
     Pass { name: "fold_affine", run: fold_affine },
+    Pass { name: "fold_pads", run: fold_pads },
 ];
 
 /// The graph after [`PIPELINE`].
@@ -43,3 +46,6 @@ pub fn simplify(graph: &Graph) -> Graph {
         result
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Removes operators that move nothing and joins those that move twice.
 
 use crate::graph::{Graph, Op, Rewrite, ValueId};
-use crate::ops::{Reduce, ReduceKind, Scalar, SliceAxis, Transpose, View};
+use crate::ops::{Fact, Reduce, ReduceKind, Scalar, SliceAxis, Transpose, View};
 
 /// Removes identities (views, transposes, slices, pads, broadcasts, maps, concatenations and reductions that change
 /// nothing), turns transposes that only move axes of extent 1 into views, and replaces two views or two transposes in a
@@ -41,14 +41,11 @@ fn simplified(step: &mut Rewrite<'_>) -> Option<Vec<ValueId>> {
         return Some(vec![input]);
     }
     let before = step.new.producer(input).map(|node| step.new.nodes()[node].clone());
-    let replacement: (Op, ValueId) = match (&step.node.op, &before) {
-        (Op::View(_), Some(before)) if matches!(before.op, Op::View(_)) => {
-            let first = before.inputs[0];
-            if step.new.fact(first) == &fact {
-                return Some(vec![first]);
-            }
-            (View { shape: fact.shape }.into(), first)
+    let (op, input): (Op, ValueId) = match (&step.node.op, &before) {
+        (Op::Transpose(op), _) if keeps_order(&op.perm, &given.shape) => {
+            return Some(vec![viewed(step, input, fact)?]);
         }
+        (Op::View(_), _) => return Some(vec![viewed(step, input, fact)?]),
         (Op::Transpose(op), Some(before)) if let Op::Transpose(first) = &before.op => {
             let perm: Vec<usize> = op.perm.iter().map(|&axis| first.perm[axis]).collect();
             if perm.is_sorted() {
@@ -56,12 +53,21 @@ fn simplified(step: &mut Rewrite<'_>) -> Option<Vec<ValueId>> {
             }
             (Transpose { perm }.into(), before.inputs[0])
         }
-        (Op::Transpose(op), _) if keeps_order(&op.perm, &given.shape) => {
-            (View { shape: fact.shape }.into(), input)
-        }
         _ => return None,
     };
-    step.add(replacement.0, &[replacement.1]).ok()
+    step.add(op, &[input]).ok()
+}
+
+/// A view of `input`, or of what `input` is a view of.
+fn viewed(step: &mut Rewrite<'_>, input: ValueId, fact: Fact) -> Option<ValueId> {
+    let first = match step.new.producer(input).map(|node| &step.new.nodes()[node]) {
+        Some(node) if matches!(node.op, Op::View(_)) => node.inputs[0],
+        Some(_) | None => input,
+    };
+    if step.new.fact(first) == &fact {
+        return Some(first);
+    }
+    step.add(View { shape: fact.shape }, &[first]).ok().map(|outputs| outputs[0])
 }
 
 /// Whether a transpose leaves the order of the axes of more than one element alone.

@@ -1,8 +1,13 @@
 //! Layer 9: running plans on devices.
 
 pub mod cpu;
+mod device;
 pub mod gpu;
 pub mod reference;
+mod session;
+
+pub use device::{DeviceChoice, DeviceChoiceError, DeviceOptions, OpenDevice};
+pub use session::{Placement, Session};
 
 use crate::tensor::Tensor;
 

@@ -12,7 +12,8 @@ use std::collections::HashMap;
 /// # Errors
 /// Where an index read from data is out of range.
 pub fn run(plan: &Plan, inputs: &[Tensor]) -> Result<Run, RuntimeError> {
-    let mut made: HashMap<ValueId, Tensor> = plan.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
+    let mut made: HashMap<ValueId, Tensor> =
+        plan.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
     let options = interp::Options { check_races: false, check_uninitialised: false };
     let value = |made: &HashMap<ValueId, Tensor>, id: ValueId| match (&plan.values[id].place, made.get(&id)) {
         (_, Some(tensor)) => Ok(tensor.clone()),
@@ -30,7 +31,10 @@ pub fn run(plan: &Plan, inputs: &[Tensor]) -> Result<Run, RuntimeError> {
                 let tensor = value(&made, id)?;
                 // A nest may walk through merged dimensions.
                 let shaped = tensor.reshaped(&buffer.shape);
-                params.push(shaped.ok_or_else(|| RuntimeError::Defect(format!("'{}' has another size", buffer.name)))?);
+                params
+                    .push(shaped.ok_or_else(|| {
+                        RuntimeError::Defect(format!("'{}' has another size", buffer.name))
+                    })?);
             }
         }
         let outputs = interp::run_with(nest, &params, options).map_err(RuntimeError::run)?;

@@ -14,6 +14,10 @@ pub enum Stride {
     Zero,
     /// Neighbours are adjacent.
     One,
+    /// Neighbours are rows without gaps: the stride is the extent of the loop directly inside.
+    Row,
+    /// The operand moves forward.
+    Positive,
     /// Anything that is the same everywhere.
     Any,
 }
@@ -43,6 +47,8 @@ pub struct Instruction {
     pub name: &'static str,
     /// Loops, outermost first: role and the largest extent.
     pub loops: &'static [(&'static str, usize)],
+    /// How many of the loops, from the outermost, always run all iterations: no condition may depend on them.
+    pub whole: usize,
     /// The operands of the value, in order.
     pub operands: &'static [Operand],
     /// The value.
@@ -60,6 +66,7 @@ macro_rules! fma {
         Instruction {
             name: $name,
             loops: &[("k", UNLIMITED), ("i", $rows), ("j", $columns)],
+            whole: 0,
             operands: &[
                 Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero] },
                 Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One] },
@@ -71,38 +78,34 @@ macro_rules! fma {
     };
 }
 
-const ROW_WINDOW: Operand = Operand { name: "x", strides: &[Stride::Any, Stride::Any, Stride::Any] };
-const ROW_RESULT: Operand = Operand { name: "y", strides: &[Stride::Zero, Stride::Zero, Stride::One] };
+/// Windows of rows `r` and columns `s` over a plane, for output rows `p` and columns `q`.
+macro_rules! windows {
+    ($name:literal, $operands:expr, $value:expr, $combine:expr) => {
+        Instruction {
+            name: $name,
+            loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("p", UNLIMITED), ("q", UNLIMITED)],
+            whole: 2,
+            operands: $operands,
+            value: $value,
+            combine: $combine,
+            result: Operand { name: "y", strides: &[Stride::Zero, Stride::Zero, Stride::Row, Stride::One] },
+        }
+    };
+}
+
+const WINDOW: Operand =
+    Operand { name: "x", strides: &[Stride::Any, Stride::Positive, Stride::Any, Stride::Positive] };
+const WINDOW_WEIGHTS: Operand =
+    Operand { name: "w", strides: &[Stride::Row, Stride::One, Stride::Zero, Stride::Zero] };
 
 /// Every instruction.
 pub const INSTRUCTIONS: &[Instruction] = &[
     fma!("fma_12x32", 12, 32),
     fma!("fma_6x16", 6, 16),
     fma!("fma_4x8", 4, 8),
-    Instruction {
-        name: "depthwise_row",
-        loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("q", UNLIMITED)],
-        operands: &[ROW_WINDOW, Operand { name: "w", strides: &[Stride::Any, Stride::Any, Stride::Zero] }],
-        value: Shape::Product,
-        combine: Combiner::Add,
-        result: ROW_RESULT,
-    },
-    Instruction {
-        name: "pool_max_row",
-        loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("q", UNLIMITED)],
-        operands: &[ROW_WINDOW],
-        value: Shape::Single,
-        combine: Combiner::Max,
-        result: ROW_RESULT,
-    },
-    Instruction {
-        name: "pool_sum_row",
-        loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("q", UNLIMITED)],
-        operands: &[ROW_WINDOW],
-        value: Shape::Single,
-        combine: Combiner::Add,
-        result: ROW_RESULT,
-    },
+    windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
+    windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
+    windows!("pool_sum", &[WINDOW], Shape::Single, Combiner::Add),
 ];
 
 /// The instruction of that name.
@@ -182,12 +185,25 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             .collect();
         match attempt {
             Ok(found) => operands = operands.or(Some(found)),
-            Err(why) => reason = why,
+            Err(why) if reason.is_empty() => reason = why,
+            Err(_same_of_the_other_order) => {}
         }
     }
     let operands = operands.ok_or(reason)?;
     let result = fits(pool, store.buffer, &store.index, &loops, &instruction.result)?;
+    if operands.iter().any(|(buffer, _)| *buffer == result.0) {
+        return Err("it reads what it writes".into());
+    }
     let conditions = store.condition.map(|condition| pool.conjuncts(condition)).unwrap_or_default();
+    for &condition in &conditions {
+        if let Some(&whole) = loops[..instruction.whole].iter().find(|&&var| pool.uses_var(condition, var)) {
+            let name = &pool.vars[whole].name;
+            return Err(format!("it runs under a condition on loop '{name}'"));
+        }
+        if loops.iter().filter(|&&var| pool.uses_var(condition, var)).count() > 1 {
+            return Err("it runs under a condition on several of its loops".into());
+        }
+    }
     Ok(Match { loops, operands, result, conditions })
 }
 
@@ -203,7 +219,10 @@ fn fits(
     }
     let linear = pool.linear_index(buffer, index);
     let form = pool.affine(linear);
-    for (&var, rule) in loops.iter().zip(operand.strides) {
+    if form.variables(pool).is_none() {
+        return Err(format!("the address of operand '{}' is not affine", operand.name));
+    }
+    for (place, (&var, rule)) in loops.iter().zip(operand.strides).enumerate() {
         let name = &pool.vars[var].name;
         let stride = form.coefficient(pool, var);
         let stride =
@@ -211,6 +230,11 @@ fn fits(
         let fit = match rule {
             Stride::Zero => stride == 0,
             Stride::One => stride == 1 || pool.vars[var].extent == 1,
+            Stride::Row => {
+                let row = loops.get(place + 1).map_or(1, |&inside| pool.vars[inside].extent);
+                stride == row as i64 || pool.vars[var].extent == 1
+            }
+            Stride::Positive => stride > 0 || pool.vars[var].extent == 1,
             Stride::Any => true,
         };
         if !fit {

@@ -71,7 +71,7 @@ fn tiled(nest: &mut Nest, var: VarId, extent: usize, factors: &[usize], mut body
     }
     let value = pool.simplify(value);
     substitute(pool, &mut body, &HashMap::from([(var, value)]));
-    if extent % tile != 0 {
+    if !extent.is_multiple_of(tile) {
         let inside = pool.less_int(value, extent as i64);
         let inside = pool.simplify(inside);
         add_condition(pool, &mut body, inside);

@@ -7,7 +7,8 @@
 //!
 //! For reuse, for contiguous access and for getting rid of guards: with `by`, the copy is indexed by the loops named (this is
 //! packing, and im2col where the read is a convolution's), its rows in the order given; without, it holds the region of the
-//! buffer that the loops inside the place can reach, zeros where that hangs over the edge. Where the place is inside
+//! buffer that the loops inside the place can reach, where that hangs over the edge zeros, or the constant that every read
+//! selects there. Where the place is inside
 //! `invocation` loops and the scope is `workgroup`, the invocations copy together, between barriers, `vector` elements at once.
 //!
 //! Refuses where reads of the buffer differ, depend on a loop inside the place that is not in `by`, or are not affine (region).
@@ -68,6 +69,8 @@ fn loads_in(pool: &ExprPool, store: &Store) -> Vec<ExprId> {
 struct Read {
     /// The guard around the load where that guards nothing else, else the load.
     node: ExprId,
+    /// The choice between the node and a constant, its conjuncts, and the constant.
+    chosen: Option<(ExprId, Vec<ExprId>, ExprId)>,
     index: Vec<ExprId>,
     /// Conjuncts of the guard that is part of the node.
     guards: Vec<ExprId>,
@@ -102,12 +105,17 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
                     }
                     let conditions = store.condition.map(|c| nest.pool.conjuncts(c)).unwrap_or_default();
                     let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
-                    let mut guarded = HashMap::new();
+                    let (mut guarded, mut chosen) = (HashMap::new(), HashMap::new());
                     let roots: Vec<ExprId> = roots.collect();
                     for &root in &roots {
                         nest.pool.visit(root, &mut |node| {
                             if let Expr::Guard(condition, value) = *nest.pool.get(node) {
                                 guarded.insert(value, (node, condition));
+                            }
+                            if let Expr::Select(condition, value, otherwise) = *nest.pool.get(node)
+                                && matches!(nest.pool.get(otherwise), Expr::Float(..) | Expr::Int(..))
+                            {
+                                chosen.insert(value, (node, condition, otherwise));
                             }
                         });
                     }
@@ -118,9 +126,13 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
                                 Some(&(node, condition)) => (node, nest.pool.conjuncts(condition)),
                                 None => (load, vec![]),
                             };
+                            let chosen = chosen.get(&node).map(|&(choice, condition, otherwise)| {
+                                (choice, nest.pool.conjuncts(condition), otherwise)
+                            });
                             let conditions = conditions.clone();
                             out.push(Read {
                                 node,
+                                chosen,
                                 index: index.to_vec(),
                                 guards,
                                 conditions,
@@ -262,8 +274,9 @@ fn capture_region(nest: &mut Nest, body: &[Stmt], id: BufferId, prefix: &str) ->
     }
     let condition = pool.conjunction(&inside);
     let load = pool.load(id, &index);
-    let value = pool.guard(condition, load);
+    let mut value = pool.guard(condition, load);
     let mut places = vec![];
+    let mut outside = vec![];
     for read in reads {
         // A guard that only asks whether the element exists is the copy's zero; any other stays around the read.
         let mut edges = vec![];
@@ -277,9 +290,22 @@ fn capture_region(nest: &mut Nest, body: &[Stmt], id: BufferId, prefix: &str) ->
             let offset = pool.binary(BinaryOp::Sub, index, base);
             place.push(pool.simplify(offset));
         }
-        let all_edges = read.guards.iter().all(|guard| edges.contains(&pool.simplify(*guard)));
-        let node = if all_edges { read.node } else { pool.load(id, &read.index) };
+        let mut only_edges =
+            |conjuncts: &[ExprId]| conjuncts.iter().all(|conjunct| edges.contains(&pool.simplify(*conjunct)));
+        let guarded_by_edges = only_edges(&read.guards);
+        let chosen = read.chosen.filter(|(_, conjuncts, _)| guarded_by_edges && only_edges(conjuncts));
+        let node = if guarded_by_edges { read.node } else { pool.load(id, &read.index) };
+        outside.push(chosen.as_ref().map(|&(choice, _, constant)| (choice, constant)));
         places.push((node, place));
+    }
+    // The constant, where all reads choose the same one outside.
+    if let Some(&Some((_, constant))) = outside.first()
+        && outside.iter().all(|choice| choice.is_some_and(|(_, other)| other == constant))
+    {
+        value = pool.select(condition, value, constant);
+        for (place, (choice, _)) in places.iter_mut().zip(outside.into_iter().flatten()) {
+            place.0 = choice;
+        }
     }
     Ok(Capture { vars, value, places })
 }
@@ -419,7 +445,7 @@ fn cooperative(
         map.insert(var, pool.simplify(index));
     }
     super::rewrite::substitute_store(pool, &mut store, &map);
-    if total % (count * lanes) != 0 {
+    if !total.is_multiple_of(count * lanes) {
         let inside = pool.less_int(flat, total as i64);
         store.condition = Some(pool.simplify(inside));
     }

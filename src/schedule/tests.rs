@@ -100,7 +100,7 @@ fn a_gpu_matmul() {
                   for k.0 in 16:
                     barrier
                     for a_s.copy in 8:
-                      stage_a: a_s[a_s.copy * 2 + (i.1 * 16 + j.1) // 128, (i.1 * 2 + j.1 // 8) % 16, j.1 % 8] = a[i.0 * 128 + (i.1 * 2 + j.1 // 8) % 16 * 8 + j.1 % 8, k.0 * 16 + a_s.copy * 2 + (i.1 * 16 + j.1) // 128]
+                      stage_a: a_s[a_s.copy * 2 + i.1 // 8, j.1 // 8 + i.1 % 8 * 2, j.1 % 8] = a[i.0 * 128 + j.1 + i.1 % 8 * 16, k.0 * 16 + a_s.copy * 2 + i.1 // 8]
                     for b_s.copy in 1, b_s.lane in 4 vector:
                       stage_b: b_s[i.1 + b_s.copy * 16, j.1, b_s.lane] = b[i.1 + k.0 * 16 + b_s.copy * 16, j.0 * 64 + j.1 * 4 + b_s.lane]
                     barrier
@@ -197,6 +197,26 @@ fn a_split_reduction() {
               combine: acc += acc_r[k.0]
             store: y[i, j] = acc
     "#]],
+    );
+}
+
+#[test]
+fn loops_of_no_iterations_fuse() {
+    check(
+        matmul(4, 0, 2),
+        "fuse i j as f",
+        expect![[r#"
+            nest matmul
+              in    a: f32[4, 2]
+              const b: f32[2, 0]
+              out   y: f32[4, 0]
+              for f in 0:
+                register acc: f32
+                init: acc = 0.0
+                for k in 2:
+                  update: acc += a[f, k] * b[k, 0]
+                store: y[f, 0] = acc
+        "#]],
     );
 }
 
@@ -312,6 +332,62 @@ fn refusals() {
         m(),
         "split_reduction acc over i",
         expect!["buffer 'acc': is not the only thing the loop computes"],
+    );
+}
+
+/// A depthwise convolution `y[p, q] += x[2 p + r, 2 q + s] * w[r, s]` with the loops `r s p q`.
+fn depthwise(x_columns: &str, w: &str, y: &str, condition: &str) -> Nest {
+    let text = format!(
+        "nest windows\n  in    x: f32[17, 17]\n  in    w: f32[3, 3]\n  out   y: f32[8, 8]\n  \
+         for r in 3, s in 3, p in 8, q in 8:\n    \
+         update: y[{y}] += x[p * 2 + r, {x_columns}] * w[{w}]{condition}\n"
+    );
+    Nest::parse(&text).unwrap()
+}
+
+#[test]
+fn windows_are_refused_with_a_reason() {
+    let by = "replace r by depthwise";
+    let fit = || depthwise("q * 2 + s", "r, s", "p, q", "");
+    assert!(Trace::parse(by).unwrap().apply(&mut fit()).is_ok());
+    refused(
+        fit(),
+        "replace r by pool_sum",
+        expect!["loop 'r' is not instruction 'pool_sum': operand 'x' is not a plain read"],
+    );
+    refused(
+        fit(),
+        "replace r by pool_max",
+        expect!["loop 'r' is not instruction 'pool_max': block 'update' does not combine by Max"],
+    );
+    refused(
+        depthwise("s - q * 2 + 14", "r, s", "p, q", ""),
+        by,
+        expect![
+            "loop 'r' is not instruction 'depthwise': operand 'x' has stride 0 over loop 'q', not Positive"
+        ],
+    );
+    refused(
+        depthwise("q * 2 + s", "s, r", "p, q", ""),
+        by,
+        expect![
+            "loop 'r' is not instruction 'depthwise': operand 'x' has stride 0 over loop 'q', not Positive"
+        ],
+    );
+    refused(
+        depthwise("q * 2 + s", "r, s", "q, p", ""),
+        by,
+        expect!["loop 'r' is not instruction 'depthwise': operand 'y' has stride 1 over loop 'p', not Row"],
+    );
+    refused(
+        depthwise("q * 2 + s", "r, s", "p, q", " if r < 2"),
+        by,
+        expect!["loop 'r' is not instruction 'depthwise': it runs under a condition on loop 'r'"],
+    );
+    refused(
+        depthwise("q * 2 + s", "r, s", "p, q", " if p + q < 9"),
+        by,
+        expect!["loop 'r' is not instruction 'depthwise': it runs under a condition on several of its loops"],
     );
 }
 

@@ -4,7 +4,7 @@ use super::DType;
 use half::{bf16, f16};
 
 /// A Rust type with the layout of one [`DType`]. (Bool has none: a byte other than 0 and 1 is not a Rust bool.)
-pub trait Element: bytemuck::Pod {
+pub trait Element: bytemuck::Pod + Send {
     /// The element type it is.
     const DTYPE: DType;
 }

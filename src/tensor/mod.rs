@@ -56,6 +56,21 @@ impl Tensor {
         Tensor::new(T::DTYPE, shape.to_vec(), bytes).expect("the values should fill the shape")
     }
 
+    /// A tensor that takes over the elements of `values`; their number must be the product of `shape`.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn from_vec<T: Element>(shape: &[usize], values: Vec<T>) -> Tensor {
+        struct Owner<T>(Vec<T>);
+        impl<T: Element> AsRef<[u8]> for Owner<T> {
+            fn as_ref(&self) -> &[u8] {
+                bytemuck::cast_slice(&self.0)
+            }
+        }
+        let bytes = if values.is_empty() { Bytes::new() } else { Bytes::from_owner(Owner(values)) };
+        Tensor::new(T::DTYPE, shape.to_vec(), bytes).expect("the values should fill the shape")
+    }
+
     /// A tensor of rank 0.
     pub fn scalar<T: Element>(value: T) -> Tensor {
         Tensor::from_slice(&[], &[value])

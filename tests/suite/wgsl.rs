@@ -1,28 +1,21 @@
-//! Emitted kernels on an adapter against the interpreter. Without an adapter each test says that it was skipped.
+//! Emitted kernels on an adapter against the interpreter, and in the languages of others.
 
+use super::goldens::models;
+use super::support::{gpu, processor};
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
 use paisley::base::Random;
 use paisley::codegen::wgsl::{Access, WgslError, WgslKernel, emit};
+use paisley::compiler::{Device, Timings, compile};
 use paisley::expr::{BinaryOp, BufferId, Role, UnaryOp};
 use paisley::interp;
 use paisley::loopir::{Nest, NestBuilder};
-use paisley::runtime::gpu::{
-    BindingKind, Dispatch, Gpu, GpuError, GpuKernel, GpuOptions, Memory, Step, Timing,
-};
+use paisley::plan::Code;
+use paisley::runtime::gpu::{BindingKind, Dispatch, Gpu, GpuKernel, Memory, Step, Timing};
 use paisley::schedule::Trace;
 use paisley::target::GpuTarget;
 use paisley::tensor::{DType, Tensor, Tolerance, compare};
 use std::collections::HashMap;
-
-fn open(test: &str) -> Option<Gpu> {
-    match Gpu::open(0, GpuOptions::default()) {
-        Ok(gpu) => Some(gpu),
-        Err(GpuError::NoAdapter) => {
-            eprintln!("SKIPPED: no adapter: {test}");
-            None
-        }
-        Err(error) => panic!("{test}: {error}"),
-    }
-}
 
 fn parse(text: &str) -> Nest {
     let nest = Nest::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -61,7 +54,8 @@ fn run(gpu: &Gpu, target: &GpuTarget, nest: &Nest, params: &[Tensor]) -> Vec<Ten
     for kernel in &kernels {
         let mut ranges = vec![];
         for binding in &kernel.bindings {
-            let memory = memories.entry(binding.buffer).or_insert_with(|| gpu.allocate(binding.bytes).unwrap());
+            let memory =
+                memories.entry(binding.buffer).or_insert_with(|| gpu.allocate(binding.bytes).unwrap());
             ranges.push(memory.whole());
         }
         steps.push(Step::Dispatch(Dispatch { kernel: gpu_kernel(kernel), ranges }));
@@ -131,12 +125,12 @@ fn assert_same(gpu: &Gpu, target: &GpuTarget, nest: &Nest, scheduled: &Nest, par
 
 /// Runs a nest under several schedules; an empty one runs it as it is.
 #[track_caller]
-fn check(test: &str, text: &str, traces: &[&str]) {
-    let Some(gpu) = open(test) else { return };
+fn check(text: &str, traces: &[&str]) {
+    let Some(gpu) = gpu() else { return };
     let nest = parse(text);
     let params = random_params(&nest, 11);
     for trace in traces {
-        assert_same(&gpu, gpu.target(), &nest, &scheduled(&nest, trace), &params);
+        assert_same(gpu, gpu.target(), &nest, &scheduled(&nest, trace), &params);
     }
 }
 
@@ -187,15 +181,13 @@ vectorise j.2";
 #[test]
 fn matmuls() {
     for (rows, columns, depth) in [(64, 64, 32), (50, 70, 33), (33, 68, 40), (1, 5, 3)] {
-        check("matmuls", &matmul(rows, columns, depth), &["bind i workgroup.x", TILED, UNSTAGED]);
+        check(&matmul(rows, columns, depth), &["bind i workgroup.x", TILED, UNSTAGED]);
     }
 }
 
 #[test]
 fn padded_convolutions() {
-    check(
-        "padded_convolutions",
-        "nest conv
+    check("nest conv
   in    x: f32[1, 5, 9, 11]
   const w: f32[6, 5, 3, 3]
   const b: f32[6]
@@ -218,7 +210,6 @@ fn padded_convolutions() {
 #[test]
 fn several_blocks_and_scratch_memory() {
     check(
-        "several_blocks_and_scratch_memory",
         "nest softmax
   in    x: f32[12, 37]
   out   y: f32[12, 37]
@@ -265,7 +256,7 @@ fn cooperating_invocations() {
       barrier
     store: y[i] = part[0] * 0.5
 ";
-    check("cooperating_invocations", text, &[""]);
+    check(text, &[""]);
     let text = "nest stages
   in    x: f32[6, 8]
   out   y: f32[6, 8]
@@ -282,13 +273,12 @@ fn cooperating_invocations() {
     for b in 4 invocation.x, d in 2 invocation.y:
       store: y[i, b * 2 + d] = part[b * 2 + d] - best
 ";
-    check("cooperating_invocations", text, &[""]);
+    check(text, &[""]);
 }
 
 #[test]
 fn data_dependent_indices() {
     check(
-        "data_dependent_indices",
         "nest gather
   in    t: f32[7, 8]
   in    at: i64[20]
@@ -299,7 +289,6 @@ fn data_dependent_indices() {
         &["", "bind i workgroup.x\nvectorise j", "unroll j"],
     );
     check(
-        "data_dependent_indices",
         "nest scatter
   in    at: i32[5]
   in    v: f32[5]
@@ -316,7 +305,6 @@ fn data_dependent_indices() {
 #[test]
 fn selects_read_only_what_they_choose() {
     check(
-        "selects_read_only_what_they_choose",
         "nest concat
   in    a: f32[5]
   in    b: f32[12]
@@ -330,7 +318,7 @@ fn selects_read_only_what_they_choose() {
 
 #[test]
 fn grids_beyond_a_limit_are_folded() {
-    let Some(gpu) = open("grids_beyond_a_limit_are_folded") else { return };
+    let Some(gpu) = gpu() else { return };
     let nest = parse(
         "nest copy
   in    x: f32[7, 11, 13]
@@ -345,11 +333,14 @@ fn grids_beyond_a_limit_are_folded() {
         target.limits.max_workgroups_per_dimension = max;
         let kernels = emit(&nest, &target).unwrap();
         assert!(kernels[0].workgroups.iter().all(|&groups| groups <= max));
-        assert_same(&gpu, &target, &nest, &nest, &params);
+        assert_same(gpu, &target, &nest, &nest, &params);
     }
     let mut target = gpu.target().clone();
     target.limits.max_workgroups_per_dimension = 9;
-    assert!(matches!(emit(&nest, &target), Err(WgslError::Limit { limit: "max_workgroups_per_dimension", .. })));
+    assert!(matches!(
+        emit(&nest, &target),
+        Err(WgslError::Limit { limit: "max_workgroups_per_dimension", .. })
+    ));
 }
 
 /// `y[i] = value(x[i])` over `values`, also with four lanes at once.
@@ -385,7 +376,7 @@ fn numbers(values: impl IntoIterator<Item = f64>) -> Tensor {
 
 #[test]
 fn float_functions() {
-    let Some(gpu) = open("float_functions") else { return };
+    let Some(gpu) = gpu() else { return };
     for op in UnaryOp::ALL {
         let (low, high) = match op {
             UnaryOp::Not => continue,
@@ -398,38 +389,39 @@ fn float_functions() {
             _ => (-100.0, 100.0),
         };
         let even = (0..=200).map(|i| low + (high - low) * f64::from(i) / 200.0);
-        let small = [-3.0, -0.5, -1e-3, 0.0, 1e-4, 0.5, 1.5, 2.5].into_iter().filter(|x| *x > low && *x < high);
+        let small =
+            [-3.0, -0.5, -1e-3, 0.0, 1e-4, 0.5, 1.5, 2.5].into_iter().filter(|x| *x > low && *x < high);
         let values = numbers(even.chain(small));
         let out = if op.is_test() { DType::Bool } else { DType::F32 };
-        check_map(&gpu, &values, out, |n, x| n.pool().unary(op, x));
+        check_map(gpu, &values, out, |n, x| n.pool().unary(op, x));
     }
 }
 
 #[test]
 fn functions_do_not_overflow_where_their_value_is_finite() {
-    let Some(gpu) = open("functions_do_not_overflow_where_their_value_is_finite") else { return };
+    let Some(gpu) = gpu() else { return };
     let large = numbers([-3e38, -1e30, -1e10, -700.0, 700.0, 1e10, 1e30, 3e38]);
     for op in [UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Erf, UnaryOp::Atan, UnaryOp::Asinh] {
-        check_map(&gpu, &large, DType::F32, |n, x| n.pool().unary(op, x));
+        check_map(gpu, &large, DType::F32, |n, x| n.pool().unary(op, x));
     }
     let large = numbers([1.0, 1e10, 1e30, 3e38]);
-    check_map(&gpu, &large, DType::F32, |n, x| n.pool().unary(UnaryOp::Acosh, x));
+    check_map(gpu, &large, DType::F32, |n, x| n.pool().unary(UnaryOp::Acosh, x));
     let odd = numbers([f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0, -0.0, 3e38]);
     for op in [UnaryOp::IsNan, UnaryOp::IsInf] {
-        check_map(&gpu, &odd, DType::Bool, |n, x| n.pool().unary(op, x));
+        check_map(gpu, &odd, DType::Bool, |n, x| n.pool().unary(op, x));
     }
 }
 
 #[test]
 fn powers() {
-    let Some(gpu) = open("powers") else { return };
+    let Some(gpu) = gpu() else { return };
     let values = numbers([-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 10.0]);
     for exponent in [-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 7.0] {
         if exponent < 0.0 {
             let values = numbers([-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0]);
-            check_power(&gpu, &values, exponent);
+            check_power(gpu, &values, exponent);
         } else {
-            check_power(&gpu, &values, exponent);
+            check_power(gpu, &values, exponent);
         }
     }
 }
@@ -469,48 +461,62 @@ const BITWISE: [BinaryOp; 5] = [BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, Bina
 
 #[test]
 fn float_arithmetic() {
-    let Some(gpu) = open("float_arithmetic") else { return };
+    let Some(gpu) = gpu() else { return };
     // A floor of a quotient that is rounded to a whole number differs by 1; the values keep away from that.
     let values = [-7.3, -2.6, -1.1, 0.7, 1.3, 2.9, 8.7, 0.4];
-    check_binaries(&gpu, DType::F32, &values, &[&BITWISE[..], &[BinaryOp::Pow]].concat());
+    check_binaries(gpu, DType::F32, &values, &[&BITWISE[..], &[BinaryOp::Pow]].concat());
     if gpu.target().features.f16 {
-        check_binaries(&gpu, DType::F16, &values, &[&BITWISE[..], &[BinaryOp::Pow]].concat());
+        check_binaries(gpu, DType::F16, &values, &[&BITWISE[..], &[BinaryOp::Pow]].concat());
     }
 }
 
 #[test]
 fn integer_arithmetic() {
-    let Some(gpu) = open("integer_arithmetic") else { return };
+    let Some(gpu) = gpu() else { return };
     let signed = [-128.0, -100.0, -7.0, -1.0, 0.0, 1.0, 2.0, 3.0, 31.0, 127.0, 5.0, 33.0];
     let unsigned = [0.0, 1.0, 2.0, 3.0, 7.0, 31.0, 100.0, 255.0];
+    // Shifts by a negative amount have no meaning.
+    let shifts = [BinaryOp::Shl, BinaryOp::Shr];
     for dtype in [DType::I8, DType::I16, DType::I32] {
-        check_binaries(&gpu, dtype, &signed, &[]);
+        check_binaries(gpu, dtype, &signed, &shifts);
+        check_binaries(gpu, dtype, &unsigned[..7], &[]);
     }
     for dtype in [DType::U8, DType::U16, DType::U32] {
-        check_binaries(&gpu, dtype, &unsigned, &[]);
+        check_binaries(gpu, dtype, &unsigned, &[]);
     }
     // Results beyond 32 bits differ.
-    let wide = [BinaryOp::Pow, BinaryOp::Shl];
-    check_binaries(&gpu, DType::I64, &signed, &wide);
+    let wide = [BinaryOp::Pow, BinaryOp::Shl, BinaryOp::Shr];
+    check_binaries(gpu, DType::I64, &signed, &wide);
     let logical = [BinaryOp::And, BinaryOp::Or, BinaryOp::Xor];
     let others: Vec<BinaryOp> =
         BinaryOp::ALL.into_iter().filter(|op| !logical.contains(op) && !op.is_comparison()).collect();
-    check_binaries(&gpu, DType::Bool, &[0.0, 1.0], &others);
+    check_binaries(gpu, DType::Bool, &[0.0, 1.0], &others);
     let extremes = [-2147483648.0, -2147483647.0, -1.0, 0.0, 1.0, 3.0, 65536.0, 2147483647.0];
-    check_binaries(&gpu, DType::I32, &extremes, &[]);
+    check_binaries(gpu, DType::I32, &extremes, &shifts);
     for op in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not] {
-        for (dtype, values) in [(DType::I8, &signed[..]), (DType::I32, &extremes[..]), (DType::U8, &unsigned[..])] {
+        for (dtype, values) in
+            [(DType::I8, &signed[..]), (DType::I32, &extremes[..]), (DType::U8, &unsigned[..])]
+        {
             let values = Tensor::from_fn(dtype, &[values.len()], |i| values[i]);
-            check_map(&gpu, &values, dtype, |n, x| n.pool().unary(op, x));
+            check_map(gpu, &values, dtype, |n, x| n.pool().unary(op, x));
         }
     }
 }
 
 #[test]
 fn conversions() {
-    let Some(gpu) = open("conversions") else { return };
-    let types =
-        [DType::F32, DType::I8, DType::I16, DType::I32, DType::U8, DType::U16, DType::U32, DType::Bool, DType::F16];
+    let Some(gpu) = gpu() else { return };
+    let types = [
+        DType::F32,
+        DType::I8,
+        DType::I16,
+        DType::I32,
+        DType::U8,
+        DType::U16,
+        DType::U32,
+        DType::Bool,
+        DType::F16,
+    ];
     let values: [f64; 12] = [-3e9, -70000.0, -300.0, -1.5, -0.4, 0.0, 0.6, 1.0, 200.7, 255.0, 40000.0, 3e9];
     for from in types {
         for to in types {
@@ -522,10 +528,10 @@ fn conversions() {
                 .collect();
             let values = Tensor::from_fn(from, &[values.len() / 2 * 2], |i| values[i]);
             if from != to && values.len().is_multiple_of(4) {
-                check_map(&gpu, &values, to, |n, x| n.pool().cast(to, x));
+                check_map(gpu, &values, to, |n, x| n.pool().cast(to, x));
             } else if from != to {
                 let padded = Tensor::from_fn(from, &[values.len() + 2], |i| values.get_f64(i % values.len()));
-                check_map(&gpu, &padded, to, |n, x| n.pool().cast(to, x));
+                check_map(gpu, &padded, to, |n, x| n.pool().cast(to, x));
             }
         }
     }
@@ -533,14 +539,54 @@ fn conversions() {
 
 #[test]
 fn constants_of_every_kind() {
-    let Some(gpu) = open("constants_of_every_kind") else { return };
+    let Some(gpu) = gpu() else { return };
     let values = numbers([-1.0, 0.0, 2.5, 1e20]);
     for constant in [f64::INFINITY, f64::NEG_INFINITY, 3.4e38, -3.4e38, 1e-40, -0.0, 0.1] {
         for op in [BinaryOp::Max, BinaryOp::Min] {
-            check_map(&gpu, &values, DType::F32, |n, x| {
+            check_map(gpu, &values, DType::F32, |n, x| {
                 let constant = n.pool().constant(constant, DType::F32);
                 n.pool().binary(op, x, constant)
             });
         }
     }
+}
+
+#[test]
+fn kernels_of_real_models_are_portable() {
+    let targets =
+        [GpuTarget::webgpu_default(), GpuTarget::llvmpipe(), GpuTarget::discrete(), GpuTarget::mobile()];
+    for (model, graph, _) in models() {
+        for target in &targets {
+            let device = Device::Gpu(Box::new(target.clone()), processor());
+            let plan = compile(&graph, &device, &mut Timings::default()).unwrap();
+            let mut count = 0;
+            for kernel in plan.kernels.iter() {
+                if let Code::Gpu(kernels) = &kernel.code {
+                    kernels.iter().for_each(|kernel| assert_portable(&kernel.text));
+                    count += kernels.len();
+                }
+            }
+            assert!(count > 0, "{model} has no kernel for {}", target.name);
+        }
+    }
+}
+
+/// Validates a module and writes it for Vulkan, Metal and Direct3D.
+fn assert_portable(text: &str) {
+    let module = naga::front::wgsl::parse_str(text)
+        .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
+    naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None).unwrap();
+    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    naga::back::msl::write_string(&module, &info, &options, &Default::default()).unwrap();
+    let options = naga::back::hlsl::Options {
+        shader_model: naga::back::hlsl::ShaderModel::V6_2,
+        fake_missing_bindings: true,
+        ..Default::default()
+    };
+    let pipeline = naga::back::hlsl::PipelineOptions::default();
+    let mut out = String::new();
+    naga::back::hlsl::Writer::new(&mut out, &options, &pipeline).write(&module, &info, None).unwrap();
 }

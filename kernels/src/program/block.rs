@@ -5,6 +5,98 @@ use super::convert::cast;
 use super::lanes::{self, Value};
 use super::lower::{BlockCode, Guard, LaneOp, Target, View};
 use super::machine::{Fault, Machine};
+use crate::plane::Operand;
+
+/// A register's value for the lanes of a chunk, which may be memory of a buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plane {
+    pub(super) pointer: *const u8,
+    /// Bytes from row to row; 0 where all rows are the same.
+    pub(super) pitch: isize,
+    /// Whether the columns of a row are one after the other; else one value stands for all.
+    pub(super) wide: bool,
+    /// Bytes of an element.
+    pub(super) size: u8,
+}
+
+impl Plane {
+    pub(super) const NOTHING: Plane = Plane { pointer: std::ptr::null(), pitch: 0, wide: false, size: 1 };
+
+    /// One row, as a value over its columns.
+    #[inline(always)]
+    fn line(self, row: usize) -> Value {
+        Value { pointer: self.pointer.wrapping_offset(row as isize * self.pitch), uniform: !self.wide }
+    }
+
+    /// All rows as one value over `rows * cols` lanes, if memory allows it.
+    #[inline(always)]
+    fn flat(self, rows: usize, cols: usize) -> Option<Value> {
+        if rows == 1 || (self.pitch == 0 && !self.wide) {
+            Some(self.line(0))
+        } else if (self.wide || cols == 1) && self.pitch == (cols * usize::from(self.size)) as isize {
+            Some(Value { pointer: self.pointer, uniform: false })
+        } else {
+            None
+        }
+    }
+
+    /// The address of one lane.
+    #[inline(always)]
+    fn lane(self, row: usize, col: usize) -> *const u8 {
+        let offset =
+            row as isize * self.pitch + (col * usize::from(self.wide) * usize::from(self.size)) as isize;
+        self.pointer.wrapping_offset(offset)
+    }
+
+    /// A plane of f32 as an operand of the kernels over rows.
+    #[inline(always)]
+    fn operand(self) -> Operand {
+        Operand { pointer: self.pointer.cast(), pitch: self.pitch / 4, single: !self.wide }
+    }
+}
+
+/// Where a result goes, and the rows and columns of it that differ.
+#[derive(Clone, Copy, Debug)]
+struct Area {
+    pointer: *mut u8,
+    pitch: isize,
+    rows: usize,
+    cols: usize,
+}
+
+impl Area {
+    /// Calls `operation(target, operands, lanes)`: once if the memory of all is one after the other, or for each row.
+    #[inline(always)]
+    fn lines<const N: usize>(
+        self,
+        operands: [Plane; N],
+        size: usize,
+        operation: impl Fn(*mut u8, [Value; N], usize),
+    ) {
+        let Area { pointer, pitch, rows, cols } = self;
+        if rows == 1 {
+            return operation(pointer, operands.map(|operand| operand.line(0)), cols);
+        }
+        let flat = operands.map(|operand| operand.flat(rows, cols));
+        if pitch == (cols * size) as isize && flat.iter().all(Option::is_some) {
+            return operation(
+                pointer,
+                flat.map(|value| value.unwrap_or(Plane::NOTHING.line(0))),
+                rows * cols,
+            );
+        }
+        for row in 0..rows {
+            let target = pointer.wrapping_offset(row as isize * pitch);
+            operation(target, operands.map(|operand| operand.line(row)), cols);
+        }
+    }
+
+    /// The target as the kernels over rows take it.
+    #[inline(always)]
+    fn rows_f32(self) -> (*mut f32, isize) {
+        (self.pointer.cast(), self.pitch / 4)
+    }
+}
 
 /// The part of a block that is at hand: some rows and columns of one outer index.
 #[derive(Clone, Copy, Debug)]
@@ -16,15 +108,6 @@ struct Chunk {
     cols: usize,
 }
 
-impl Chunk {
-    fn count(self) -> usize {
-        self.rows * self.cols
-    }
-}
-
-/// Columns from which on a row makes a chunk by itself, so that its memory need not be copied to join that of other rows.
-const WIDE: usize = 64;
-
 impl Machine<'_> {
     /// # Safety
     /// As for [`Machine::phase`], with the pointers of the block's accesses at the counters' values.
@@ -33,22 +116,25 @@ impl Machine<'_> {
         if rows == 0 || cols == 0 {
             return Ok(());
         }
-        let (row_step, col_step) = if rows == 1 || cols >= WIDE {
-            (1, cols.min(block.chunk))
-        } else {
-            (rows.min(block.chunk / cols), cols)
-        };
-        for outer in 0..outers {
-            for row in (0..rows).step_by(row_step) {
-                for col in (0..cols).step_by(col_step) {
-                    let (rows, cols) = (row_step.min(rows - row), col_step.min(cols - col));
-                    let chunk = Chunk { outer, row, col, rows, cols };
+        let col_step = cols.min(block.chunk);
+        let row_step = if rows == 1 { 1 } else { rows.min(block.chunk / col_step) };
+        let mut chunk = Chunk { outer: 0, row: 0, col: 0, rows: 0, cols: 0 };
+        while chunk.outer < outers {
+            chunk.row = 0;
+            while chunk.row < rows {
+                chunk.rows = row_step.min(rows - chunk.row);
+                chunk.col = 0;
+                while chunk.col < cols {
+                    chunk.cols = col_step.min(cols - chunk.col);
                     for op in &block.ops {
                         // SAFETY: the caller grants the contract, and the chunk is within the dimensions.
                         unsafe { self.lane_op(op, chunk)? };
                     }
+                    chunk.col += col_step;
                 }
+                chunk.row += row_step;
             }
+            chunk.outer += 1;
         }
         Ok(())
     }
@@ -56,7 +142,7 @@ impl Machine<'_> {
     /// # Safety
     /// As for [`block`](Self::block); the chunk is within the dimensions and not larger than a register; the operations before
     /// this one have set their registers for it.
-    #[inline]
+    #[inline(always)]
     unsafe fn lane_op(&mut self, op: &LaneOp, chunk: Chunk) -> Result<(), Fault> {
         // SAFETY: the verifier proved accesses in range and types fitting, so that pointers and registers are valid for
         // the lanes of a chunk; targets are registers of their own, or memory that no operand overlaps but element on
@@ -64,84 +150,115 @@ impl Machine<'_> {
         unsafe {
             match op {
                 LaneOp::Load { to, view, guard, by_reference } => {
-                    let value = self.load(to, view, guard, *by_reference, chunk);
-                    self.values[to.register] = value;
+                    self.values[to.register] = if guard.is_empty() {
+                        self.load(to, view, *by_reference, chunk)
+                    } else {
+                        self.load_guarded(to, view, guard, *by_reference, chunk)
+                    };
                 }
-                LaneOp::Constant { to, bits } => {
-                    self.values[*to] = Value { pointer: bits.as_ptr(), uniform: true };
+                LaneOp::Constant { to, bits, size } => {
+                    self.values[*to] = Plane { pointer: bits.as_ptr(), size: *size, ..Plane::NOTHING };
                 }
                 LaneOp::Index { to, value, strides } => {
                     let start = value.evaluate(self.counters) + along(*strides, chunk);
-                    let uniform =
-                        (strides[2] == 0 || chunk.cols == 1) && (strides[1] == 0 || chunk.rows == 1);
-                    let (target, count) = self.target(to, chunk, uniform);
-                    let target = target.cast::<i64>();
-                    let cols = if uniform { 1 } else { chunk.cols };
-                    for row in 0..count / cols {
+                    let varies = (strides[1] != 0, strides[2] != 0);
+                    let Area { pointer, pitch, rows, cols } = self.target(to, chunk, varies);
+                    for row in 0..rows {
+                        let target = pointer.wrapping_offset(row as isize * pitch).cast::<i64>();
                         let first = start + row as i64 * strides[1];
                         for col in 0..cols {
-                            *target.add(row * cols + col) = first + col as i64 * strides[2];
+                            *target.add(col) = first + col as i64 * strides[2];
                         }
                     }
                 }
                 LaneOp::Unary { to, op, dtype, x } => {
-                    let x = self.values[*x];
-                    let (target, count) = self.target(to, chunk, x.uniform);
-                    lanes::unary(self.table, *op, *dtype, target, x.pointer, count, self.temporaries());
+                    let operands = [self.values[*x]];
+                    let (area, temporaries) = (self.result(to, chunk, &operands), self.temporaries());
+                    area.lines(operands, to.size, |target, [x], count| {
+                        lanes::unary(self.table, *op, *dtype, target, x, count, temporaries);
+                    });
                 }
                 LaneOp::Binary { to, op, dtype, a, b } => {
-                    let (a, b) = (self.values[*a], self.values[*b]);
-                    let (target, count) = self.target(to, chunk, a.uniform && b.uniform);
-                    lanes::binary(self.table, *op, *dtype, target, a, b, count, self.temporaries());
+                    let operands = [self.values[*a], self.values[*b]];
+                    let (area, temporaries) = (self.result(to, chunk, &operands), self.temporaries());
+                    let Area { rows, cols, .. } = area;
+                    if *dtype == ElementType::F32 && rows > 1 {
+                        let operands = operands.map(Plane::operand);
+                        if (self.table.raw.binary_rows)(*op, area.rows_f32(), operands, (rows, cols)) {
+                            return Ok(());
+                        }
+                    }
+                    area.lines(operands, to.size, |target, [a, b], count| {
+                        lanes::binary(self.table, *op, *dtype, target, a, b, count, temporaries);
+                    });
                 }
                 LaneOp::MultiplyAdd { to, dtype, a, b, c } => {
                     let operands = [self.values[*a], self.values[*b], self.values[*c]];
-                    let uniform = operands.iter().all(|operand| operand.uniform);
-                    let (target, count) = self.target(to, chunk, uniform);
-                    lanes::multiply_add(self.table, *dtype, target, operands, count, self.temporaries());
+                    let (area, temporaries) = (self.result(to, chunk, &operands), self.temporaries());
+                    let Area { rows, cols, .. } = area;
+                    let [a, b, c] = operands;
+                    if *dtype == ElementType::F32 && rows > 1 && (a.wide || b.wide) {
+                        let operands = if a.wide { [a, b, c] } else { [b, a, c] }.map(Plane::operand);
+                        (self.table.raw.multiply_add_rows)(area.rows_f32(), operands, (rows, cols));
+                        return Ok(());
+                    }
+                    area.lines(operands, to.size, |target, operands, count| {
+                        lanes::multiply_add(self.table, *dtype, target, operands, count, temporaries);
+                    });
                 }
                 LaneOp::Select { to, dtype, condition, then, otherwise } => {
-                    let condition = self.values[*condition];
-                    let operands = [self.values[*then], self.values[*otherwise]];
-                    let uniform = condition.uniform && operands.iter().all(|operand| operand.uniform);
-                    let (target, count) = self.target(to, chunk, uniform);
-                    lanes::select(self.table, *dtype, target, condition, operands, count, self.temporaries());
+                    let operands = [self.values[*condition], self.values[*then], self.values[*otherwise]];
+                    let (area, temporaries) = (self.result(to, chunk, &operands), self.temporaries());
+                    area.lines(operands, to.size, |target, [condition, then, otherwise], count| {
+                        let choice = [then, otherwise];
+                        lanes::select(self.table, *dtype, target, condition, choice, count, temporaries);
+                    });
                 }
                 LaneOp::Cast { to, dtype, from, x } => {
-                    let x = self.values[*x];
-                    let (target, count) = self.target(to, chunk, x.uniform);
-                    cast(self.table, (*dtype, target), (*from, x.pointer), count, self.temporaries());
+                    let operands = [self.values[*x]];
+                    let (area, temporaries) = (self.result(to, chunk, &operands), self.temporaries());
+                    area.lines(operands, to.size, |target, [x], count| {
+                        cast(self.table, (*dtype, target), (*from, x.pointer), count, temporaries);
+                    });
                 }
-                LaneOp::Gather { to, dtype, buffer, index, mask } => {
-                    let (index, mask) = (self.values[*index], mask.map(|mask| self.values[mask]));
-                    let uniform = index.uniform && mask.is_none_or(|mask| mask.uniform);
-                    let (target, count) = self.target(to, chunk, uniform);
+                LaneOp::Gather { to, buffer, index, mask } => {
+                    let index = self.values[*index];
+                    let mask = mask.map(|mask| self.values[mask]);
+                    let area = self.result(to, chunk, &[index, mask.unwrap_or(Plane::NOTHING)]);
                     let length = self.program.code().buffers[buffer.index()].length;
                     let source = (self.bases[buffer.index()].cast_const(), length);
-                    gather(dtype.size_bytes(), target, source, index, mask, count)
-                        .map_err(|index| Fault::Index { buffer: *buffer, index })?;
+                    for row in 0..area.rows {
+                        let target = area.pointer.wrapping_offset(row as isize * area.pitch);
+                        let mask = mask.map(|mask| mask.line(row));
+                        gather(to.size, target, source, index.line(row), mask, area.cols)
+                            .map_err(|index| Fault::Index { buffer: *buffer, index })?;
+                    }
                 }
                 LaneOp::Store { view, dtype, value, combine, guard, mask } => {
-                    let mask = mask.map(|mask| self.values[mask]);
-                    self.store(view, *dtype, self.values[*value], *combine, guard, mask, chunk);
+                    let (value, mask) = (self.values[*value], mask.map(|mask| self.values[mask]));
+                    if guard.is_empty() && mask.is_none() {
+                        self.store((view, *dtype, *combine), value, chunk);
+                    } else {
+                        self.store_guarded((view, *dtype, *combine), value, (guard, mask), chunk);
+                    }
                 }
                 LaneOp::Scatter { dtype, buffer, index, value, combine, mask } => {
                     let (index, value) = (self.values[*index], self.values[*value]);
                     let mask = mask.map(|mask| self.values[mask]);
                     let length = self.program.code().buffers[buffer.index()].length;
                     let (base, size) = (self.bases[buffer.index()], dtype.size_bytes());
-                    for lane in 0..chunk.count() {
-                        if !holds(mask, lane) {
+                    for lane in 0..chunk.rows * chunk.cols {
+                        let (row, col) = (lane / chunk.cols, lane % chunk.cols);
+                        if mask.is_some_and(|mask| *mask.lane(row, col) == 0) {
                             continue;
                         }
-                        let place = *index.pointer.cast::<i64>().add(lane * index.step());
+                        let place = *index.lane(row, col).cast::<i64>();
                         let inside = usize::try_from(place).ok().filter(|place| *place < length);
                         let Some(inside) = inside else {
                             return Err(Fault::Index { buffer: *buffer, index: place });
                         };
+                        let one = Value { pointer: value.lane(row, col), uniform: true };
                         let target = (base.add(inside * size), 1);
-                        let one =
-                            Value { pointer: value.pointer.add(lane * value.step() * size), uniform: true };
                         lanes::combine(self.table, *dtype, *combine, target, one, 1, self.temporaries());
                     }
                 }
@@ -150,83 +267,94 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Where to write a result and how many lanes of it; sets the register to it.
-    unsafe fn target(&mut self, to: &Target, chunk: Chunk, uniform: bool) -> (*mut u8, usize) {
-        let pointer = match &to.forward {
-            // SAFETY: the verifier proved the view in range.
-            Some(view) if contiguous(view, chunk) => unsafe { self.first(view, chunk) },
-            // SAFETY: the offset of a register is within the register memory.
-            Some(_) | None => unsafe { self.lanes.add(to.offset) },
+    /// Where to write the result of operands, and how much of it.
+    #[inline(always)]
+    unsafe fn result(&mut self, to: &Target, chunk: Chunk, operands: &[Plane]) -> Area {
+        let varies = operands
+            .iter()
+            .fold((false, false), |(rows, cols), operand| (rows | (operand.pitch != 0), cols | operand.wide));
+        // SAFETY: the caller grants the contract of `target`.
+        unsafe { self.target(to, chunk, varies) }
+    }
+
+    /// Where to write a result that varies over the rows or the columns or both; sets its register to it.
+    ///
+    /// # Safety
+    /// The chunk is within the block's dimensions and not larger than a register.
+    #[inline(always)]
+    unsafe fn target(&mut self, to: &Target, chunk: Chunk, (over_rows, over_cols): (bool, bool)) -> Area {
+        let rows = if over_rows { chunk.rows } else { 1 };
+        let cols = if over_cols { chunk.cols } else { 1 };
+        // SAFETY: the offset of a register is within the register memory; the verifier proved the view in range.
+        let (pointer, pitch) = unsafe {
+            match &to.forward {
+                Some(view) if view.strides[2] == 1 && rows == chunk.rows && cols == chunk.cols => {
+                    (self.first(view, chunk), view.strides[1] * view.size as isize)
+                }
+                Some(_) | None => (self.lanes.add(to.offset), (cols * to.size) as isize),
+            }
         };
-        self.values[to.register] = Value { pointer, uniform };
-        (pointer, if uniform { 1 } else { chunk.count() })
+        let own = if rows == 1 { 0 } else { pitch };
+        self.values[to.register] = Plane { pointer, pitch: own, wide: over_cols, size: to.size as u8 };
+        Area { pointer, pitch, rows, cols }
     }
 
     /// The address of the chunk's first element.
-    unsafe fn first(&self, view: &View, chunk: Chunk) -> *mut u8 {
+    #[inline(always)]
+    fn first(&self, view: &View, chunk: Chunk) -> *mut u8 {
         let [outer, row, col] = view.strides;
         let elements = chunk.outer as isize * outer + chunk.row as isize * row + chunk.col as isize * col;
         self.pointers[view.access].wrapping_offset(elements * view.size as isize)
     }
 
-    unsafe fn load(
-        &mut self,
-        to: &Target,
-        view: &View,
-        guard: &[Guard],
-        by_reference: bool,
-        chunk: Chunk,
-    ) -> Value {
+    /// A load without a guard.
+    #[inline(always)]
+    unsafe fn load(&self, to: &Target, view: &View, by_reference: bool, chunk: Chunk) -> Plane {
+        let (size, first) = (view.size, self.first(view, chunk));
         let [_, row_stride, col_stride] = view.strides;
-        let size = view.size;
-        // SAFETY: the elements within the guard are proved in range, and no others are read; the register holds a chunk.
+        let row_stride = if chunk.rows == 1 { 0 } else { row_stride };
+        let wide = col_stride != 0 && chunk.cols > 1;
+        if by_reference && (!wide || col_stride == 1) {
+            return Plane { pointer: first, pitch: row_stride * size as isize, wide, size: size as u8 };
+        }
+        let (rows, cols) = (if row_stride == 0 { 1 } else { chunk.rows }, if wide { chunk.cols } else { 1 });
+        // SAFETY: the elements are proved in range; the register holds a chunk.
         unsafe {
-            let first = self.first(view, chunk);
             let register = self.lanes.add(to.offset);
-            if guard.is_empty() {
-                let uniform = (col_stride == 0 || chunk.cols == 1) && (row_stride == 0 || chunk.rows == 1);
-                if (uniform || contiguous(view, chunk)) && by_reference {
-                    return Value { pointer: first, uniform };
-                }
-                if uniform {
-                    lanes::fill(size, register, first, 1);
-                    return Value { pointer: register, uniform };
-                }
-                if contiguous(view, chunk) {
-                    std::ptr::copy_nonoverlapping(first, register, chunk.count() * size);
-                } else {
-                    for row in 0..chunk.rows {
-                        let source = first.offset(row as isize * row_stride * size as isize);
-                        let target = register.add(row * chunk.cols * size);
-                        self.load_row(size, target, source, col_stride, chunk.cols);
-                    }
-                }
-                return Value { pointer: register, uniform: false };
-            }
-            for row in 0..chunk.rows {
-                let (from, to) = self.interval(guard, chunk, row);
-                if chunk.rows == 1 && from == 0 && to == chunk.cols && col_stride == 1 && by_reference {
-                    return Value { pointer: first, uniform: false };
-                }
-                let target = register.add(row * chunk.cols * size);
-                std::ptr::write_bytes(target, 0, from * size);
-                if to > from {
-                    let offset = row as isize * row_stride + from as isize * col_stride;
-                    let source = first.wrapping_offset(offset * size as isize);
-                    self.load_row(size, target.add(from * size), source, col_stride, to - from);
-                }
-                std::ptr::write_bytes(target.add(to * size), 0, (chunk.cols - to) * size);
-            }
-            Value { pointer: register, uniform: false }
+            self.load_rows(
+                size,
+                (register, (cols * size) as isize),
+                (first, [row_stride, col_stride]),
+                rows,
+                cols,
+            );
+            let pitch = if rows == 1 { 0 } else { (cols * size) as isize };
+            Plane { pointer: register, pitch, wide, size: size as u8 }
         }
     }
 
-    #[inline]
+    /// Copies strided rows together.
+    unsafe fn load_rows(
+        &self,
+        size: usize,
+        (target, pitch): (*mut u8, isize),
+        (source, [row_stride, col_stride]): (*const u8, [isize; 2]),
+        rows: usize,
+        cols: usize,
+    ) {
+        for row in 0..rows as isize {
+            let source = source.wrapping_offset(row * row_stride * size as isize);
+            // SAFETY: the caller grants the elements.
+            unsafe { self.load_row(size, target.wrapping_offset(row * pitch), source, col_stride, cols) };
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_row(&self, size: usize, target: *mut u8, source: *const u8, stride: isize, count: usize) {
         // SAFETY: the caller grants the elements.
         unsafe {
             match stride {
-                1 => std::ptr::copy_nonoverlapping(source, target, count * size),
+                1 => copy(target, source, count * size),
                 0 => lanes::fill(size, target, source, count),
                 _ if size == 4 => {
                     (self.table.raw.gather_strided)(target.cast(), source.cast(), stride, count);
@@ -236,53 +364,103 @@ impl Machine<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a store")]
-    unsafe fn store(
-        &mut self,
+    unsafe fn load_guarded(
+        &self,
+        to: &Target,
         view: &View,
-        dtype: ElementType,
-        value: Value,
-        combine: Combine,
         guard: &[Guard],
-        mask: Option<Value>,
+        by_reference: bool,
+        chunk: Chunk,
+    ) -> Plane {
+        let (size, first) = (view.size, self.first(view, chunk));
+        let [_, row_stride, col_stride] = view.strides;
+        let register = self.lanes.wrapping_add(to.offset);
+        let pitch = chunk.cols * size;
+        for row in 0..chunk.rows {
+            let (from, to) = self.interval(guard, chunk, row);
+            if by_reference && chunk.rows == 1 && from == 0 && to == chunk.cols && col_stride == 1 {
+                return Plane { pointer: first, pitch: 0, wide: true, size: size as u8 };
+            }
+            let target = register.wrapping_add(row * pitch);
+            // SAFETY: the elements within the guard are proved in range, and no others are read; the register holds a
+            // chunk.
+            unsafe {
+                std::ptr::write_bytes(target, 0, from * size);
+                if to > from {
+                    let offset = row as isize * row_stride + from as isize * col_stride;
+                    let source = first.wrapping_offset(offset * size as isize);
+                    self.load_row(size, target.add(from * size), source, col_stride, to - from);
+                }
+                std::ptr::write_bytes(target.add(to * size), 0, (chunk.cols - to) * size);
+            }
+        }
+        let own = if chunk.rows == 1 { 0 } else { pitch as isize };
+        Plane { pointer: register, pitch: own, wide: true, size: size as u8 }
+    }
+
+    /// A store without guard and mask.
+    #[inline(always)]
+    unsafe fn store(
+        &self,
+        (view, dtype, combine): (&View, ElementType, Combine),
+        value: Plane,
         chunk: Chunk,
     ) {
+        let (size, first) = (view.size, self.first(view, chunk));
         let [_, row_stride, col_stride] = view.strides;
-        let size = view.size;
-        // SAFETY: the elements within the guard are proved in range, and no others are written; the value has the lanes of
-        // the chunk, or one.
+        let (Chunk { rows, cols, .. }, row_pitch) = (chunk, row_stride * size as isize);
+        let replace = combine == Combine::Replace;
+        let there = std::ptr::eq(value.pointer, first)
+            && (value.wide || cols == 1)
+            && (rows == 1 || value.pitch == row_pitch);
+        if replace && there && (col_stride == 1 || cols == 1) {
+            return;
+        }
+        let adjacent = col_stride == 1 && (rows == 1 || row_stride == cols as isize);
+        let total = !replace && col_stride == 0 && (row_stride == 0 || rows == 1);
+        // SAFETY: the elements are proved in range; the value has the lanes of the chunk.
         unsafe {
-            let first = self.first(view, chunk);
-            let replace = combine == Combine::Replace;
-            if guard.is_empty() && mask.is_none() {
-                let adjacent = contiguous(view, chunk);
-                if replace && adjacent && !value.uniform && std::ptr::eq(value.pointer, first) {
-                    return;
-                }
-                let whole = adjacent || (!replace && col_stride == 0 && (row_stride == 0 || chunk.rows == 1));
-                if whole {
-                    self.store_row((dtype, combine), (first, col_stride), value, chunk.count());
-                    return;
-                }
+            if (adjacent || total)
+                && let Some(flat) = value.flat(rows, cols)
+            {
+                self.store_row((dtype, combine), (first, col_stride), flat, rows * cols);
+                return;
             }
-            for row in 0..chunk.rows {
-                let (from, to) =
-                    if guard.is_empty() { (0, chunk.cols) } else { self.interval(guard, chunk, row) };
-                let lane = |col: usize| (row * chunk.cols + col) * value.step() * size;
-                let place = |col: usize| {
-                    let offset = row as isize * row_stride + col as isize * col_stride;
-                    first.wrapping_offset(offset * size as isize)
-                };
-                if mask.is_none() {
+            for row in 0..rows {
+                let target = first.wrapping_offset(row as isize * row_pitch);
+                self.store_row((dtype, combine), (target, col_stride), value.line(row), cols);
+            }
+        }
+    }
+
+    unsafe fn store_guarded(
+        &self,
+        (view, dtype, combine): (&View, ElementType, Combine),
+        value: Plane,
+        (guard, mask): (&[Guard], Option<Plane>),
+        chunk: Chunk,
+    ) {
+        let (size, first) = (view.size, self.first(view, chunk));
+        let [_, row_stride, col_stride] = view.strides;
+        for row in 0..chunk.rows {
+            let (from, to) = self.interval(guard, chunk, row);
+            let place = |col: usize| {
+                let offset = row as isize * row_stride + col as isize * col_stride;
+                first.wrapping_offset(offset * size as isize)
+            };
+            // SAFETY: the elements within the guard are proved in range, and no others are written; the value has the
+            // lanes of the chunk.
+            unsafe {
+                let Some(mask) = mask else {
                     if to > from {
-                        let value = Value { pointer: value.pointer.add(lane(from)), uniform: value.uniform };
+                        let value = Value { pointer: value.lane(row, from), uniform: !value.wide };
                         self.store_row((dtype, combine), (place(from), col_stride), value, to - from);
                     }
                     continue;
-                }
+                };
                 for col in from..to {
-                    if holds(mask, row * chunk.cols + col) {
-                        let one = Value { pointer: value.pointer.add(lane(col)), uniform: true };
+                    if *mask.lane(row, col) != 0 {
+                        let one = Value { pointer: value.lane(row, col), uniform: true };
                         self.store_row((dtype, combine), (place(col), 0), one, 1);
                     }
                 }
@@ -290,7 +468,7 @@ impl Machine<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn store_row(
         &self,
         (dtype, combine): (ElementType, Combine),
@@ -299,25 +477,18 @@ impl Machine<'_> {
         count: usize,
     ) {
         let size = dtype.size_bytes();
-        // SAFETY: the caller grants the elements. A value in a register or in a buffer that is not stored to does not overlap
-        // the target; one that is loaded by reference stays unstored until its last use.
+        let temporaries = self.temporaries();
+        // SAFETY: the caller grants the elements.
         unsafe {
             match (combine, stride) {
                 (Combine::Replace, 1) if value.uniform => lanes::fill(size, target, value.pointer, count),
-                (Combine::Replace, 1) => std::ptr::copy(value.pointer, target, count * size),
+                (Combine::Replace, 1) => copy(target, value.pointer, count * size),
                 (Combine::Replace, _) if size == 4 && !value.uniform => {
                     (self.table.raw.scatter_strided)(target.cast(), stride, value.pointer.cast(), count);
                 }
                 (Combine::Replace | Combine::Add | Combine::Mul | Combine::Min | Combine::Max, _) => {
-                    lanes::combine(
-                        self.table,
-                        dtype,
-                        combine,
-                        (target, stride),
-                        value,
-                        count,
-                        self.temporaries(),
-                    );
+                    let target = (target, stride);
+                    lanes::combine(self.table, dtype, combine, target, value, count, temporaries);
                 }
             }
         }
@@ -343,12 +514,6 @@ impl Machine<'_> {
     }
 }
 
-/// Whether the chunk's elements are one after the other, row after row.
-fn contiguous(view: &View, chunk: Chunk) -> bool {
-    let [_, row, col] = view.strides;
-    (col == 1 || (chunk.cols == 1 && chunk.rows == 1)) && (chunk.rows == 1 || row == chunk.cols as isize)
-}
-
 fn along(strides: [i64; 3], chunk: Chunk) -> i64 {
     strides[0] * chunk.outer as i64 + strides[1] * chunk.row as i64 + strides[2] * chunk.col as i64
 }
@@ -357,10 +522,26 @@ fn ceil_div(value: i64, divisor: i64) -> i64 {
     -(-value).div_euclid(divisor)
 }
 
-/// Whether a mask, if there is one, holds for a lane.
-unsafe fn holds(mask: Option<Value>, lane: usize) -> bool {
-    // SAFETY: the caller grants the lane.
-    mask.is_none_or(|mask| unsafe { *mask.pointer.add(lane * mask.step()) } != 0)
+/// Copies bytes that may overlap; a few of them without a call.
+#[inline(always)]
+unsafe fn copy(target: *mut u8, source: *const u8, bytes: usize) {
+    const PIECE: usize = 16;
+    type Piece = [u8; PIECE];
+    // SAFETY: the caller grants the bytes, of which the pieces are parts.
+    unsafe {
+        if !(PIECE..=16 * PIECE).contains(&bytes) {
+            std::ptr::copy(source, target, bytes);
+            return;
+        }
+        let last = source.add(bytes - PIECE).cast::<Piece>().read_unaligned();
+        let mut at = 0;
+        while at + PIECE < bytes {
+            let piece = source.add(at).cast::<Piece>().read_unaligned();
+            target.add(at).cast::<Piece>().write_unaligned(piece);
+            at += PIECE;
+        }
+        target.add(bytes - PIECE).cast::<Piece>().write_unaligned(last);
+    }
 }
 
 /// `target[i] = source[index[i]]`, 0 where the mask does not hold, or the first index outside.
@@ -377,7 +558,8 @@ unsafe fn gather(
             for lane in 0..count {
                 // SAFETY: the caller grants the lanes, and the index is checked against the length.
                 unsafe {
-                    let value = if holds(mask, lane) {
+                    let holds = mask.is_none_or(|mask| *mask.pointer.add(lane * mask.step()) != 0);
+                    let value = if holds {
                         let place = *index.pointer.cast::<i64>().add(lane * index.step());
                         match usize::try_from(place) {
                             Ok(inside) if inside < length => *source.cast::<$own>().add(inside),

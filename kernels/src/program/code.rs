@@ -228,6 +228,8 @@ pub enum Node {
 pub enum Call {
     /// A matrix product on a register tile.
     Tile(Tile),
+    /// Windows sliding over a plane.
+    Window(Window),
     /// A straight-line program over a few dimensions.
     Block(Block),
 }
@@ -269,6 +271,57 @@ pub struct Tile {
     pub depth: Trip,
     /// Whether it adds to `c`.
     pub accumulate: Accumulate,
+}
+
+/// Depthwise convolution or pooling of a padded plane, all f32: `y[o, q] = kind over r, s of x[o, q, r, s]`, where `x[o, q, r, s]`
+/// is the element `o * x_output_stride + r * x_row_stride + q * stride + s * dilation` from `x`, for `o < outputs`, `q < count`,
+/// `r < rows`, `s < cols`. Nothing is written where `rows` is 0. `y` is in another buffer than what is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// What is computed from a window.
+    pub kind: WindowKind,
+    /// The first element of the first window.
+    pub x: AccessId,
+    /// Elements from a row of a window to the next: the row pitch times the dilation.
+    pub x_row_stride: i64,
+    /// Elements from the windows of an output row to those of the next: the row pitch times the vertical stride.
+    pub x_output_stride: i64,
+    /// Elements from a window of an output row to the next, at least 1.
+    pub stride: usize,
+    /// Elements from a column of a window to the next, at least 1.
+    pub dilation: usize,
+    /// Rows of a window.
+    pub rows: Trip,
+    /// Columns of a window, at least 1.
+    pub cols: usize,
+    /// The first result.
+    pub y: AccessId,
+    /// Elements from an output row to the next.
+    pub y_output_stride: i64,
+    /// Output rows.
+    pub outputs: Trip,
+    /// Results in an output row.
+    pub count: Trip,
+}
+
+/// What a [`Window`] computes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum WindowKind {
+    /// `start[o, q] + sum of weights[r * cols + s] * x[o, q, r, s]`.
+    Depthwise {
+        /// The first weight; they are next to one another.
+        weights: AccessId,
+        /// What the first sum starts from: in another buffer than `y`, or `y` itself with the same strides.
+        start: AccessId,
+        /// Whether each result of a row has a start of its own, next to one another, or they share one.
+        start_per_result: bool,
+        /// Elements from the start of an output row to the next.
+        start_output_stride: i64,
+    },
+    /// The largest of the elements and of what `y` holds; NaN if one is NaN.
+    Max,
+    /// The sum of the elements and of what `y` holds.
+    Sum,
 }
 
 /// A straight-line program run for every element of `dims[0] x dims[1] x ..`. Each register is set by exactly one operation,

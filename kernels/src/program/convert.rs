@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::code::{ElementType, Literal};
+use super::lower::{TEMPORARIES, TEMPORARY_BYTES};
 use crate::table::KernelTable;
 
 /// Calls `$body` with `$native` an alias of the Rust type of an element type, or `$other` for bool and the half floats.
@@ -91,9 +92,17 @@ pub(super) unsafe fn map<T: Copy, U>(target: *mut U, source: *const T, count: us
     }
 }
 
-/// A thread's memory for intermediate steps: each is large enough for a chunk of any type.
+/// A thread's memory for intermediate steps.
 #[derive(Clone, Copy)]
-pub(super) struct Temporaries(pub(super) [*mut u8; super::lower::TEMPORARIES]);
+pub(super) struct Temporaries(pub(super) *mut u8);
+
+impl Temporaries {
+    /// The temporaries, each large enough for a chunk of any type.
+    #[inline(always)]
+    pub(super) fn each(self) -> [*mut u8; TEMPORARIES] {
+        std::array::from_fn(|at| self.0.wrapping_add(at * TEMPORARY_BYTES))
+    }
+}
 
 /// Converts a chunk as [`BlockOp::Cast`](super::BlockOp::Cast) says.
 ///
@@ -107,7 +116,7 @@ pub(super) unsafe fn cast(
     count: usize,
     temporaries: Temporaries,
 ) {
-    let [temporary, ..] = temporaries.0;
+    let [temporary, ..] = temporaries.each();
     // SAFETY: the caller grants `count` elements of each; the temporary holds a chunk of f64.
     unsafe {
         if to == from && to != ElementType::Bool {

@@ -10,6 +10,7 @@ use half::{bf16, f16};
 use super::arithmetic::{self, Lane, zip};
 use super::code::{Combine, ElementType};
 use super::convert::{Temporaries, map, narrow, widen, with_native};
+use crate::plane::Operand;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
 use crate::vector::body::Form;
@@ -97,11 +98,11 @@ pub(super) unsafe fn unary(
     op: UnaryOp,
     dtype: ElementType,
     target: *mut u8,
-    x: *const u8,
+    x: Value,
     count: usize,
     temporaries: Temporaries,
 ) {
-    let [first, ..] = temporaries.0;
+    let ([first, ..], x) = (temporaries.each(), x.pointer);
     // SAFETY: the module's contract.
     unsafe {
         match dtype {
@@ -178,7 +179,7 @@ pub(super) unsafe fn binary(
     count: usize,
     temporaries: Temporaries,
 ) {
-    let [first, second, third, _] = temporaries.0;
+    let [first, second, third, _] = temporaries.each();
     // SAFETY: the module's contract.
     unsafe {
         match dtype {
@@ -261,23 +262,31 @@ pub(super) unsafe fn multiply_add(
     count: usize,
     temporaries: Temporaries,
 ) {
-    let size = dtype.size_bytes();
-    let [first, second, third, _] = temporaries.0;
+    let [first, second, third, fourth] = temporaries.each();
     // SAFETY: the module's contract; the temporaries are used for one operand each.
     unsafe {
         match dtype {
+            ElementType::F32 if a.uniform && b.uniform => {
+                binary_f32(
+                    table,
+                    BinaryOp::Mul,
+                    first,
+                    (a.pointer.cast(), b.pointer.cast()),
+                    Form::Arrays,
+                    1,
+                );
+                let product = Value { pointer: first, uniform: true };
+                let operands = (first.cast_const().cast(), c.pointer.cast());
+                binary_f32(table, BinaryOp::Add, target, operands, form(product, c), count);
+            }
             ElementType::F32 => {
-                let c = c.spread(size, count, target);
-                if !std::ptr::eq(c, target) {
-                    std::ptr::copy_nonoverlapping(c, target, count * size);
-                }
-                let (left, right) = if a.uniform && b.uniform {
-                    (a.spread(size, count, first), b.pointer)
-                } else {
-                    (a.pointer, b.pointer)
-                };
-                let form = if a.uniform && b.uniform && count > 1 { Form::ScalarRight } else { form(a, b) };
-                (table.raw.multiply_add)(form, target.cast(), left.cast(), right.cast(), count);
+                let operands = if a.uniform { [b, a, c] } else { [a, b, c] };
+                let operands = operands.map(|operand| Operand {
+                    pointer: operand.pointer.cast(),
+                    pitch: 0,
+                    single: operand.uniform,
+                });
+                (table.raw.multiply_add_rows)((target.cast(), 0), operands, (1, count));
             }
             ElementType::F16 | ElementType::BF16 => {
                 let widened = |value: Value, temporary: *mut u8| {
@@ -291,7 +300,6 @@ pub(super) unsafe fn multiply_add(
                     Value { pointer: temporary, uniform: value.uniform }
                 };
                 let (a, b, c) = (widened(a, first), widened(b, second), widened(c, third));
-                let [_, _, _, fourth] = temporaries.0;
                 // The product is rounded to f32 only, as in a fused operation.
                 let product = Value { pointer: fourth, uniform: a.uniform && b.uniform };
                 let products = if product.uniform { 1 } else { count };
@@ -343,7 +351,7 @@ pub(super) unsafe fn select(
     temporaries: Temporaries,
 ) {
     let size = dtype.size_bytes();
-    let [first, second, ..] = temporaries.0;
+    let [first, second, ..] = temporaries.each();
     // SAFETY: the module's contract.
     unsafe {
         if condition.uniform {
@@ -381,7 +389,7 @@ pub(super) unsafe fn combine(
     temporaries: Temporaries,
 ) {
     let size = dtype.size_bytes();
-    let [first, second, third, _] = temporaries.0;
+    let [first, second, third, _] = temporaries.each();
     let op = match combine {
         Combine::Replace => {
             // SAFETY: the module's contract, with the target's elements at its step.

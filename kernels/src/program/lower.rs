@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::affine::{Affine, Bound};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Loop, Node, Place,
-    Register, Tile, Trip,
+    Register, Tile, Trip, Window, WindowKind,
 };
 use super::convert::literal_bits;
 use crate::scalar::{BinaryOp, UnaryOp};
@@ -50,6 +50,7 @@ pub(super) struct PointerStep {
 pub(super) enum Op {
     Loop(LoopOp),
     Tile(TileOp),
+    Window(Window),
     Block(BlockCode),
 }
 
@@ -92,7 +93,9 @@ pub(super) struct Target {
     pub(super) register: usize,
     /// Bytes from the start of the thread's register memory.
     pub(super) offset: usize,
-    /// Where the only use of the result stores it: written there at once if the chunk is contiguous there.
+    /// Bytes of an element.
+    pub(super) size: usize,
+    /// Where the only use of the result stores it: written there at once if columns are next to one another there.
     pub(super) forward: Option<View>,
 }
 
@@ -123,6 +126,7 @@ pub(super) enum LaneOp {
     Constant {
         to: usize,
         bits: [u8; 8],
+        size: u8,
     },
     Index {
         to: Target,
@@ -164,7 +168,7 @@ pub(super) enum LaneOp {
     },
     Gather {
         to: Target,
-        dtype: ElementType,
+
         buffer: BufferId,
         index: usize,
         mask: Option<usize>,
@@ -249,6 +253,16 @@ impl Lowering<'_> {
                 Op::Loop(LoopOp { counter: counter.index(), trip: trip.clone(), steps, body })
             }
             Node::Call(Call::Tile(tile)) => Op::Tile(self.tile(tile, used)),
+            Node::Call(Call::Window(window)) => {
+                used.extend([window.x.index(), window.y.index()]);
+                match &window.kind {
+                    WindowKind::Depthwise { weights, start, .. } => {
+                        used.extend([weights.index(), start.index()]);
+                    }
+                    WindowKind::Max | WindowKind::Sum => {}
+                }
+                Op::Window(window.clone())
+            }
             Node::Call(Call::Block(block)) => Op::Block(self.block(block, used)),
         }
     }
@@ -468,9 +482,11 @@ impl LaneLowering<'_> {
                 guard: self.guard(guard),
                 by_reference: self.reads_in_place(at, *to, self.code.accesses[access.index()].buffer),
             },
-            BlockOp::Constant { to, value } => {
-                LaneOp::Constant { to: to.index(), bits: literal_bits(*value, dtype(to)) }
-            }
+            BlockOp::Constant { to, value } => LaneOp::Constant {
+                to: to.index(),
+                bits: literal_bits(*value, dtype(to)),
+                size: dtype(to).size_bytes() as u8,
+            },
             BlockOp::Index { to, value, strides } => LaneOp::Index {
                 to: self.target(at, *to),
                 value: value.clone(),
@@ -505,7 +521,6 @@ impl LaneLowering<'_> {
             }
             BlockOp::Gather { to, buffer, index, mask: own } => LaneOp::Gather {
                 to: self.target(at, *to),
-                dtype: dtype(to),
                 buffer: *buffer,
                 index: index.index(),
                 mask: mask(own),
@@ -549,7 +564,8 @@ impl LaneLowering<'_> {
 
     fn target(&self, at: usize, to: Register) -> Target {
         let offset = TEMPORARIES * TEMPORARY_BYTES + self.places.offsets[to.index()] * self.chunk;
-        Target { register: to.index(), offset, forward: self.forward(at, to) }
+        let size = self.block.registers[to.index()].size_bytes();
+        Target { register: to.index(), offset, size, forward: self.forward(at, to) }
     }
 
     /// The buffer an operation writes.

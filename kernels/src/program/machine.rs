@@ -1,12 +1,13 @@
 //! One thread's execution of a program: counters, running pointers, loops and tiles. Blocks are in `block`.
 
-use super::code::{Accumulate, BufferId};
+use super::block::Plane;
+use super::code::{Accumulate, BufferId, Window, WindowKind};
 use super::convert::Temporaries;
-use super::lanes::Value;
-use super::lower::{LoopOp, Op, Phase, PointerStep, TEMPORARIES, TEMPORARY_BYTES, TileOp};
+use super::lower::{LoopOp, Op, Phase, PointerStep, TileOp};
 use super::{Code, Program};
 use crate::table::KernelTable;
 use crate::tile::TileArgs;
+use crate::window::{DepthwiseArgs, Pool, WindowArgs};
 
 /// What goes wrong while a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(super) struct Registers {
     pub(super) counters: Vec<i64>,
     pub(super) pointers: Vec<*mut u8>,
     pub(super) bases: Vec<*mut u8>,
-    pub(super) values: Vec<Value>,
+    pub(super) values: Vec<Plane>,
 }
 
 // SAFETY: the pointers are only followed by the thread that runs a program, which sets them first.
@@ -35,8 +36,7 @@ impl Registers {
         self.counters.resize(grow(self.counters.len(), counters.len()), 0);
         self.pointers.resize(grow(self.pointers.len(), accesses.len()), std::ptr::null_mut());
         self.bases.resize(grow(self.bases.len(), buffers.len()), std::ptr::null_mut());
-        let nothing = Value { pointer: std::ptr::null(), uniform: true };
-        self.values.resize(grow(self.values.len(), program.lowered.registers), nothing);
+        self.values.resize(grow(self.values.len(), program.lowered.registers), Plane::NOTHING);
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Machine<'a> {
     pub(super) pointers: &'a mut [*mut u8],
     /// The first element of each buffer.
     pub(super) bases: &'a [*mut u8],
-    pub(super) values: &'a mut [Value],
+    pub(super) values: &'a mut [Plane],
     /// The thread's memory for registers; the temporaries come first.
     pub(super) lanes: *mut u8,
 }
@@ -108,6 +108,7 @@ impl Machine<'_> {
                 match op {
                     Op::Loop(inner) => self.count(inner)?,
                     Op::Tile(tile) => self.tile(tile),
+                    Op::Window(window) => self.window(window),
                     Op::Block(block) => self.block(block)?,
                 }
             }
@@ -162,12 +163,63 @@ impl Machine<'_> {
     }
 
     /// # Safety
-    /// The register memory is valid.
-    pub(super) unsafe fn temporaries(&self) -> Temporaries {
-        // SAFETY: register memory begins with the temporaries.
-        Temporaries(std::array::from_fn::<_, TEMPORARIES, _>(|at| unsafe {
-            self.lanes.add(at * TEMPORARY_BYTES)
-        }))
+    /// As for [`run`](Self::run).
+    unsafe fn window(&mut self, op: &Window) {
+        let Window {
+            kind,
+            x,
+            x_row_stride,
+            x_output_stride,
+            stride,
+            dilation,
+            rows,
+            cols,
+            y,
+            y_output_stride,
+            outputs,
+            count,
+        } = op;
+        let (window_rows, outputs) = (rows.evaluate(self.counters), outputs.evaluate(self.counters));
+        let count = count.evaluate(self.counters);
+        if window_rows == 0 || outputs == 0 || count == 0 {
+            return;
+        }
+        let window = WindowArgs {
+            x: self.pointers[x.index()].cast(),
+            x_row: *x_row_stride as isize,
+            x_output: *x_output_stride as isize,
+            window_rows,
+            window_cols: *cols,
+            stride: *stride,
+            dilation: *dilation,
+            y: self.pointers[y.index()].cast(),
+            y_output: *y_output_stride as isize,
+            outputs,
+            count,
+        };
+        // SAFETY: the verifier proved the elements of all operands in range, those of `y` in a buffer of their own or the very
+        // starts, and the steps at least 1.
+        unsafe {
+            match kind {
+                WindowKind::Depthwise { weights, start, start_per_result, start_output_stride } => {
+                    self.table.depthwise_row(&DepthwiseArgs {
+                        window,
+                        weights: self.pointers[weights.index()].cast(),
+                        init: self.pointers[start.index()].cast(),
+                        init_step: usize::from(*start_per_result),
+                        init_output: *start_output_stride as isize,
+                    });
+                }
+                WindowKind::Max => self.table.pool_row(Pool::Max, true, &window),
+                WindowKind::Sum => self.table.pool_row(Pool::Sum, true, &window),
+            }
+        }
+    }
+
+    /// The temporaries, with which register memory begins.
+    #[inline(always)]
+    pub(super) fn temporaries(&self) -> Temporaries {
+        Temporaries(self.lanes)
     }
 }
 

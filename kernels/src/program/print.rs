@@ -5,13 +5,15 @@ use std::fmt::{self, Display, Formatter, Write};
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Literal, Loop, Node,
-    Place, Register, Tile, Trip,
+    Place, Register, Tile, Trip, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 
 /// The names of the dimensions of blocks, and of the rows, columns and depth of tiles.
 const DIMS: [&str; 3] = ["d0", "d1", "d2"];
 const TILE_DIMS: [&str; 3] = ["row", "col", "depth"];
+/// The names of an output row, a window's row, a result and a window's column.
+const WINDOW_DIMS: [&str; 4] = ["out", "row", "at", "col"];
 
 impl Display for Code {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -63,6 +65,10 @@ impl Printer<'_> {
                 indent(f, depth)?;
                 self.tile(f, tile)
             }
+            Node::Call(Call::Window(window)) => {
+                indent(f, depth)?;
+                self.window(f, window)
+            }
             Node::Call(Call::Block(block)) => self.block(f, block, depth),
         }
     }
@@ -98,6 +104,38 @@ impl Printer<'_> {
             view(*a, [*a_row_stride, 0, *a_depth_stride]),
             view(*b, [0, 1, *b_depth_stride]),
         )
+    }
+
+    fn window(&self, f: &mut Formatter<'_>, window: &Window) -> fmt::Result {
+        let Window {
+            kind,
+            x,
+            x_row_stride,
+            x_output_stride,
+            stride,
+            dilation,
+            rows,
+            cols,
+            y,
+            y_output_stride,
+            outputs,
+            count,
+        } = window;
+        let view =
+            |access: AccessId, strides: [i64; 4]| self.access(access, strides.into_iter().zip(WINDOW_DIMS));
+        let trips = [outputs, count, rows].map(|trip| self.trip(trip));
+        let x = view(*x, [*x_output_stride, *x_row_stride, *stride as i64, *dilation as i64]);
+        let y = view(*y, [*y_output_stride, 0, 1, 0]);
+        write!(f, "window {} x {} of {} x {cols}: {y} = ", trips[0], trips[1], trips[2])?;
+        match kind {
+            WindowKind::Depthwise { weights, start, start_per_result, start_output_stride } => {
+                let start = view(*start, [*start_output_stride, 0, i64::from(*start_per_result), 0]);
+                let weights = view(*weights, [0, *cols as i64, 0, 1]);
+                writeln!(f, "{start} + sum {weights} * {x}")
+            }
+            WindowKind::Max => writeln!(f, "max {x}"),
+            WindowKind::Sum => writeln!(f, "sum {x}"),
+        }
     }
 
     fn block(&self, f: &mut Formatter<'_>, block: &Block, depth: usize) -> fmt::Result {

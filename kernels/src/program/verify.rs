@@ -3,7 +3,7 @@
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, ElementType, Loop, Node, Place,
-    Register, Tile, Trip,
+    Register, Tile, Trip, Window, WindowKind,
 };
 use super::lower::tile_kernel;
 use super::range::{Linear, Space};
@@ -100,6 +100,12 @@ pub enum Problem {
     /// A tile whose target is also an operand, or whose rows overlap.
     #[error("the tile's target overlaps its operands or itself; give it a buffer of its own and rows apart")]
     TileOverlap,
+    /// A window with a stride, a dilation or a width of 0.
+    #[error("a window's stride, dilation and columns are at least 1")]
+    WindowStep,
+    /// A window whose target is also an operand.
+    #[error("the window's target overlaps what it reads; give it a buffer of its own")]
+    WindowOverlap,
     /// An access that is not proved to stay inside its buffer.
     #[error(
         "{access} is not proved to stay inside buffer `{buffer}` of {length} elements; bound the loops or guard it"
@@ -195,6 +201,10 @@ impl Verifier<'_> {
             Node::Call(Call::Tile(tile)) => {
                 self.place.push("tile".into());
                 self.scoped(|verifier| verifier.tile(tile))
+            }
+            Node::Call(Call::Window(window)) => {
+                self.place.push("window".into());
+                self.scoped(|verifier| verifier.window(window))
             }
             Node::Call(Call::Block(block)) => {
                 self.place.push(format!("block `{}`", block.name));
@@ -381,6 +391,46 @@ impl Verifier<'_> {
             expect_type(0, self.access(*access, first, &strides, &[], stores)?, ElementType::F32)?;
         }
         Ok(())
+    }
+
+    fn window(&mut self, window: &Window) -> Check {
+        let Window {
+            kind,
+            x,
+            x_row_stride,
+            x_output_stride,
+            stride,
+            dilation,
+            rows,
+            cols,
+            y,
+            y_output_stride,
+            outputs,
+            count,
+        } = window;
+        let step = |value: &usize| i64::try_from(*value).ok().filter(|value| *value > 0);
+        let (Some(stride), Some(dilation), Some(width)) = (step(stride), step(dilation), step(cols)) else {
+            return Err(Problem::WindowStep);
+        };
+        // The variables: output row, window row, result, window column.
+        let first = self.dims([outputs, rows, count, &Trip::Constant(*cols)])?;
+        let access = |id, strides: [i64; 4], stores| {
+            expect_type(0, self.access(id, first, &strides, &[], stores)?, ElementType::F32)
+        };
+        let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
+        access(*x, [*x_output_stride, *x_row_stride, stride, dilation], false)?;
+        access(*y, [*y_output_stride, 0, 1, 0], true)?;
+        let mut apart = buffer(x) != buffer(y);
+        match kind {
+            WindowKind::Depthwise { weights, start, start_per_result, start_output_stride } => {
+                access(*weights, [0, width, 0, 1], false)?;
+                access(*start, [*start_output_stride, 0, i64::from(*start_per_result), 0], false)?;
+                let in_place = start == y && *start_per_result && start_output_stride == y_output_stride;
+                apart &= buffer(weights) != buffer(y) && (in_place || buffer(start) != buffer(y));
+            }
+            WindowKind::Max | WindowKind::Sum => {}
+        }
+        if apart { Ok(()) } else { Err(Problem::WindowOverlap) }
     }
 
     fn block(&mut self, block: &Block) -> Check {

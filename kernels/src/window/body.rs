@@ -14,7 +14,7 @@ use crate::vector::math;
 
 /// What a window does with its elements.
 trait Tap {
-    /// Whether there are weights and starts.
+    /// Whether there are weights.
     const WEIGHTED: bool;
     /// What a result starts from if there are no starts.
     const IDENTITY: f32;
@@ -72,11 +72,12 @@ pub(crate) unsafe fn depthwise_row<V: Vector>(args: &DepthwiseArgs) {
 
 /// [`KernelTable::pool_row`](crate::KernelTable::pool_row).
 #[inline(always)]
-pub(crate) unsafe fn pool_row<V: Vector>(pool: Pool, window: &WindowArgs) {
-    let none = std::ptr::null();
-    let args = DepthwiseArgs { window: *window, weights: none, init: none, init_step: 0, init_output: 0 };
-    // SAFETY: the caller grants the contract; the constants are those of the arguments, and without weights the null
-    // addresses are not read.
+pub(crate) unsafe fn pool_row<V: Vector>(pool: Pool, accumulate: bool, window: &WindowArgs) {
+    let weights = std::ptr::null();
+    let init = if accumulate { window.y.cast_const() } else { std::ptr::null() };
+    let args = DepthwiseArgs { window: *window, weights, init, init_step: 1, init_output: window.y_output };
+    // SAFETY: the caller grants the contract; the constants are those of the arguments, and null addresses are not
+    // read.
     unsafe {
         match (pool, shape(window)) {
             (Pool::Max, Some((2, 2, 2))) => fixed::<V, Largest, 2, 2, 2>(&args),
@@ -315,7 +316,7 @@ unsafe fn strided<V: Vector, const STRIDE: usize, const PARTIAL: bool>(
     }
 }
 
-/// What the totals of a place start from.
+/// What the totals of a place start from: their starts, or without an address of these the identity.
 #[inline(always)]
 unsafe fn starts<V: Vector, T: Tap, const ROWS: usize, const PARTIAL: bool>(
     args: &DepthwiseArgs,
@@ -324,7 +325,7 @@ unsafe fn starts<V: Vector, T: Tap, const ROWS: usize, const PARTIAL: bool>(
     // SAFETY: the caller grants the starts of the place if there are any.
     unsafe {
         let mut totals = [V::splat(T::IDENTITY); ROWS];
-        if T::WEIGHTED {
+        if T::WEIGHTED || !args.init.is_null() {
             for o in 0..ROWS {
                 let init = args.init.offset((place.output + o) as isize * args.init_output);
                 totals[o] = match args.init_step {

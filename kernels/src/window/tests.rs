@@ -145,15 +145,19 @@ fn pooling_combines_every_window() {
     for isa in Isa::available() {
         for problem in problems() {
             let x = &*inputs.last(problem.input(), |i| small_value(i) - 0.5);
-            for pool in [Pool::Max, Pool::Sum] {
-                let y = results.last(problem.output(), |_| 77.5);
+            for (pool, accumulate) in [Pool::Max, Pool::Sum].into_iter().flat_map(|p| [(p, false), (p, true)])
+            {
+                let start = if accumulate { 0.25 } else { 77.5 };
+                let y = results.last(problem.output(), |_| start);
                 // SAFETY: the slices span what the arguments name.
-                unsafe { table(isa).pool_row(pool, &problem.args(x, y)) };
+                unsafe { table(isa).pool_row(pool, accumulate, &problem.args(x, y)) };
                 for (at, &got) in y.iter().enumerate() {
                     let (o, q) = (at / problem.y_pitch(), at % problem.y_pitch());
                     let want = match pool {
-                        _ if q >= problem.count => 77.5,
+                        _ if q >= problem.count => start,
+                        Pool::Max if accumulate => problem.elements(x, o, q).fold(start, f32::max),
                         Pool::Max => problem.elements(x, o, q).fold(f32::NEG_INFINITY, f32::max),
+                        Pool::Sum if accumulate => problem.elements(x, o, q).fold(start, |a, b| a + b),
                         Pool::Sum => problem.elements(x, o, q).sum(),
                     };
                     assert_eq!(got, want, "{isa} {pool:?} {o}, {q} of {problem:?}");
@@ -172,7 +176,7 @@ fn pooling_keeps_nan() {
             x[at] = f32::NAN;
             let mut y = vec![0.0; problem.output()];
             // SAFETY: the slices span what the arguments name.
-            unsafe { table(isa).pool_row(Pool::Max, &problem.args(&x, &mut y)) };
+            unsafe { table(isa).pool_row(Pool::Max, false, &problem.args(&x, &mut y)) };
             for o in 0..problem.outputs {
                 for q in 0..problem.count {
                     let poisoned = problem.elements(&x, o, q).any(f32::is_nan);

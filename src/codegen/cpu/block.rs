@@ -13,7 +13,13 @@ const UNLIMITED: i64 = 1 << 48;
 impl Emitter {
     /// The call that runs `store` for every value of the loops `dims`, outermost first.
     pub(super) fn block(&mut self, dims: &[VarId], store: &Store) -> Result<cpu::Node, CpuError> {
-        let conjuncts = store.condition.map(|condition| self.pool.conjuncts(condition)).unwrap_or_default();
+        let mut conjuncts =
+            store.condition.map(|condition| self.pool.conjuncts(condition)).unwrap_or_default();
+        let mut value = store.value;
+        if let Some((condition, inner)) = self.neutral_unless(store) {
+            conjuncts.extend(self.pool.conjuncts(condition));
+            value = inner;
+        }
         let limits = self.limits(&conjuncts, dims);
         let mut trips: Vec<cpu::Trip> =
             dims.iter().zip(limits.trips).map(|(&var, bounds)| self.trip(var, bounds)).collect();
@@ -23,10 +29,70 @@ impl Emitter {
         let block = cpu::Block::new(store.block.clone(), trips);
         let mut lowering = Lowering { emitter: self, dims, block, done: HashMap::new(), name: &store.block };
         let guards = lowering.guards(&limits.rest)?;
-        let value = lowering.expr(store.value, &guards)?;
+        let value = lowering.expr(value, &guards)?;
         lowering.store(store, value, guards)?;
         let node = cpu::Node::Call(cpu::Call::Block(lowering.block));
         Ok(self.under(limits.outside, node))
+    }
+
+    /// The calls of a statement: as [`block`](Self::block), but a copy of what is inside a region, a constant outside, becomes
+    /// two, the constant everywhere and the copy inside, so that neither needs to choose by element.
+    pub(super) fn blocks(
+        &mut self,
+        dims: &[VarId],
+        store: &Store,
+        out: &mut Vec<cpu::Node>,
+    ) -> Result<(), CpuError> {
+        match self.filled_copy(store) {
+            Some(stores) => {
+                for store in &stores {
+                    out.push(self.block(dims, store)?);
+                }
+            }
+            None => out.push(self.block(dims, store)?),
+        }
+        Ok(())
+    }
+
+    /// The fill and the copy of `y[..] = select(limits of indices, x[..], constant)`.
+    fn filled_copy(&mut self, store: &Store) -> Option<[Store; 2]> {
+        let Expr::Select(condition, value, otherwise) = *self.pool.get(store.value) else { return None };
+        let constant = matches!(self.pool.get(otherwise), Expr::Float(..) | Expr::Int(..));
+        let load = if let Expr::Guard(_, load) = *self.pool.get(value) { load } else { value };
+        let Expr::Load(buffer, _) = *self.pool.get(load) else { return None };
+        let conjuncts = self.pool.conjuncts(condition);
+        let affine = conjuncts.iter().all(|&conjunct| {
+            self.below(conjunct).is_some_and(|below| below.terms.variables(&self.pool).is_some())
+        });
+        let reads = self.pool.loads_of(load).len();
+        if store.combine.is_some() || !constant || !affine || buffer == store.buffer || reads != 1 {
+            return None;
+        }
+        let within = self.pool.conjunction(&conjuncts);
+        let within = match store.condition {
+            Some(condition) => self.pool.and(condition, within),
+            None => within,
+        };
+        let fill = Store { value: otherwise, ..store.clone() };
+        Some([fill, Store { value, condition: Some(within), ..store.clone() }])
+    }
+
+    /// Where a combining block changes nothing unless a condition holds: that condition, and the value under it.
+    fn neutral_unless(&self, store: &Store) -> Option<(ExprId, ExprId)> {
+        let combiner = store.combine?;
+        let Expr::Select(condition, value, otherwise) = *self.pool.get(store.value) else { return None };
+        let neutral = match *self.pool.get(otherwise) {
+            Expr::Float(bits, _) => f64::from_bits(bits) == combiner.identity(),
+            Expr::Int(..)
+            | Expr::Var(_)
+            | Expr::Load(..)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Select(..)
+            | Expr::Guard(..)
+            | Expr::Cast(..) => false,
+        };
+        neutral.then_some((condition, value))
     }
 }
 
@@ -129,12 +195,13 @@ impl Lowering<'_> {
         let dtype = self.emitter.pool.dtype(id);
         let element = element_type(dtype);
         let node = self.emitter.pool.get(id).clone();
-        if dtype == DType::I64 && !matches!(node, Expr::Int(..)) {
-            if let Some((value, strides)) = self.affine(id) {
-                let to = self.block.register(element);
-                self.block.ops.push(cpu::BlockOp::Index { to, value, strides });
-                return Ok(to);
-            }
+        if dtype == DType::I64
+            && !matches!(node, Expr::Int(..))
+            && let Some((value, strides)) = self.affine(id)
+        {
+            let to = self.block.register(element);
+            self.block.ops.push(cpu::BlockOp::Index { to, value, strides });
+            return Ok(to);
         }
         match node {
             Expr::Int(value, _) => Ok(self.constant(element, cpu::Literal::Int(value))),

@@ -2,7 +2,7 @@
 
 use super::Emitter;
 use crate::expr::{Affine, BufferId, VarId};
-use crate::loopir::Loop;
+use crate::loopir::{Combiner, Loop};
 use crate::schedule::{Instruction, Match, unify};
 use paisley_kernels::program as cpu;
 
@@ -11,6 +11,7 @@ pub(super) fn emit(emitter: &mut Emitter, of: &Loop, wanted: &Instruction) -> Re
     let found = unify(&mut emitter.pool, of, wanted)?;
     match wanted.name {
         "fma_12x32" | "fma_6x16" | "fma_4x8" => tile(emitter, &found),
+        "depthwise" | "pool_max" | "pool_sum" => window(emitter, wanted, &found),
         _other => Err("its micro-kernel is not linked in".into()),
     }
 }
@@ -54,6 +55,49 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
         cols,
         depth,
         accumulate: cpu::Accumulate::Always,
+    });
+    Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
+}
+
+fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cpu::Node, String> {
+    let (x, x_strides) = operand(emitter, found, &found.operands[0])?;
+    let (y, y_strides) = operand(emitter, found, &found.result)?;
+    let kind = match (found.operands.get(1), wanted.combine) {
+        (Some(weights), _) => cpu::WindowKind::Depthwise {
+            weights: operand(emitter, found, weights)?.0,
+            start: y,
+            start_per_result: true,
+            start_output_stride: y_strides[2],
+        },
+        (None, Combiner::Add) => cpu::WindowKind::Sum,
+        (None, Combiner::Max) => cpu::WindowKind::Max,
+        (None, Combiner::Mul | Combiner::Min) => return Err("no window combines like this".into()),
+    };
+    let limits = emitter.limits(&found.conditions, &found.loops);
+    let (&[r, s, p, q], [r_bounds, s_bounds, p_bounds, q_bounds]) =
+        (found.loops.as_slice(), limits.trips.as_slice())
+    else {
+        return Err("it has not four loops".into());
+    };
+    if !(limits.rest.is_empty() && r_bounds.is_empty() && s_bounds.is_empty()) {
+        return Err("it runs under a condition that is not a limit of its rows or columns".into());
+    }
+    let extent = |emitter: &Emitter, var: VarId| emitter.pool.vars[var].extent;
+    // The step of a loop of one iteration is of no consequence.
+    let step = |stride: i64| usize::try_from(stride).unwrap_or_default().max(1);
+    let call = cpu::Call::Window(cpu::Window {
+        kind,
+        x,
+        x_row_stride: x_strides[0],
+        x_output_stride: x_strides[2],
+        rows: cpu::Trip::Constant(extent(emitter, r)),
+        cols: extent(emitter, s),
+        stride: step(x_strides[3]),
+        dilation: step(x_strides[1]),
+        y,
+        y_output_stride: y_strides[2],
+        outputs: emitter.trip(p, p_bounds.clone()),
+        count: emitter.trip(q, q_bounds.clone()),
     });
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
 }

@@ -25,15 +25,13 @@ pub enum CpuError {
     /// A loop of a GPU.
     #[error("loop '{0}' is bound to a GPU; schedule the nest for a CPU")]
     GpuLoop(String),
-    /// A loop is replaced by something without a CPU emission.
-    #[error("loop '{of}' is replaced by '{instruction}', which no CPU kernel implements: {reason}")]
+    /// A loop is replaced by something that is no instruction.
+    #[error("loop '{of}' is replaced by '{instruction}', but there is no such instruction")]
     Instruction {
         /// The loop's name.
         of: String,
         /// The instruction's name.
         instruction: String,
-        /// What does not fit.
-        reason: String,
     },
     /// A form that programs cannot express.
     #[error("block '{block}': {reason}")]
@@ -163,8 +161,7 @@ impl Emitter {
             Stmt::Alloc(id) => self.declare(*id, cpu::Place::Scratch),
             Stmt::Barrier => {}
             Stmt::Store(store) => {
-                let node = self.block(&[], store)?;
-                out.push(node);
+                self.blocks(&[], store, out)?;
             }
             Stmt::Loop(of) => self.loop_stmt(of, top, out)?,
         }
@@ -172,18 +169,18 @@ impl Emitter {
     }
 
     fn loop_stmt(&mut self, of: &Loop, top: bool, out: &mut Vec<cpu::Node>) -> Result<(), CpuError> {
-        if let Some(name) = &of.instruction {
-            let node = self.instruction(of, name)?;
+        if let Some(name) = &of.instruction
+            && let Some(node) = self.instruction(of, name)?
+        {
             out.push(node);
             return Ok(());
         }
         if let Some((dims, store)) = self.block_chain(of) {
-            let node = self.block(&dims, &store)?;
-            out.push(node);
-            return Ok(());
+            return self.blocks(&dims, &store, out);
         }
         let parallel = match of.kind {
-            LoopKind::Parallel => true,
+            // A program divides the outermost loops of a phase; any order will do for those further in.
+            LoopKind::Parallel => top,
             LoopKind::Serial | LoopKind::Vector | LoopKind::Unroll => false,
             LoopKind::Workgroup(_) | LoopKind::Invocation(_) => {
                 return Err(CpuError::GpuLoop(self.pool.vars[of.var].name.clone()));
@@ -201,7 +198,8 @@ impl Emitter {
     }
 
     /// The loops and the block of a chain of at most three loops around one block that can run as lanes: no iteration sees
-    /// what another writes, or it only combines.
+    /// what another writes, or it only combines. A loop of a reduction around loops of results stays a loop: its terms are
+    /// uniform then, and vectors run along the results.
     fn block_chain(&mut self, of: &Loop) -> Option<(Vec<VarId>, Store)> {
         let mut dims = vec![];
         let mut at = of;
@@ -216,6 +214,11 @@ impl Emitter {
                 _several => return None,
             }
         };
+        let linear = self.pool.linear_index(store.buffer, &store.index);
+        let results: Vec<bool> = dims.iter().map(|&dim| self.pool.uses_var(linear, dim)).collect();
+        if !results[0] && results.contains(&true) {
+            return None;
+        }
         let touched = accesses(&self.pool, &of.body);
         let list = touched.get(&store.buffer)?;
         let only_combined = list.iter().all(|access| access.combine.is_some());
@@ -351,16 +354,15 @@ impl Emitter {
         cpu::Node::Loop(cpu::Loop { counter, trip, parallel: false, body: vec![node] })
     }
 
-    fn instruction(&mut self, of: &Loop, name: &str) -> Result<cpu::Node, CpuError> {
-        let error = |pool: &ExprPool, reason: String| CpuError::Instruction {
-            of: pool.vars[of.var].name.clone(),
+    /// The call of an instruction; `None` where its micro-kernel cannot be called with such addresses, so that the loops it
+    /// stands for are to be emitted as they are.
+    fn instruction(&mut self, of: &Loop, name: &str) -> Result<Option<cpu::Node>, CpuError> {
+        let wanted = INSTRUCTIONS.iter().find(|instruction| instruction.name == name);
+        let wanted = wanted.ok_or_else(|| CpuError::Instruction {
+            of: self.pool.vars[of.var].name.clone(),
             instruction: name.to_string(),
-            reason,
-        };
-        let Some(wanted) = INSTRUCTIONS.iter().find(|instruction| instruction.name == name) else {
-            return Err(error(&self.pool, "there is no such instruction".into()));
-        };
-        instruction::emit(self, of, wanted).map_err(|reason| error(&self.pool, reason))
+        })?;
+        Ok(instruction::emit(self, of, wanted).ok())
     }
 }
 

@@ -99,10 +99,7 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
         for (buffer, index, written) in accessed(pool, store) {
             let lanes = pool.uses_var(index, lane);
             let place = place(pool, index, lane);
-            let constant = (0..4).all(|number| {
-                let at = store_index(pool, index, lane, number);
-                matches!(pool.get(at), Expr::Int(..))
-            });
+            let constant = pool.affine(index).terms.keys().all(|&atom| *pool.get(atom) == Expr::Var(lane));
             let of = accesses.entry(buffer).or_insert(Accesses {
                 constant: true,
                 only_places: true,
@@ -124,7 +121,7 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
     let mut layouts = BTreeMap::new();
     for (id, of) in accesses {
         let buffer = &pool.buffers[id];
-        let quarters = buffer.storage_len() % 4 == 0;
+        let quarters = buffer.storage_len().is_multiple_of(4);
         let variables =
             buffer.scope == Scope::Register && of.constant && buffer.storage_len() <= MAX_VARIABLES;
         let packed = of.only_places && (of.any_whole || buffer.scope == Scope::Global && of.packs());

@@ -19,6 +19,13 @@ struct Common {
 
 /// Turns conditions of register stores that do not matter into [`RawStore::indifferent`].
 pub(super) fn speculate(pool: &mut ExprPool, steps: &mut [Step<RawStore>], lane: VarId) {
+    let mut any = false;
+    visit(steps, &mut Around::default(), &mut |store, around| {
+        any |= !store.conditions.is_empty() && around.declared.contains_key(&store.buffer);
+    });
+    if !any {
+        return;
+    }
     let mut common = Common::default();
     visit(steps, &mut Around::default(), &mut |store, around| {
         collect(pool, store, around, lane, &mut common)

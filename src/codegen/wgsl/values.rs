@@ -5,12 +5,20 @@ use super::expand::{FlatStore, Step};
 use super::layout::{self, Place};
 use super::ops::{Fragment, Level, OpWriter, value_type};
 use super::writer::{Named, Writer};
-use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, UnaryOp};
+use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, UnaryOp, VarId};
 use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// The components of a `vec4`.
 const COMPONENTS: [&str; 4] = ["x", "y", "z", "w"];
+
+/// The variables and buffers an expression depends on.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    vars: BTreeSet<VarId>,
+    buffers: BTreeSet<BufferId>,
+}
 
 /// A text and whether it is a `vec4`.
 #[derive(Clone, Debug)]
@@ -59,13 +67,46 @@ impl Writer {
         value.ok_or_else(|| self.undefined(op.name(), dtype))
     }
 
-    fn uses_lane(&mut self, id: ExprId) -> bool {
-        if let Some(&known) = self.lane_uses.get(&id) {
-            return known;
+    /// What an expression depends on.
+    fn uses(&mut self, id: ExprId) -> Rc<Uses> {
+        if let Some(known) = self.expr_uses.get(&id) {
+            return Rc::clone(known);
         }
-        let uses = self.pool.uses_var(id, self.lane);
-        self.lane_uses.insert(id, uses);
+        let mut uses = Uses::default();
+        match self.pool.get(id) {
+            Expr::Var(var) => drop(uses.vars.insert(*var)),
+            Expr::Load(buffer, _) => drop(uses.buffers.insert(*buffer)),
+            Expr::Int(..)
+            | Expr::Float(..)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Select(..)
+            | Expr::Guard(..)
+            | Expr::Cast(..) => {}
+        }
+        for operand in self.pool.operands(id) {
+            let of_operand = self.uses(operand);
+            uses.vars.extend(&of_operand.vars);
+            uses.buffers.extend(&of_operand.buffers);
+        }
+        let uses = Rc::new(uses);
+        self.expr_uses.insert(id, Rc::clone(&uses));
         uses
+    }
+
+    fn uses_lane(&mut self, id: ExprId) -> bool {
+        let lane = self.lane;
+        self.uses(id).vars.contains(&lane)
+    }
+
+    /// The affine form of an index.
+    fn form(&mut self, id: ExprId) -> Rc<Affine> {
+        if let Some(known) = self.forms.get(&id) {
+            return Rc::clone(known);
+        }
+        let form = Rc::new(self.pool.affine(id));
+        self.forms.insert(id, Rc::clone(&form));
+        form
     }
 
     fn named(&self, id: ExprId) -> Option<&Named> {
@@ -73,12 +114,12 @@ impl Writer {
     }
 
     /// The innermost block that binds a variable of the expression; the current one where it reads memory.
-    fn level(&self, id: ExprId) -> usize {
-        if !self.pool.loads_of(id).is_empty() {
+    fn level(&mut self, id: ExprId) -> usize {
+        let uses = self.uses(id);
+        if !uses.buffers.is_empty() {
             return self.target;
         }
-        let vars = self.pool.vars_of(id);
-        let levels = vars.iter().filter_map(|var| self.var_levels.get(var));
+        let levels = uses.vars.iter().filter_map(|var| self.var_levels.get(var));
         levels.copied().max().unwrap_or(0).min(self.target)
     }
 
@@ -89,22 +130,7 @@ impl Writer {
 
     /// Names a text in the block of that level.
     fn bind(&mut self, id: ExprId, value: &Value, level: usize) -> Fragment {
-        let reads: Vec<BufferId> = self
-            .pool
-            .loads_of(id)
-            .iter()
-            .filter_map(|&load| match self.pool.get(load) {
-                Expr::Load(buffer, _) => Some(*buffer),
-                Expr::Int(..)
-                | Expr::Float(..)
-                | Expr::Var(_)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => None,
-            })
-            .collect();
+        let reads = self.uses(id).buffers.iter().copied().collect();
         let base = match self.pool.get(id) {
             Expr::Load(buffer, _) => format!("{}_at", self.buffer_names[buffer]),
             Expr::Int(..)
@@ -174,6 +200,7 @@ impl Writer {
                 | Step::Barrier => {}
             }
         }
+        self.share_loads();
     }
 
     fn count_use(&mut self, id: ExprId) {
@@ -189,7 +216,7 @@ impl Writer {
                 None => self.load_parts(buffer, index[0]),
             },
             _ if self.is_index_sum(id) => {
-                let mut form = self.pool.affine(id);
+                let mut form = Affine::clone(&self.form(id));
                 let has_constant = std::mem::take(&mut form.constant) != 0;
                 let base = self.pool.from_affine(&form);
                 if has_constant && base != id {
@@ -319,7 +346,7 @@ impl Writer {
             | Expr::Cast(..) => {}
         }
         if self.is_index_sum(id) && !wide {
-            let form = self.pool.affine(id);
+            let form = self.form(id);
             return Ok(Value::scalar(self.sum(&form)?));
         }
         let level = self.level(id);
@@ -337,7 +364,7 @@ impl Writer {
         Ok(Value { fragment: self.bind(id, &value, level), wide: value.wide })
     }
 
-    fn variable(&self, var: crate::expr::VarId) -> Fragment {
+    fn variable(&self, var: VarId) -> Fragment {
         Fragment::primary(self.var_names.get(&var).expect("a variable should be bound before its use"))
     }
 
@@ -350,7 +377,14 @@ impl Writer {
         match self.pool.get(id).clone() {
             Expr::Int(..) | Expr::Float(..) => self.value(id),
             Expr::Var(_) => self.by_lanes(id),
-            Expr::Load(buffer, index) => self.load(buffer, index[0]),
+            Expr::Load(buffer, index) => match self.shared_load(id) {
+                Some((all, lane)) => {
+                    let all = self.value(all)?;
+                    let text = format!("subgroupBroadcast({}, {lane}u)", all.fragment.text);
+                    Ok(Value { fragment: Fragment::primary(text), wide: all.wide })
+                }
+                None => self.load(buffer, index[0]),
+            },
             _ if self.is_index_sum(id) => self.by_lanes(id),
             Expr::Unary(op, a) => {
                 let of = self.pool.dtype(a);
@@ -363,6 +397,8 @@ impl Writer {
                 self.each(&[a], dtype, |writer, x| writer.ops().unary(op, of, &x[0]).ok_or(undefined.clone()))
             }
             Expr::Binary(op, a, b) => self.build_binary(op, a, b, dtype),
+            // A condition on the lane often folds once the lane is known, and a load below it is a gather anyway.
+            Expr::Select(c, ..) if self.uses_lane(c) => self.by_lanes(id),
             Expr::Select(c, a, b) => {
                 let (c, a, b) = (self.value(c)?, self.value(a)?, self.value(b)?);
                 let wide = a.wide || b.wide || c.wide;
@@ -516,7 +552,7 @@ impl Writer {
         }
         if let Some((whole, component)) = self.whole_of(buffer, index) {
             let shared = self.counts.get(&whole).is_some_and(|&uses| uses > 1);
-            if shared || self.named(whole).is_some() {
+            if shared || self.named(whole).is_some() || self.shared_load(whole).is_some() {
                 let whole = self.value(whole)?.fragment;
                 let text = format!("{}.{}", whole.at(Level::Primary), COMPONENTS[component]);
                 return Ok(Value::scalar(Fragment::primary(text)));

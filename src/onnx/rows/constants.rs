@@ -5,6 +5,8 @@ use crate::graph::ValueId;
 use crate::ops::Fact;
 use crate::tensor::{DType, Tensor};
 
+const WINDOW: &[&str] = &["output_datatype", "periodic"];
+
 pub(super) const ROWS: &[Row] = &[
     row(
         "Constant",
@@ -25,6 +27,9 @@ pub(super) const ROWS: &[Row] = &[
     row("Range", &["stash_type"], range),
     row("Shape", &["start", "end"], shape),
     row("Size", &[], size),
+    row("HannWindow", WINDOW, |call| cosine_window(call, [0.5, 0.5, 0.0])),
+    row("HammingWindow", WINDOW, |call| cosine_window(call, [25.0 / 46.0, 21.0 / 46.0, 0.0])),
+    row("BlackmanWindow", WINDOW, |call| cosine_window(call, [0.42, 0.5, 0.08])),
 ];
 
 fn constant(call: &mut Call<'_>) -> Values {
@@ -110,4 +115,17 @@ fn size(call: &mut Call<'_>) -> Values {
 
 fn integers(call: &mut Call<'_>, values: &[i64]) -> ValueId {
     call.constant(Tensor::from_slice(&[values.len()], values))
+}
+
+/// `a[0] - a[1] cos(2 pi i / n) + a[2] cos(4 pi i / n)`, where `n` is the size, or one less when the window is symmetric.
+fn cosine_window(call: &mut Call<'_>, a: [f64; 3]) -> Values {
+    let size = call.known_int(0, "size")?.ok_or_else(|| Refusal::invalid("the size is missing"))?;
+    let size = call.extents(&[size], "sizes")?[0];
+    let dtype = call.dtype_attribute("output_datatype")?.unwrap_or(DType::F32);
+    let period = if call.flag("periodic", true)? { size } else { size.saturating_sub(1) }.max(1) as f64;
+    let value = |i: usize| {
+        let angle = std::f64::consts::TAU * i as f64 / period;
+        a[0] - a[1] * angle.cos() + a[2] * (2.0 * angle).cos()
+    };
+    Ok(vec![call.generate(dtype, &[size], value)?])
 }

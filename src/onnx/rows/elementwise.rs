@@ -327,13 +327,12 @@ fn clip_attributes(call: &mut Call<'_>) -> Values {
 fn clip_inputs(call: &mut Call<'_>) -> Values {
     let mut inputs = vec![call.input(0)?];
     let mut scalar = Scalar::Input(0);
-    let limits: [(usize, fn(Scalar, Scalar) -> Scalar); 2] = [(1, Scalar::max), (2, Scalar::min)];
-    for (i, apply) in limits {
+    for (i, op) in [(1, BinaryOp::Max), (2, BinaryOp::Min)] {
         if let Some(limit) = call.optional(i) {
             if call.rank(limit) > 0 && call.shape(limit) != [1] {
                 return Err(Refusal::invalid(format!("limit {} is not a scalar", call.fact(limit))));
             }
-            scalar = apply(scalar, Scalar::Input(inputs.len()));
+            scalar = scalar.binary(op, Scalar::Input(inputs.len()));
             inputs.push(limit);
         }
     }

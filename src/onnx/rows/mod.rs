@@ -2,11 +2,15 @@
 //! the graph. To add an operator on known blocks, write its function and its row.
 
 mod constants;
+mod einsum;
 mod elementwise;
 mod indexing;
 mod linear;
 mod norm;
+mod quantize;
+mod recurrent;
 mod reduce;
+mod resize;
 mod shape;
 mod window;
 
@@ -58,11 +62,15 @@ const CHOICE: &[Row] = &[row(IF, &["then_branch", "else_branch"], |_| {
 const TABLES: &[&[Row]] = &[
     CHOICE,
     constants::ROWS,
+    einsum::ROWS,
     elementwise::ROWS,
     indexing::ROWS,
     linear::ROWS,
     norm::ROWS,
+    quantize::ROWS,
+    recurrent::ROWS,
     reduce::ROWS,
+    resize::ROWS,
     shape::ROWS,
     window::ROWS,
 ];
@@ -117,7 +125,7 @@ static INDEX: LazyLock<HashMap<(&str, &str), Vec<&Row>>> = LazyLock::new(|| {
 pub(super) fn find(domain: &str, name: &str, opset: i64) -> Result<&'static Row, Refusal> {
     match INDEX.get(&(domain, name)) {
         Some(rows) => {
-            let fits = |row: &&&Row| domain != "" || (row.opsets.0..=row.opsets.1).contains(&opset);
+            let fits = |row: &&&Row| !domain.is_empty() || (row.opsets.0..=row.opsets.1).contains(&opset);
             rows.iter()
                 .find(fits)
                 .copied()

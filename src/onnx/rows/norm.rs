@@ -3,12 +3,18 @@
 use super::{Call, Refusal, Row, Values, row};
 use crate::expr::{BinaryOp, UnaryOp};
 use crate::graph::ValueId;
-use crate::ops::{Normalize, Reduce, ReduceKind, Scalar, Softmax};
+use crate::ops::{ArgReduce, Extreme, Normalize, Reduce, ReduceKind, Scalar, Softmax};
 use crate::tensor::DType;
 
 pub(super) const ROWS: &[Row] = &[
     row("BatchNormalization", &["epsilon", "momentum", "spatial", "training_mode"], batch_norm),
     row("LayerNormalization", &["axis", "epsilon", "stash_type"], layer_norm),
+    row("InstanceNormalization", &["epsilon"], instance_norm),
+    row("GroupNormalization", &["epsilon", "num_groups", "stash_type"], group_norm),
+    row("RMSNormalization", &["axis", "epsilon", "stash_type"], rms_norm),
+    row("LpNormalization", &["axis", "p"], lp_norm),
+    row("MeanVarianceNormalization", &["axes"], mean_variance_norm),
+    row("Hardmax", &["axis"], hardmax),
     row("Softmax", &["axis"], |call| softmax(call, false)),
     row("LogSoftmax", &["axis"], |call| softmax(call, true)),
 ];
@@ -95,4 +101,99 @@ fn softmax(call: &mut Call<'_>, log: bool) -> Values {
     let flat = call.view(x, vec![outer.iter().product(), inner.iter().product()])?;
     let result = call.add(Softmax { axis: 1, log }, &[flat])?;
     Ok(vec![call.view(result, shape)?])
+}
+
+fn instance_norm(call: &mut Call<'_>) -> Values {
+    let (x, scale, bias) = (call.input(0)?, call.input(1)?, call.input(2)?);
+    let (rank, epsilon) = (call.rank(x), call.float("epsilon", 1e-5)?);
+    let normal = call.add(Normalize { axis: 2, epsilon, center: true }, &[x])?;
+    let (scale, bias) = (call.per_channel(scale, rank)?, call.per_channel(bias, rank)?);
+    Ok(vec![scale_and_shift(call, normal, scale, Some(bias))?])
+}
+
+/// Before version 21 scale and bias are one value a group, since then one a channel.
+fn group_norm(call: &mut Call<'_>) -> Values {
+    let (x, scale, bias) = (call.input(0)?, call.input(1)?, call.input(2)?);
+    let (fact, epsilon) = (call.fact(x), call.float("epsilon", 1e-5)?);
+    let groups = call.int("num_groups", 0)?;
+    let [batch, channels, ref spatial @ ..] = fact.shape[..] else {
+        return Err(Refusal::invalid(format!("{fact} has no channels")));
+    };
+    let groups = usize::try_from(groups).ok().filter(|&groups| groups > 0 && channels.is_multiple_of(groups));
+    let groups =
+        groups.ok_or_else(|| Refusal::invalid(format!("the groups do not divide {channels} channels")))?;
+    let flat = channels / groups * spatial.iter().product::<usize>();
+    let grouped = call.view(x, vec![batch, groups, flat])?;
+    let normal = call.add(Normalize { axis: 2, epsilon, center: true }, &[grouped])?;
+    if call.opset >= 21 {
+        let normal = call.view(normal, fact.shape.clone())?;
+        let (scale, bias) = (call.per_channel(scale, fact.rank())?, call.per_channel(bias, fact.rank())?);
+        return Ok(vec![scale_and_shift(call, normal, scale, Some(bias))?]);
+    }
+    let (scale, bias) = (call.per_channel(scale, 3)?, call.per_channel(bias, 3)?);
+    let result = scale_and_shift(call, normal, scale, Some(bias))?;
+    Ok(vec![call.view(result, fact.shape)?])
+}
+
+fn rms_norm(call: &mut Call<'_>) -> Values {
+    let (x, scale) = (call.input(0)?, call.input(1)?);
+    let axis = call.int("axis", -1)?;
+    let axis = call.axis(axis, call.rank(x))?;
+    let normal = call.add(Normalize { axis, epsilon: call.float("epsilon", 1e-5)?, center: false }, &[x])?;
+    Ok(vec![scale_and_shift(call, normal, scale, None)?])
+}
+
+/// Where the norm is 0 so is the result.
+fn lp_norm(call: &mut Call<'_>) -> Values {
+    let x = call.input(0)?;
+    let axis = call.int("axis", -1)?;
+    let axes = vec![call.axis(axis, call.rank(x))?];
+    let kind = match call.int("p", 2)? {
+        1 => ReduceKind::L1,
+        2 => ReduceKind::L2,
+        p => return Err(call.bad_attribute("p", p)),
+    };
+    let norm = call.add(Reduce { kind, axes, keep: true }, &[x])?;
+    let zero = Scalar::constant(0.0, call.dtype(x));
+    let result = call.map(&[x, norm], |v| {
+        let empty = v[1].clone().binary(BinaryOp::Eq, zero.clone());
+        empty.select(zero, v[0].clone().over(v[1].clone()))
+    })?;
+    Ok(vec![result])
+}
+
+/// `(x - mean) / (deviation + 1e-9)`.
+fn mean_variance_norm(call: &mut Call<'_>) -> Values {
+    let x = call.input(0)?;
+    let axes = call.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
+    let axes = call.axes(&axes, call.rank(x))?;
+    let mean = call.add(Reduce { kind: ReduceKind::Mean, axes: axes.clone(), keep: true }, &[x])?;
+    let centered = call.binary(BinaryOp::Sub, x, mean)?;
+    let square = call.map(&[centered], |v| v[0].clone().times(v[0].clone()))?;
+    let variance = call.add(Reduce { kind: ReduceKind::Mean, axes, keep: true }, &[square])?;
+    let epsilon = Scalar::constant(1e-9, call.dtype(x));
+    let result = call
+        .map(&[centered, variance], |v| v[0].clone().over(v[1].clone().unary(UnaryOp::Sqrt).plus(epsilon)))?;
+    Ok(vec![result])
+}
+
+/// 1 at the first of the largest elements, else 0; before version 13 among all axes from `axis` on.
+fn hardmax(call: &mut Call<'_>) -> Values {
+    let x = call.input(0)?;
+    let fact = call.fact(x);
+    let axis = call.int("axis", if call.opset >= 13 { -1 } else { 1 })?;
+    let axis = call.axis(axis, fact.rank())?;
+    let (flat, axis) = if call.opset >= 13 {
+        (x, axis)
+    } else {
+        let (outer, inner) = fact.shape.split_at(axis);
+        (call.view(x, vec![outer.iter().product(), inner.iter().product()])?, 1)
+    };
+    let op = ArgReduce { extreme: Extreme::Max, axis, keep: true, last: false };
+    let largest = call.add(op, &[flat])?;
+    let shape = call.shape(flat);
+    let positions = call.positions(DType::I64, shape[axis], axis, shape.len())?;
+    let result = call
+        .map(&[largest, positions], |v| v[0].clone().binary(BinaryOp::Eq, v[1].clone()).cast(fact.dtype))?;
+    Ok(vec![call.view(result, fact.shape)?])
 }

@@ -1,8 +1,9 @@
 //! Pooling, and the attributes of windows that it shares with convolution.
 
 use super::{Call, Refusal, Row, Values, row};
+use crate::expr::{BinaryOp, UnaryOp};
 use crate::graph::ValueId;
-use crate::ops::{Pool, PoolKind, Reduce, ReduceKind};
+use crate::ops::{Pool, PoolKind, Reduce, ReduceKind, Scalar};
 
 const POOL: &[&str] = &[
     "auto_pad",
@@ -33,6 +34,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
     row("GlobalAveragePool", &[], |call| global(call, ReduceKind::Mean)),
     row("GlobalMaxPool", &[], |call| global(call, ReduceKind::Max)),
+    row("GlobalLpPool", &["p"], global_lp_pool),
+    row("LRN", &["alpha", "beta", "bias", "size"], lrn),
 ];
 
 /// Where windows lie, with every default and automatic padding worked out. One entry a spatial dimension.
@@ -125,4 +128,57 @@ pub(super) fn global(call: &mut Call<'_>, kind: ReduceKind) -> Values {
     let x = call.input(0)?;
     let axes: Vec<usize> = (2..call.rank(x)).collect();
     Ok(vec![call.add(Reduce { kind, axes, keep: true }, &[x])?])
+}
+
+fn global_lp_pool(call: &mut Call<'_>) -> Values {
+    let p = call.int("p", 2)?;
+    match p {
+        1 => global(call, ReduceKind::L1),
+        2 => global(call, ReduceKind::L2),
+        3.. => {
+            let x = call.input(0)?;
+            let (axes, dtype) = ((2..call.rank(x)).collect(), call.dtype(x));
+            let exponent = |p: f64| Scalar::constant(p, dtype);
+            let power = call
+                .map(&[x], |v| v[0].clone().unary(UnaryOp::Abs).binary(BinaryOp::Pow, exponent(p as f64)))?;
+            let sum = call.add(Reduce { kind: ReduceKind::Sum, axes, keep: true }, &[power])?;
+            Ok(vec![call.map(&[sum], |v| v[0].clone().binary(BinaryOp::Pow, exponent(1.0 / p as f64)))?])
+        }
+        _ => Err(call.bad_attribute("p", p)),
+    }
+}
+
+/// `x / (bias + alpha * mean of x^2 over the window of channels)^beta`, where channels outside count as 0.
+fn lrn(call: &mut Call<'_>) -> Values {
+    let x = call.input(0)?;
+    let (fact, size) = (call.fact(x), call.int("size", 0)?);
+    let size = usize::try_from(size)
+        .ok()
+        .filter(|&size| size > 0)
+        .ok_or_else(|| call.bad_attribute("size", size))?;
+    let (alpha, beta) = (call.float("alpha", 1e-4)?, call.float("beta", 0.75)?);
+    let bias = call.float("bias", 1.0)?;
+    let [batch, channels, ref spatial @ ..] = fact.shape[..] else {
+        return Err(Refusal::invalid(format!("{fact} has no channels")));
+    };
+    let square = call.map(&[x], |v| v[0].clone().times(v[0].clone()))?;
+    let flat = call.view(square, vec![batch, 1, channels, spatial.iter().product()])?;
+    let mean = call.add(
+        Pool {
+            kind: PoolKind::AverageWithPads,
+            kernel: vec![size, 1],
+            strides: vec![1; 2],
+            dilations: vec![1; 2],
+            pads: vec![((size - 1) / 2, size / 2), (0, 0)],
+            overhang: vec![0; 2],
+        },
+        &[flat],
+    )?;
+    let mean = call.view(mean, fact.shape.clone())?;
+    let constant = |value: f32| Scalar::constant(f64::from(value), fact.dtype);
+    let result = call.map(&[x, mean], |v| {
+        let base = constant(bias).plus(constant(alpha).times(v[1].clone()));
+        v[0].clone().over(base.binary(BinaryOp::Pow, constant(beta)))
+    })?;
+    Ok(vec![result])
 }

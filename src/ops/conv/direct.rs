@@ -5,9 +5,9 @@
 //! dimension: `s`; three: `t`, `r`, `s`). Where a window can lie outside the input, the read is guarded.
 
 use crate::loopir::Combiner;
-use crate::ops::Conv;
-use crate::ops::define::{DefineError, Definer, accumulator};
+use crate::ops::define::{DefineError, accumulator};
 use crate::ops::nests::window::{Window, kernel_names, output_names};
+use crate::ops::{Conv, Definer};
 
 /// Adds the loops of `conv`.
 ///

@@ -1,8 +1,8 @@
 //! Convolutions; the algorithms are beside the operator.
 
-use crate::ops::Conv;
 use crate::ops::conv::direct;
-use crate::ops::define::{AnchorForm, DefineError, Definer};
+use crate::ops::define::{AnchorForm, DefineError};
+use crate::ops::{Conv, Definer};
 
 impl AnchorForm for Conv {
     fn operand_names(&self) -> &'static [&'static str] {

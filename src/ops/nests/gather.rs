@@ -2,8 +2,8 @@
 
 use super::layout::never_follows;
 use crate::expr::ExprId;
-use crate::ops::define::{DefineError, Definer, ElementForm, Follow, clamp};
-use crate::ops::{Fact, Gather, GatherElements, GatherNd};
+use crate::ops::define::{DefineError, ElementForm, Follow, clamp};
+use crate::ops::{Definer, Fact, Gather, GatherElements, GatherNd};
 use crate::tensor::DType;
 
 /// The position along an axis of `extent` that operand `input`, an index tensor, holds at `index`: negative ones count

@@ -3,9 +3,9 @@
 use super::map::{broadcast_index, grows_by_leading_ones, leading_zeros};
 use crate::expr::{Expr, ExprId};
 use crate::ops::define::{
-    AnchorForm, DefineError, Definer, ElementForm, Follow, clamp, delinearise, in_range, linearise,
+    AnchorForm, DefineError, ElementForm, Follow, clamp, delinearise, in_range, linearise,
 };
-use crate::ops::{Broadcast, Concat, Fact, Literal, Pad, PadMode, Slice, Transpose, View};
+use crate::ops::{Broadcast, Concat, Definer, Fact, Literal, Pad, PadMode, Slice, Transpose, View};
 
 /// Operators that cannot follow an anchor.
 macro_rules! never_follows {

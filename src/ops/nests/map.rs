@@ -1,8 +1,8 @@
 //! Elementwise operators.
 
 use crate::expr::{BinaryOp, Expr, ExprId, ExprPool};
-use crate::ops::define::{Define, DefineError, Definer, ElementForm, Follow, Form};
-use crate::ops::{Fact, Literal, Map, Scalar};
+use crate::ops::define::{Define, DefineError, ElementForm, Follow, Form};
+use crate::ops::{Definer, Fact, Literal, Map, Scalar};
 
 impl Define for Map {
     /// The operation where there is one alone, `relu`, or `map`.

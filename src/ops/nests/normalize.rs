@@ -2,8 +2,8 @@
 
 use crate::expr::{BinaryOp, ExprId, UnaryOp};
 use crate::loopir::Combiner;
-use crate::ops::Normalize;
-use crate::ops::define::{AnchorForm, DefineError, Definer, accumulator, delinearise};
+use crate::ops::define::{AnchorForm, DefineError, accumulator, delinearise};
+use crate::ops::{Definer, Normalize};
 
 impl AnchorForm for Normalize {
     fn operand_names(&self) -> &'static [&'static str] {

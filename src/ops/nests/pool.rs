@@ -3,8 +3,8 @@
 use super::window::{Window, kernel_names, output_names};
 use crate::expr::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
 use crate::loopir::Combiner;
-use crate::ops::define::{AnchorForm, DefineError, Definer, accumulator, div_ceil};
-use crate::ops::{Pool, PoolKind};
+use crate::ops::define::{AnchorForm, DefineError, accumulator, div_ceil};
+use crate::ops::{Definer, Pool, PoolKind};
 use crate::tensor::DType;
 
 impl AnchorForm for Pool {

@@ -3,8 +3,8 @@
 
 use crate::expr::{BinaryOp, ExprId, UnaryOp};
 use crate::loopir::Combiner;
-use crate::ops::define::{AnchorForm, DefineError, Definer, accumulator, numbered};
-use crate::ops::{ArgReduce, CumSum, Extreme, Reduce, ReduceKind};
+use crate::ops::define::{AnchorForm, DefineError, accumulator, numbered};
+use crate::ops::{ArgReduce, CumSum, Definer, Extreme, Reduce, ReduceKind};
 use crate::tensor::DType;
 
 /// The loops of a reduction over some axes of operand 0.
@@ -188,10 +188,10 @@ impl AnchorForm for ArgReduce {
         let best = at.accumulate("best", x.dtype, combiner, &[("r", extent)], |at, r| read(at, r[0]))?;
         let last = extent as i64 - 1;
         let (earliest, none) = if self.last { (Combiner::Max, 0) } else { (Combiner::Min, last) };
-        let place = at.accumulate("place", DType::I64, earliest, &[("r", extent)], |at, r| {
+        let none = at.pool().int(none);
+        let place = at.accumulate_from(none, "place", earliest, &[("r", extent)], |at, r| {
             let value = read(at, r[0])?;
             let found = at.pool().binary(BinaryOp::Eq, value, best);
-            let none = at.pool().int(none);
             Ok(at.pool().select(found, r[0], none))
         })?;
         let index = output_index(at, &kept.index, &[self.axis], self.keep);

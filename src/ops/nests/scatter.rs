@@ -3,8 +3,8 @@
 use super::gather::wrapped_position;
 use crate::expr::ExprId;
 use crate::loopir::Combiner;
-use crate::ops::define::{AnchorForm, DefineError, Definer, in_range};
-use crate::ops::{ScatterElements, ScatterNd, ScatterReduction};
+use crate::ops::define::{AnchorForm, DefineError, in_range};
+use crate::ops::{Definer, ScatterElements, ScatterNd, ScatterReduction};
 
 impl ScatterReduction {
     fn combiner(self) -> Option<Combiner> {

@@ -3,8 +3,8 @@
 use super::reduce::open_kept;
 use crate::expr::{BinaryOp, ExprId, UnaryOp};
 use crate::loopir::Combiner;
-use crate::ops::Softmax;
-use crate::ops::define::{AnchorForm, DefineError, Definer, accumulator};
+use crate::ops::define::{AnchorForm, DefineError, accumulator};
+use crate::ops::{Definer, Softmax};
 
 impl AnchorForm for Softmax {
     fn operand_names(&self) -> &'static [&'static str] {

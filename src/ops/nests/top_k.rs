@@ -4,8 +4,8 @@
 use super::reduce::open_kept;
 use crate::expr::{BinaryOp, ExprId, Scope};
 use crate::loopir::Combiner;
-use crate::ops::TopK;
-use crate::ops::define::{AnchorForm, DefineError, Definer};
+use crate::ops::define::{AnchorForm, DefineError};
+use crate::ops::{Definer, TopK};
 use crate::tensor::DType;
 
 impl AnchorForm for TopK {
@@ -56,11 +56,11 @@ impl AnchorForm for TopK {
             let (value, eligible) = candidate(at, r[0])?;
             Ok(at.pool().select(eligible, value, worst))
         })?;
-        let place = at.accumulate("place", DType::I64, Combiner::Min, &row, |at, r| {
+        let none = at.pool().int(extent as i64 - 1);
+        let place = at.accumulate_from(none, "place", Combiner::Min, &row, |at, r| {
             let (value, eligible) = candidate(at, r[0])?;
             let equal = at.pool().binary(BinaryOp::Eq, value, best);
             let found = at.pool().and(eligible, equal);
-            let none = at.pool().int(extent as i64 - 1);
             Ok(at.pool().select(found, r[0], none))
         })?;
         let mut index = kept.index.clone();

@@ -4,13 +4,14 @@
 //!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
 //!   finished tile by tile while they are in the first-level cache.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
-//!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region.
+//!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
+//!   plane becomes a window instruction.
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
-use super::Scheduler;
 use super::shape::{Contraction, Reduction, find_reductions, reads_with};
-use crate::expr::{Expr, Role, Scope, VarId};
+use super::{Scheduler, Step};
+use crate::expr::{Affine, BinaryOp, Expr, Role, Scope, VarId};
 use crate::loopir::{LoopKind, Nest, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
 
@@ -29,13 +30,16 @@ const PARALLEL_ELEMENTS: usize = 8192;
 const TILE_ELEMENTS: usize = 4096;
 
 pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
+    if let ([reduction], 1) = (find_reductions(&scheduler.nest).as_slice(), scheduler.nest.body.len()) {
+        cut_divided_loops(scheduler, reduction);
+    }
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         let contraction = reduction.contraction(&mut scheduler.nest);
-        if let Some(contraction) = contraction {
-            if scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)) {
-                return;
-            }
+        if let Some(contraction) = contraction
+            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target))
+        {
+            return;
         }
         scheduler.attempt(|scheduler| accumulator_tile(scheduler, reduction));
     }
@@ -76,17 +80,28 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     let last_column = *contraction.columns.last()?;
     // Columns that are one run of memory need no packing.
     let fused_is_run = columns_are_one_run(nest, contraction);
-    let packed_columns = contraction.guarded[1] || (!b_constant && !(unit(last_column) && fused_is_run));
+    let b_indirect = contraction.b_address.variables(&nest.pool).is_none();
+    let packed_columns = contraction.guarded[1]
+        || (b_indirect && !b_constant)
+        || !(b_constant || unit(last_column) && fused_is_run);
     let a_constant = contraction.is_constant(nest, contraction.a);
 
     // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
+    if contraction.rows.is_empty() && packed_columns && !b_constant {
+        // Each packed element would be used once.
+        return None;
+    }
+    let runs = result_runs(&mut scheduler.nest, contraction);
+    let nest = &scheduler.nest;
     let last_extent = nest.pool.vars[last_column].extent;
     let wanted = (target.l2_bytes / 8 / depth.max(1)).clamp(tile_columns, 8 * tile_columns);
     let split_outer = contraction.columns.len() >= 2 && packed_columns;
     let threads = target.threads;
 
-    let mut column_outer: Vec<String> = vec![];
-    let mut column_inner = columns.clone();
+    // Only columns that are adjacent in the result form one run of the tile; the others stay outside.
+    let mut column_outer: Vec<String> = columns[..columns.len() - runs].to_vec();
+    let mut column_inner: Vec<String> = columns[columns.len() - runs..].to_vec();
+    let split_outer = split_outer && runs >= 2;
     if split_outer {
         let place = columns.len() - 2;
         let extent = nest.pool.vars[contraction.columns[place]].extent;
@@ -102,7 +117,9 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
             column_inner = columns[place..].to_vec();
         }
     }
-    let order = [batch.as_slice(), &column_outer, &rows, &column_inner].concat();
+    let (row_outer_loops, last_row) = rows.split_at(rows.len().saturating_sub(1));
+    let column_outer = [row_outer_loops, &column_outer].concat();
+    let order = [batch.as_slice(), &column_outer, last_row, &column_inner].concat();
     scheduler.reorder(&order)?;
     let panels_divide = column_outer.iter().any(|name| name.ends_with(".0"));
     if packed_columns && !b_constant {
@@ -112,7 +129,7 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
         } else {
             let by = [batch.as_slice(), &column_outer, &by].concat();
             // One copy for all threads, made before they divide the rows.
-            let used: Vec<String> = by.into_iter().collect();
+            let used: Vec<String> = by.into_iter().filter(|of| reads_with(&scheduler.nest, &b, of)).collect();
             scheduler.stage_in(&b, None, Scope::Global, &used)?;
             let first = format!(
                 "{}.{}",
@@ -123,18 +140,19 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
         }
     }
     let column = scheduler.fuse_all(&column_inner, "j")?;
-    let row = if rows.is_empty() { None } else { Some(scheduler.fuse_all(&rows, "i")?) };
+    let row = rows.last().cloned();
     let deep = scheduler.fuse_all(&inner, "d")?;
 
     let panels = scheduler.extent(&column).div_ceil(tile_columns);
     // Where columns alone give every thread several panels, threads divide columns; else rows.
-    let divide_columns = !panels_divide && panels >= 4 * threads && !(packed_columns && !b_constant);
+    let divide_columns = !panels_divide && panels >= 4 * threads && (b_constant || !packed_columns);
     let at_once = if divide_columns { balanced(panels, 4) } else { panels };
     scheduler.split(&column, &[at_once, tile_columns])?;
     let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{column}.{level}"));
     let (row_outer, row_inner) = match &row {
         Some(row) => {
-            scheduler.split(row, &[balanced(row_count, tile_rows)])?;
+            let count = scheduler.extent(row);
+            scheduler.split(row, &[balanced(count, tile_rows)])?;
             (Some(format!("{row}.0")), format!("{row}.1"))
         }
         None => {
@@ -154,8 +172,15 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     let present = |scheduler: &Scheduler, buffer: &str, list: &[String]| -> Vec<String> {
         list.iter().filter(|loop_name| reads_with(&scheduler.nest, buffer, loop_name)).cloned().collect()
     };
+    let indirect = contraction.a_address.variables(&scheduler.nest.pool).is_none();
+    if row_outer.is_none() && (indirect || contraction.guarded[0]) {
+        let by = [batch.as_slice(), std::slice::from_ref(&deep)].concat();
+        let by = present(scheduler, &a, &by);
+        scheduler.stage_in(&a, None, Scope::Global, &by)?;
+    }
     if let Some(row_outer) = &row_outer {
-        let by = [batch.as_slice(), &[row_outer.clone(), deep.clone(), row_inner.clone()]].concat();
+        let by = [batch.as_slice(), row_outer_loops, &[row_outer.clone(), deep.clone(), row_inner.clone()]]
+            .concat();
         let by = present(scheduler, &a, &by);
         if a_constant {
             scheduler.relayout(&a, &by)?;
@@ -175,10 +200,12 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     }
     scheduler.stage_out(&accumulator, Some(&middle))?;
     scheduler.reorder(&[deep.clone(), row_inner, lane])?;
-    scheduler.step(super::Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
+    scheduler.step(Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
     // Divide the outermost loops over the threads, as many as it takes.
     let mut share = 1;
-    for of in [batch.as_slice(), &column_outer, &tiles].concat() {
+    // Inside a loop that packs a panel first, threads cannot divide further.
+    let dividing = if panels_divide { vec![] } else { tiles };
+    for of in [batch.as_slice(), &column_outer, &dividing].concat() {
         if share >= 4 * threads {
             break;
         }
@@ -206,6 +233,54 @@ fn copy_name(nest: &Nest, buffer: &str) -> Option<String> {
         .rev()
         .find(|known| known.name.starts_with(&prefix))
         .map(|known| known.name.clone())
+}
+
+/// How many of the last columns are one run of memory in every result; at least 1.
+fn result_runs(nest: &mut Nest, contraction: &Contraction) -> usize {
+    let addresses: Vec<Affine> = contraction
+        .reduction
+        .stores
+        .iter()
+        .map(|store| {
+            let linear = nest.pool.linear_index(store.buffer, &store.index);
+            nest.pool.affine(linear)
+        })
+        .collect();
+    let mut step = 1;
+    let adjacent = contraction.columns.iter().rev().take_while(|&&var| {
+        let fits = addresses.iter().all(|address| address.coefficient(&nest.pool, var) == Some(step));
+        step *= nest.pool.vars[var].extent as i64;
+        fits
+    });
+    adjacent.count().max(1)
+}
+
+/// Cuts outer loops where the result divides them by a constant: `y[j // 64, i, j % 64]` gets loops of its own for both parts,
+/// so that its address is affine in the loops.
+fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
+    let nest = &scheduler.nest;
+    let mut cuts: Vec<(String, usize)> = vec![];
+    for store in &reduction.stores {
+        for &index in &store.index {
+            nest.pool.visit(index, &mut |id| {
+                let Expr::Binary(BinaryOp::Mod, x, divisor) = *nest.pool.get(id) else { return };
+                let (Expr::Var(var), Expr::Int(divisor, _)) = (nest.pool.get(x), nest.pool.get(divisor))
+                else {
+                    return;
+                };
+                let extent = nest.pool.vars[*var].extent;
+                let divisor = *divisor as usize;
+                if reduction.outer.contains(var) && divisor > 1 && extent.is_multiple_of(divisor) {
+                    cuts.push((name(nest, *var), divisor));
+                }
+            });
+        }
+    }
+    cuts.sort();
+    cuts.dedup_by(|a, b| a.0 == b.0);
+    for (of, divisor) in cuts {
+        scheduler.split(&of, &[divisor]);
+    }
 }
 
 /// Whether the columns, fused, step through `b` one element at a time.
@@ -264,7 +339,15 @@ fn accumulator_tile(scheduler: &mut Scheduler, reduction: &Reduction) -> Option<
     let inner = name_all(&scheduler.nest, &reduction.inner);
     let order = [inner.as_slice(), &inside].concat();
     // The loops are nested the other way around in the update's copy.
-    scheduler.reorder(&order)
+    scheduler.reorder(&order)?;
+    if let ([.., rows, _columns], [_, _]) = (inner.as_slice(), inside.as_slice()) {
+        for instruction in ["depthwise", "pool_max", "pool_sum"] {
+            if scheduler.step(Step::Replace { of: rows.clone(), instruction: instruction.into() }) {
+                break;
+            }
+        }
+    }
+    Some(())
 }
 
 /// Whether the terms of the reduction are adjacent in memory already, so that vectors can run along them.

@@ -39,6 +39,44 @@ fn conv3x3(c: usize, k: usize, h: usize) -> Nest {
     n.finish()
 }
 
+/// `x: [C, H, H]` in windows of 3 x 3 with stride 2 and padding 1; with weights of each channel a depthwise convolution, else
+/// the largest element.
+fn windows(c: usize, h: usize, weighted: bool) -> Nest {
+    let mut n = NestBuilder::new("windows");
+    let out = h / 2;
+    let x = n.param(Role::Input, "x", DType::F32, &[c, h, h]);
+    let w = weighted.then(|| n.param(Role::Constant, "w", DType::F32, &[c, 3, 3]));
+    let y = n.param(Role::Output, "y", DType::F32, &[c, out, out]);
+    let cpq = n.open_all(&[("c", c), ("p", out), ("q", out)]);
+    let acc = n.alloc(Scope::Register, "acc", DType::F32, &[]);
+    let start = n.pool().constant(if weighted { 0.0 } else { f64::NEG_INFINITY }, DType::F32);
+    n.store("init", acc, &[], start);
+    let rs = n.open_all(&[("r", 3), ("s", 3)]);
+    let pool = n.pool();
+    let [row, column] = [(cpq[1], rs[0]), (cpq[2], rs[1])].map(|(at, inside)| {
+        let doubled = pool.mul_int(at, 2);
+        let sum = pool.add(doubled, inside);
+        pool.add_int(sum, -1)
+    });
+    let edges = [pool.at_least_int(row, 0), pool.at_least_int(column, 0)];
+    let inside = pool.conjunction(&edges);
+    let read = pool.load(x, &[cpq[0], row, column]);
+    let read = pool.guard(inside, read);
+    let (value, combine) = match w {
+        Some(w) => {
+            let weight = pool.load(w, &[cpq[0], rs[0], rs[1]]);
+            (pool.mul(read, weight), Combiner::Add)
+        }
+        None => (pool.select(inside, read, start), Combiner::Max),
+    };
+    n.update("update", acc, &[], combine, value);
+    n.close(2);
+    let total = n.pool().load(acc, &[]);
+    n.store("store", y, &cpq, total);
+    n.close(3);
+    n.finish()
+}
+
 fn check(nest: &Nest, expected: Expect) {
     let target = Target::Cpu(CpuTarget::preset(CpuIsa::Avx512, 2));
     let (scheduled, trace) = schedule(nest, &target);
@@ -126,6 +164,63 @@ fn a_small_convolution() {
               update: acc[k.1, j.2] += x_s[d // 9, d // 3 % 3, d % 3, (j.1 * 32 + j.2) // 7, (j.1 * 32 + j.2) % 7] * w_p[k.0, d, k.1] if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
             for k.1 in 12, j.2 in 32:
               store: y[k.0 * 12 + k.1, (j.1 * 32 + j.2) // 7, (j.1 * 32 + j.2) % 7] = acc[k.1, j.2] if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
+    "#]],
+    );
+}
+
+#[test]
+fn a_depthwise_convolution() {
+    check(
+        &windows(32, 112, true),
+        expect![[r#"
+        stage_in x at c in workgroup
+        stage_out acc at c in register
+        reorder r s p q
+        replace r by depthwise
+        parallel c
+        nest windows
+          in    x: f32[32, 112, 112]
+          const w: f32[32, 3, 3]
+          out   y: f32[32, 56, 56]
+          for c in 32 parallel:
+            workgroup x_s: f32[1, 113, 113]
+            for x_s.0 in 1, x_s.1 in 113, x_s.2 in 113:
+              stage_x: x_s[x_s.0, x_s.1, x_s.2] = guard(x_s.1 >= 1 and x_s.2 >= 1, x[c + x_s.0, x_s.1 + -1, x_s.2 + -1])
+            register acc: f32[56, 56]
+            for p in 56, q in 56:
+              init: acc[p, q] = 0.0
+            for r in 3 by depthwise, s in 3, p in 56, q in 56:
+              update: acc[p, q] += x_s[0, r + p * 2, s + q * 2] * w[c, r, s]
+            for p in 56, q in 56:
+              store: y[c, p, q] = acc[p, q]
+    "#]],
+    );
+}
+
+#[test]
+fn a_max_pool() {
+    check(
+        &windows(64, 56, false),
+        expect![[r#"
+        stage_in x at c in workgroup
+        stage_out acc at c in register
+        reorder r s p q
+        replace r by pool_max
+        parallel c
+        nest windows
+          in    x: f32[64, 56, 56]
+          out   y: f32[64, 28, 28]
+          for c in 64 parallel:
+            workgroup x_s: f32[1, 57, 57]
+            for x_s.0 in 1, x_s.1 in 57, x_s.2 in 57:
+              stage_x: x_s[x_s.0, x_s.1, x_s.2] = select(x_s.1 >= 1 and x_s.2 >= 1, guard(x_s.1 >= 1 and x_s.2 >= 1, x[c + x_s.0, x_s.1 + -1, x_s.2 + -1]), -inf)
+            register acc: f32[28, 28]
+            for p in 28, q in 28:
+              init: acc[p, q] = -inf
+            for r in 3 by pool_max, s in 3, p in 28, q in 28:
+              update: acc[p, q] max= x_s[0, r + p * 2, s + q * 2]
+            for p in 28, q in 28:
+              store: y[c, p, q] = acc[p, q]
     "#]],
     );
 }

@@ -2,7 +2,7 @@
 
 use crate::program::{
     AccessId, Accumulate, Affine, Block, BlockOp, Call, Code, Combine, Condition, ElementType, Literal, Loop,
-    Node, Register, Tile,
+    Node, Register, Tile, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 use half::{bf16, f16};
@@ -122,6 +122,10 @@ impl Naive<'_> {
                 self.tile(tile);
                 Ok(())
             }
+            Node::Call(Call::Window(window)) => {
+                self.window(window);
+                Ok(())
+            }
             Node::Call(Call::Block(block)) => self.block(block),
         }
     }
@@ -151,6 +155,39 @@ impl Naive<'_> {
                 }
                 let c = self.place(tile.c, &[tile.c_row_stride, 1], &[i, j]);
                 *c = Number::Float(if accumulate { c.float() + sum } else { sum }).cast(ElementType::F32);
+            }
+        }
+    }
+
+    fn window(&mut self, window: &Window) {
+        let (stride, dilation) = (window.stride as i64, window.dilation as i64);
+        let rows = window.rows.evaluate(&self.counters) as i64;
+        for o in 0..window.outputs.evaluate(&self.counters) as i64 {
+            for q in 0..if rows == 0 { 0 } else { window.count.evaluate(&self.counters) as i64 } {
+                let mut result = match window.kind {
+                    WindowKind::Depthwise { start, start_per_result, start_output_stride, .. } => {
+                        let strides = [start_output_stride, i64::from(start_per_result)];
+                        self.place(start, &strides, &[o, q]).float()
+                    }
+                    WindowKind::Max | WindowKind::Sum => {
+                        self.place(window.y, &[window.y_output_stride, 1], &[o, q]).float()
+                    }
+                };
+                for r in 0..rows {
+                    for s in 0..window.cols as i64 {
+                        let strides = [window.x_output_stride, window.x_row_stride, stride, dilation];
+                        let x = self.place(window.x, &strides, &[o, r, q, s]).float();
+                        result = match window.kind {
+                            WindowKind::Depthwise { weights, .. } => {
+                                result + x * self.place(weights, &[window.cols as i64, 1], &[r, s]).float()
+                            }
+                            WindowKind::Max => BinaryOp::Max.eval_f64(result, x),
+                            WindowKind::Sum => result + x,
+                        };
+                    }
+                }
+                let result = Number::Float(result).cast(ElementType::F32);
+                *self.place(window.y, &[window.y_output_stride, 1], &[o, q]) = result;
             }
         }
     }

@@ -189,6 +189,62 @@ fn scatters_count_and_refuse() {
     assert!(matches!(error, RunError::Index { index: 8, length: 8, .. }), "{error}");
 }
 
+/// Windows of 3 x 3 over planes of 20 x 31 that are padded already, a channel an iteration.
+fn windows(kind: &str, stride: i64, dilation: i64) -> Code {
+    let extent = |size: i64| ((size - 2 * dilation - 1) / stride + 1) as usize;
+    let (channels, outputs, count) = (3, extent(20), extent(31));
+    let mut code = Code::new(format!("{kind} {stride} {dilation}"));
+    let x = input(&mut code, 0, ElementType::F32, channels * 620);
+    let weights = input(&mut code, 1, ElementType::F32, channels * 9);
+    let bias = input(&mut code, 2, ElementType::F32, channels);
+    let y = output(&mut code, 3, ElementType::F32, channels * outputs * count);
+    let c = code.counter("c");
+    let weights = code.access(weights, affine(0, &[(c, 9)]));
+    let bias = code.access(bias, affine(0, &[(c, 1)]));
+    let y = code.access(y, affine(0, &[(c, (outputs * count) as i64)]));
+    let depthwise = |start, start_per_result, start_output_stride| WindowKind::Depthwise {
+        weights,
+        start,
+        start_per_result,
+        start_output_stride,
+    };
+    let window = Window {
+        kind: match kind {
+            "max" => WindowKind::Max,
+            "sum" => WindowKind::Sum,
+            "in place" => depthwise(y, true, count as i64),
+            _ => depthwise(bias, false, 0),
+        },
+        x: code.access(x, affine(0, &[(c, 620)])),
+        x_row_stride: 31 * dilation,
+        x_output_stride: 31 * stride,
+        stride: stride as usize,
+        dilation: dilation as usize,
+        rows: Trip::Constant(3),
+        cols: 3,
+        y,
+        y_output_stride: count as i64,
+        outputs: Trip::Constant(outputs),
+        count: Trip::Constant(count),
+    };
+    code.body.push(parallel(c, channels, vec![Node::Call(Call::Window(window))]));
+    code
+}
+
+#[test]
+fn windows_of_every_kind() {
+    for kind in ["depthwise", "in place", "max", "sum"] {
+        for (stride, dilation) in [(1, 1), (2, 1), (1, 2), (3, 4)] {
+            check(&windows(kind, stride, dilation));
+        }
+    }
+    let mut code = windows("in place", 1, 1);
+    let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
+    let Node::Call(Call::Window(window)) = &mut outer.body[0] else { panic!("a window") };
+    window.y_output_stride = 1;
+    assert_eq!(code.verify(table(Isa::Generic)).unwrap_err().problem, Problem::WindowOverlap);
+}
+
 /// `y = relu(a b + bias)` by packed panels and tiles, with tails everywhere: two phases, one shared buffer.
 fn matmul(isa: Isa, (m, n, k): (usize, usize, usize)) -> Code {
     let kernel = table(isa).tile();
@@ -384,6 +440,50 @@ fn steps_follow_one_another() {
 }
 
 #[test]
+fn a_failed_run_ends_and_the_next_one_works() {
+    let mut code = Code::new("pick");
+    let table_of = input(&mut code, 0, ElementType::F32, 4);
+    let picks = input(&mut code, 1, ElementType::I64, 500);
+    let y = output(&mut code, 2, ElementType::F32, 500);
+    let i = code.counter("i");
+    let (from, to) = (code.access(picks, Affine::counter(i)), code.access(y, Affine::counter(i)));
+    let mut block = Block::new("pick", vec![Trip::Constant(1)]);
+    let index = block.load(&code, from, &[0], vec![]);
+    let value = block.register(ElementType::F32);
+    block.ops.push(BlockOp::Gather { to: value, buffer: table_of, index, mask: None });
+    block.store(to, &[0], value, Combine::Replace);
+    let phase = parallel(i, 500, vec![block.node()]);
+    code.body.push(phase);
+    // SAFETY: iteration `i` writes element `i` of `y` only.
+    let program = Arc::new(unsafe { Program::new(code, table(Isa::detect())) }.unwrap());
+    let bind = |region| Binding { region, offset_bytes: 0 };
+    let bindings = vec![bind(Region::Input(0)), bind(Region::Input(1)), bind(Region::Output(0))];
+    let steps = vec![Step { program, bindings }; 3];
+    let extents = Extents { arena: 0, inputs: vec![16, 4000], outputs: vec![2000] };
+    let mut sequence = Sequence::new(steps, vec![], extents).unwrap();
+    let floats = AlignedBytes::zeroed(16);
+    let mut picks = AlignedBytes::zeroed(4000);
+    let mut out = AlignedBytes::zeroed(2000);
+    for threads in [1, 2, 5] {
+        for round in 0..50 {
+            picks[3200] = if round % 2 == 0 { 4 } else { 3 };
+            let memory = Memory {
+                arena: &mut AlignedBytes::zeroed(0),
+                inputs: &[&floats, &picks],
+                outputs: &mut [&mut out],
+            };
+            match sequence.run(pool(threads), memory, None) {
+                Ok(()) => assert_eq!(round % 2, 1),
+                Err(error) => {
+                    assert_eq!(round % 2, 0);
+                    assert!(matches!(error, RunError::Index { index: 4, length: 4, .. }), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn bindings_are_checked() {
     let code = chain();
     // SAFETY: channels are apart.
@@ -522,6 +622,27 @@ fn printed() {
                   v0: f32 = x0[121 c + 11 r + s + 22 d0 + 2 d1 - 12] where 0 <= r + 2 d0 - 1 < 11 and 0 <= s + 2 d1 - 1 < 11
                   y1[324 c + 108 r + 36 s + 6 d0 + d1] = v0
     "#]].assert_eq(&im2col().to_string());
+    expect![[r#"
+        program depthwise 2 1
+          in 0 x0: f32[1860]
+          in 1 x1: f32[27]
+          in 2 x2: f32[3]
+          inout 3 y3: f32[405]
+        phase 0
+          parallel for c in 3
+            window 9 x 15 of 3 x 3: y3[135 c + 15 out + at] = x2[c] + sum x1[9 c + 3 row + col] * x0[620 c + 62 out + 31 row + 2 at + col]
+    "#]].assert_eq(&windows("depthwise", 2, 1).to_string());
+    expect![[r#"
+        program max 2 1
+          in 0 x0: f32[1860]
+          in 1 x1: f32[27]
+          in 2 x2: f32[3]
+          inout 3 y3: f32[405]
+        phase 0
+          parallel for c in 3
+            window 9 x 15 of 3 x 3: y3[135 c + 15 out + at] = max x0[620 c + 62 out + 31 row + 2 at + col]
+    "#]]
+    .assert_eq(&windows("max", 2, 1).to_string());
     expect![[r#"
         program gather
           in 0 x0: f16[11]

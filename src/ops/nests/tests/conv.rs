@@ -235,6 +235,32 @@ fn matmul_has_batch_row_column_and_depth_loops() {
 }
 
 #[test]
+fn a_batch_times_one_matrix_is_rows() {
+    golden(
+        &MatMul::default(),
+        &[f32s(&[4, 7, 64]), f32s(&[64, 48])],
+        expect![[r#"
+        nest matmul
+          in    a: f32[28, 64]
+          in    b: f32[64, 48]
+          out   y: f32[28, 48]
+          for i in 28, j in 48:
+            register acc: f32
+            init: acc = 0.0
+            for k in 64:
+              update: acc += a[i, k] * b[k, j]
+            store: y[i, j] = acc
+    "#]],
+    );
+    let mut rng = Random::new(8);
+    let (a, b) = (random(&mut rng, &[3, 1, 4, 5]), random(&mut rng, &[1, 5, 6]));
+    let expected = by_index(DType::F32, &[3, 1, 4, 6], |i| {
+        (0..5).map(|k| at(&a, &[i[0], 0, i[2], k]) * at(&b, &[0, k, i[3]])).sum()
+    });
+    close(&run(&MatMul::default(), &[a, b])[0], &expected);
+}
+
+#[test]
 fn matmuls_match_a_plain_one() {
     let mut rng = Random::new(3);
     for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {

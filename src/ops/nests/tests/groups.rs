@@ -50,16 +50,16 @@ fn matmul_view_transpose() {
     let group = b.finish(&[y]);
     expect![[r#"
         nest matmul_add_view_transpose
-          in    a: f32[2, 8, 16]
+          in    a: f32[16, 16]
           in    b: f32[16, 12]
           in    x0: f32[12]
           out   y: f32[2, 3, 8, 4]
-          for b0 in 2, i in 8, j in 12:
+          for i in 16, j in 12:
             register acc: f32
             init: acc = 0.0
             for k in 16:
-              update: acc += a[b0, i, k] * b[k, j]
-            store: y[b0, j // 4, i, j % 4] = acc + x0[j]
+              update: acc += a[i, k] * b[k, j]
+            store: y[i // 8, j // 4, i % 8, j % 4] = acc + x0[j]
     "#]]
     .assert_eq(&define_group(&group).unwrap().to_string());
     let mut rng = Random::new(1);
@@ -249,4 +249,51 @@ fn groups_that_do_not_fit_are_refused() {
     let error = define_group(&b.finish(&[y])).unwrap_err();
     assert_eq!(error, DefineError::CannotFollow { node: 1, label: "add".into() });
     assert!(matches!(y, Node(1, 0)));
+    let scatter = ScatterNd { reduction: ScatterReduction::Add };
+    let mut b = Builder::new(&[f32s(&[4, 5]), Fact::new(DType::I64, &[2, 1]), f32s(&[2, 5])]);
+    let y = b.anchor(&scatter, &[X(0), X(1), X(2)]);
+    let y = b.node(&add, &[y, X(0)]);
+    let error = define_group(&b.finish(&[y])).unwrap_err();
+    assert_eq!(error, DefineError::CannotFollow { node: 1, label: "add".into() });
+}
+
+#[test]
+fn only_what_an_output_needs_has_to_follow() {
+    let (concat, add) = (Concat { axis: 0 }, add());
+    let slice = Slice { axes: vec![SliceAxis { start: 1, step: 1, size: 2 }, SliceAxis::all(3)] };
+    let mut b = Builder::new(&[f32s(&[2, 3]), f32s(&[2, 3])]);
+    let all = b.node(&concat, &[X(0), X(1)]);
+    let part = b.node(&slice, &[all]);
+    let sum = b.node(&add, &[part, X(0)]);
+    let group = b.finish(&[all, sum]);
+    let mut rng = Random::new(1);
+    check_group(&group, &[random(&mut rng, &[2, 3]), random(&mut rng, &[2, 3])]);
+}
+
+#[test]
+fn long_chains_of_shared_values_are_defined_quickly() {
+    // Each link reads the one before twice.
+    let swish =
+        Map { scalar: Scalar::Input(0).binary(BinaryOp::Mul, Scalar::Input(0).unary(UnaryOp::Sigmoid)) };
+    let mut b = Builder::new(&[f32s(&[2, 3, 4])]);
+    let mut x = X(0);
+    for _ in 0..60 {
+        x = b.node(&swish, &[x]);
+    }
+    let nest = define_group(&b.finish(&[x])).unwrap();
+    assert_eq!(nest.block("store").unwrap().index.len(), 1);
+}
+
+/// A second result of the anchor, and a value before it, as outputs.
+#[test]
+fn outputs_come_from_before_and_after_the_anchor() {
+    let (relu, add) = (relu(), add());
+    let top = TopK { k: 2, axis: 1, largest: true };
+    let mut b = Builder::new(&[f32s(&[3, 5]), f32s(&[3, 2])]);
+    let x = b.node(&relu, &[X(0)]);
+    let y = b.anchor(&top, &[x]);
+    let sum = b.node(&add, &[y, X(1)]);
+    let group = b.finish(&[x, sum, Node(1, 1)]);
+    let mut rng = Random::new(1);
+    check_group(&group, &[random(&mut rng, &[3, 5]), random(&mut rng, &[3, 2])]);
 }

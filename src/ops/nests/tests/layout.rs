@@ -252,3 +252,39 @@ fn maps_follow_their_expression() {
     let rounded = Map { scalar: chosen.cast(DType::I32) };
     assert_eq!(run(&rounded, &[x])[0].to_i64_vec(), Some(vec![3, 0, -2]));
 }
+
+#[test]
+fn empty_tensors_have_nests() {
+    let empty = Tensor::zeros(DType::F32, &[0, 3]);
+    let two = Tensor::from_fn(DType::F32, &[2, 3], |i| i as f64);
+    assert_eq!(run(&relu(), std::slice::from_ref(&empty))[0].shape(), [0, 3]);
+    assert_eq!(run(&View { shape: vec![3, 0, 7] }, std::slice::from_ref(&empty))[0].shape(), [3, 0, 7]);
+    assert_eq!(run(&Transpose { perm: vec![1, 0] }, std::slice::from_ref(&empty))[0].shape(), [3, 0]);
+    let all = run(&Concat { axis: 0 }, &[empty.clone(), two.clone(), empty.clone()]).remove(0);
+    close(&all, &two);
+    let sum = Reduce { kind: ReduceKind::Sum, axes: vec![0], keep: false };
+    assert_eq!(run(&sum, std::slice::from_ref(&empty))[0].to_f64_vec(), [0.0; 3]);
+    let nothing = Tensor::zeros(DType::F32, &[2, 0]);
+    assert_eq!(run(&MatMul::default(), &[nothing, empty.clone()])[0].to_f64_vec(), [0.0; 6]);
+    let pad = Pad { pads: vec![(1, 0), (0, 0)], mode: PadMode::Constant(Literal::new(2.0, DType::F32)) };
+    assert_eq!(run(&pad, &[empty])[0].to_f64_vec(), [2.0; 3]);
+}
+
+/// Every access is seen to be in range from the extents alone, gathers included.
+#[test]
+fn gathers_are_provably_in_range() {
+    let op = Gather { axis: 0 };
+    let facts = [f32s(&[7, 4]), Fact::new(DType::I32, &[5])];
+    let nest = define_group(&Group::single(&op, &facts, infer(&op, &facts))).unwrap();
+    let value = nest.block("store").unwrap().value;
+    for load in nest.pool.loads_of(value) {
+        let crate::expr::Expr::Load(buffer, index) = nest.pool.get(load) else { continue };
+        for (&i, &extent) in index.iter().zip(&nest.pool.buffers[*buffer].shape) {
+            assert!(
+                nest.pool.interval(i).is_some_and(|range| range.within(extent)),
+                "{}",
+                nest.pool.display(i)
+            );
+        }
+    }
+}

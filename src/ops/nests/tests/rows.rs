@@ -286,20 +286,20 @@ fn arg_reductions_are_two_reductions() {
         &op,
         &[f32s(&[4, 1000])],
         expect![[r#"
-        nest arg_max
-          in    x: f32[4, 1000]
-          out   y: i64[4]
-          for i0 in 4:
-            register best: f32
-            init_best: best = -inf
-            for r in 1000:
-              update_best: best max= x[i0, r]
-            register place: i64
-            init_place: place = 9223372036854775807
-            for r in 1000:
-              update_place: place min= select(x[i0, r] == best, r, 999)
-            store: y[i0] = place
-    "#]],
+            nest arg_max
+              in    x: f32[4, 1000]
+              out   y: i64[4]
+              for i0 in 4:
+                register best: f32
+                init_best: best = -inf
+                for r in 1000:
+                  update_best: best max= x[i0, r]
+                register place: i64
+                init_place: place = 999
+                for r in 1000:
+                  update_place: place min= select(x[i0, r] == best, r, 999)
+                store: y[i0] = place
+        "#]],
     );
     let x = Tensor::from_slice(&[2, 4], &[1.0f32, 5.0, 5.0, 2.0, 0.0, -3.0, 9.0, -3.0]);
     let place = |extreme, last| {
@@ -339,27 +339,27 @@ fn top_k_is_in_order_and_stable() {
         &TopK { k: 5, axis: 0, largest: true },
         &[f32s(&[1000])],
         expect![[r#"
-        nest top_k
-          in    x: f32[1000]
-          out   y: f32[5]
-          out   y1: i64[5]
-          register last: f32
-          register last_place: i64
-          init_last: last = -inf
-          init_last_place: last_place = -1
-          for j in 5:
-            register best: f32
-            init_best: best = -inf
-            for r in 1000:
-              update_best: best max= select(j < 1 or (x[r] < last or x[r] == last and r + last_place * -1 >= 1), x[r], -inf)
-            register place: i64
-            init_place: place = 9223372036854775807
-            for r in 1000:
-              update_place: place min= select((j < 1 or (x[r] < last or x[r] == last and last_place * -1 + r >= 1)) and x[r] == best, r, 999)
-            store: y[j] = best
-            store1: y1[j] = place
-            last: last = best
-            last_place: last_place = place
-    "#]],
+            nest top_k
+              in    x: f32[1000]
+              out   y: f32[5]
+              out   y1: i64[5]
+              register last: f32
+              register last_place: i64
+              init_last: last = -inf
+              init_last_place: last_place = -1
+              for j in 5:
+                register best: f32
+                init_best: best = -inf
+                for r in 1000:
+                  update_best: best max= select(j < 1 or (x[r] < last or x[r] == last and r + last_place * -1 >= 1), x[r], -inf)
+                register place: i64
+                init_place: place = 999
+                for r in 1000:
+                  update_place: place min= select((j < 1 or (x[r] < last or x[r] == last and last_place * -1 + r >= 1)) and x[r] == best, r, 999)
+                store: y[j] = best
+                store1: y1[j] = place
+                last: last = best
+                last_place: last_place = place
+        "#]],
     );
 }

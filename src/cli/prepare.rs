@@ -1,0 +1,71 @@
+//! From a path to a session, timed.
+
+use super::arguments::ModelArguments;
+use super::error::CliError;
+use super::files::{self, ModelFolder};
+use super::inputs::{self, Given, Input};
+use super::report::Progress;
+use crate::compiler::{Device, Timings, compile};
+use crate::graph::Graph;
+use crate::onnx::Model;
+use crate::runtime::{OpenDevice, Session};
+use std::time::{Duration, Instant};
+
+/// A model at concrete shapes, with its inputs.
+pub(super) struct Imported {
+    pub(super) model: Model,
+    pub(super) given: Given,
+    pub(super) graph: Graph,
+    pub(super) inputs: Vec<Input>,
+    /// Reading, decoding and importing, without reading the inputs.
+    pub(super) time: Duration,
+}
+
+/// Reads the model and its inputs.
+pub(super) fn import(arguments: &ModelArguments) -> Result<Imported, CliError> {
+    let path = &arguments.model;
+    let progress = Progress::new("loading");
+    let start = Instant::now();
+    let model = read(arguments)?;
+    let mut time = start.elapsed();
+    let given = inputs::gather(&model, arguments).map_err(|error| error.about(path.display()))?;
+    let start = Instant::now();
+    let graph = model.graph(&given.bindings).map_err(|error| CliError::from(error).about(path.display()))?;
+    time += start.elapsed();
+    let inputs = given.inputs(&graph);
+    progress.done();
+    Ok(Imported { model, given, graph, inputs, time })
+}
+
+/// Decodes the model.
+pub(super) fn read(arguments: &ModelArguments) -> Result<Model, CliError> {
+    let path = &arguments.model;
+    let bytes = files::map(path)?;
+    let model = Model::from_bytes(bytes, ModelFolder::of(path));
+    model.map_err(|error| CliError::from(error).about(path.display()))
+}
+
+/// A session and how long its making took.
+pub(super) struct Prepared {
+    pub(super) session: Session,
+    /// Load and optimise: import, and passes over the graph.
+    pub(super) load: Duration,
+    /// Nests, schedules, code, packed constants, pipelines.
+    pub(super) compile: Duration,
+    pub(super) inputs: Vec<crate::tensor::Tensor>,
+}
+
+/// Compiles `imported` for `device` and makes it resident there.
+pub(super) fn session(imported: &Imported, device: &OpenDevice) -> Result<Prepared, CliError> {
+    let progress = Progress::new(&format!("compiling for {}", device.kind()));
+    let mut timings = Timings::default();
+    let plan = compile(&imported.graph, &Device::from(device), &mut timings)?;
+    let session = timings.stage("prepare", || Session::new(plan, device))?;
+    let of_graph = |stage: &&(&str, Duration)| matches!(stage.0, "simplify" | "group");
+    let load: Duration = timings.stages.iter().filter(of_graph).map(|(_, time)| *time).sum();
+    let named: Vec<_> =
+        imported.inputs.iter().map(|input| (input.name.as_str(), input.tensor.clone())).collect();
+    let inputs = session.ordered(&named)?;
+    progress.done();
+    Ok(Prepared { session, load: imported.time + load, compile: timings.total() - load, inputs })
+}

@@ -1,0 +1,292 @@
+use super::*;
+use crate::expr::{BinaryOp, UnaryOp};
+use crate::graph::{Op, ValueId};
+use crate::ops::{
+    Conv, Fact, Gather, Literal, Map, MatMul, Pad, PadMode, Reduce, ReduceKind, Scalar, Slice, SliceAxis,
+    Softmax, Transpose, View,
+};
+use crate::tensor::{DType, Tensor};
+use expect_test::{Expect, expect};
+
+/// Adds a node of one output.
+fn add(graph: &mut Graph, name: &str, op: impl Into<Op>, inputs: &[ValueId]) -> ValueId {
+    graph.add_node(name, op, inputs, &[name]).unwrap()[0]
+}
+
+fn input(graph: &mut Graph, name: &str, shape: &[usize]) -> ValueId {
+    graph.add_input(name, Fact::new(DType::F32, shape))
+}
+
+fn constant(graph: &mut Graph, name: &str, shape: &[usize]) -> ValueId {
+    graph.add_constant(name, Tensor::from_fn(DType::F32, shape, |i| i as f64 + 1.0))
+}
+
+fn conv(pad: usize) -> Conv {
+    Conv { strides: vec![1; 2], dilations: vec![1; 2], pads: vec![(pad, pad); 2], groups: 1 }
+}
+
+fn relu() -> Map {
+    Map { scalar: Scalar::Input(0).max(Scalar::constant(0.0, DType::F32)) }
+}
+
+fn exp() -> Map {
+    Map { scalar: Scalar::Input(0).unary(UnaryOp::Exp) }
+}
+
+fn sum() -> Map {
+    Map { scalar: Scalar::Input(0).plus(Scalar::Input(1)) }
+}
+
+fn affine() -> Map {
+    Map { scalar: Scalar::Input(0).times(Scalar::Input(1)).plus(Scalar::Input(2)) }
+}
+
+fn groups(graph: &Graph, expected: Expect) {
+    graph.verify().unwrap();
+    let text: String = group(graph, GroupPolicy::default())
+        .iter()
+        .map(|group| {
+            let inputs: Vec<&str> =
+                group.inputs.iter().map(|&value| graph.values()[value].name.as_str()).collect();
+            format!("{} ({})\n", group.describe(graph), inputs.join(", "))
+        })
+        .collect();
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn batch_norm_disappears_in_the_weights() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[1, 1, 4, 4]);
+    let w = constant(&mut graph, "w", &[2, 1, 1, 2]);
+    let scale = graph.add_constant("scale", Tensor::from_slice(&[2, 1, 1], &[2.0f32, 3.0]));
+    let shift = graph.add_constant("shift", Tensor::from_slice(&[2, 1, 1], &[0.5f32, -0.5]));
+    let c = add(&mut graph, "c", conv(0), &[x, w]);
+    let n = add(&mut graph, "n", affine(), &[c, scale, shift]);
+    let y = add(&mut graph, "y", relu(), &[n]);
+    graph.add_output("y", y);
+    let simplified = simplify(&graph);
+    expect![[r#"
+        graph test
+          in    x: f32[1, 1, 4, 4]
+          const w.scaled: f32[2, 1, 1, 2]
+          const w.bias: f32[2]
+          n: f32[1, 2, 4, 3] = conv(x, w.scaled, w.bias)
+          y: f32[1, 2, 4, 3] = map(n) max(x0, 0.0)
+          out   y
+    "#]]
+    .assert_eq(&simplified.to_string());
+    let values = |name| simplified.constant(simplified.value_named(name).unwrap()).unwrap().to_f64_vec();
+    assert_eq!(values("w.scaled"), [2.0, 4.0, 9.0, 12.0]);
+    assert_eq!(values("w.bias"), [0.5, -0.5]);
+}
+
+#[test]
+fn scales_of_products_disappear_in_the_weights() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[3, 2]);
+    let w = constant(&mut graph, "w", &[2, 2]);
+    let scale = graph.add_constant("scale", Tensor::from_slice(&[2], &[2.0f32, 3.0]));
+    let shift = graph.add_constant("shift", Tensor::from_slice(&[2], &[1.0f32, 1.0]));
+    let plain = add(&mut graph, "plain", MatMul::default(), &[x, w]);
+    let plain = add(&mut graph, "plain_y", affine(), &[plain, scale, shift]);
+    let op = MatMul { transpose_a: false, transpose_b: true };
+    let transposed = add(&mut graph, "transposed", op, &[x, w]);
+    let transposed = add(&mut graph, "transposed_y", affine(), &[transposed, scale, shift]);
+    graph.add_output("plain", plain);
+    graph.add_output("transposed", transposed);
+    let simplified = simplify(&graph);
+    let weights: Vec<Vec<f64>> = simplified
+        .nodes()
+        .iter()
+        .filter(|node| matches!(node.op, Op::MatMul(_)))
+        .map(|node| simplified.constant(node.inputs[1]).unwrap().to_f64_vec())
+        .collect();
+    assert_eq!(weights, [[2.0, 6.0, 6.0, 12.0], [2.0, 4.0, 9.0, 12.0]]);
+}
+
+#[test]
+fn what_is_not_affine_by_channel_stays() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[1, 1, 4, 4]);
+    let w = constant(&mut graph, "w", &[2, 1, 1, 1]);
+    let by_column = constant(&mut graph, "by_column", &[4]);
+    let a = add(&mut graph, "a", conv(0), &[x, w]);
+    let b = add(&mut graph, "b", sum(), &[a, by_column]);
+    let c = add(&mut graph, "c", conv(0), &[x, w]);
+    let square = Map { scalar: Scalar::Input(0).times(Scalar::Input(0)) };
+    let d = add(&mut graph, "d", square, &[c]);
+    graph.add_output("b", b);
+    graph.add_output("d", d);
+    // The equal convolutions are one, so the map is not its only use either.
+    assert_eq!(fold_affine(&graph).to_string(), graph.to_string());
+    assert_eq!(simplify(&graph).nodes().len(), 3);
+}
+
+#[test]
+fn layout_operators_join() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[2, 3, 4]);
+    let a = add(&mut graph, "a", View { shape: vec![6, 4] }, &[x]);
+    let b = add(&mut graph, "b", View { shape: vec![2, 3, 4] }, &[a]);
+    let c = add(&mut graph, "c", Transpose { perm: vec![1, 0, 2] }, &[b]);
+    let d = add(&mut graph, "d", Transpose { perm: vec![2, 1, 0] }, &[c]);
+    let e = add(&mut graph, "e", View { shape: vec![4, 2, 1, 3] }, &[d]);
+    let f = add(&mut graph, "f", Transpose { perm: vec![2, 0, 1, 3] }, &[e]);
+    let g = add(&mut graph, "g", Map { scalar: Scalar::Input(0) }, &[f]);
+    let all = Slice { axes: [1, 4, 2, 3].map(SliceAxis::all).to_vec() };
+    let h = add(&mut graph, "h", all, &[g]);
+    graph.add_output("h", h);
+    expect![[r#"
+        graph test
+          in    x: f32[2, 3, 4]
+          d: f32[4, 2, 3] = transpose(x) perm [2, 0, 1]
+          f: f32[1, 4, 2, 3] = view(d)
+          out   h = f
+    "#]]
+    .assert_eq(&simplify(&graph).to_string());
+}
+
+#[test]
+fn pads_and_constants_fold() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[1, 1, 4, 4]);
+    let w = constant(&mut graph, "w", &[1, 3, 1, 3]);
+    let w = add(&mut graph, "wt", Transpose { perm: vec![2, 0, 1, 3] }, &[w]);
+    let pad = Pad {
+        pads: vec![(0, 0), (0, 0), (1, 2), (0, 1)],
+        mode: PadMode::Constant(Literal::zero(DType::F32)),
+    };
+    let p = add(&mut graph, "p", pad, &[x]);
+    let y = add(&mut graph, "y", conv(1), &[p, w]);
+    graph.add_output("y", y);
+    expect![[r#"
+        graph test
+          in    x: f32[1, 1, 4, 4]
+          const wt: f32[1, 1, 3, 3]
+          y: f32[1, 1, 7, 5] = conv(x, wt) pads [(2, 3), (1, 2)]
+          out   y
+    "#]]
+    .assert_eq(&simplify(&graph).to_string());
+}
+
+#[test]
+fn epilogues_stay_with_their_anchor() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[1, 2, 4, 4]);
+    let w = constant(&mut graph, "w", &[2, 2, 3, 3]);
+    let a = add(&mut graph, "a", conv(1), &[x, w]);
+    let a = add(&mut graph, "ra", relu(), &[a]);
+    let b = add(&mut graph, "b", conv(1), &[a, w]);
+    // A swish: two uses of the product, both in the group.
+    let gate = add(&mut graph, "gate", Map { scalar: Scalar::Input(0).unary(UnaryOp::Sigmoid) }, &[b]);
+    let product = Map { scalar: Scalar::Input(0).times(Scalar::Input(1)) };
+    let swish = add(&mut graph, "swish", product, &[b, gate]);
+    let residual = add(&mut graph, "residual", sum(), &[swish, x]);
+    let view = add(&mut graph, "view", View { shape: vec![2, 16] }, &[residual]);
+    let moved = add(&mut graph, "moved", Transpose { perm: vec![1, 0] }, &[view]);
+    let softmax = add(&mut graph, "softmax", Softmax { axis: 1, log: false }, &[moved]);
+    graph.add_output("softmax", softmax);
+    groups(
+        &graph,
+        expect![[r#"
+            conv + map -> ra (x, w)
+            conv + map + map + map + view + transpose -> moved (ra, w, x)
+            softmax -> softmax (moved)
+        "#]],
+    );
+}
+
+#[test]
+fn elements_read_at_two_places_keep_groups_apart() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[4, 4]);
+    let w = constant(&mut graph, "w", &[4, 4]);
+    let a = add(&mut graph, "a", MatMul::default(), &[x, w]);
+    let t = add(&mut graph, "t", Transpose { perm: vec![1, 0] }, &[a]);
+    let symmetric = add(&mut graph, "symmetric", sum(), &[a, t]);
+    graph.add_output("y", symmetric);
+    groups(
+        &graph,
+        expect![[r#"
+            matmul -> a (x, w)
+            transpose + map -> symmetric (a)
+        "#]],
+    );
+}
+
+#[test]
+fn cheap_operands_are_computed_where_they_are_read() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[1, 2, 4, 4]);
+    let w = constant(&mut graph, "w", &[2, 2, 3, 3]);
+    let softmax = || Softmax { axis: 3, log: false };
+    let cheap = add(&mut graph, "cheap", relu(), &[x]);
+    let a = add(&mut graph, "a", softmax(), &[cheap]);
+    let expensive = add(&mut graph, "expensive", exp(), &[x]);
+    let b = add(&mut graph, "b", softmax(), &[expensive]);
+    let packed = add(&mut graph, "packed", relu(), &[x]);
+    let f = add(&mut graph, "f", conv(1), &[packed, w]);
+    let once = add(&mut graph, "once", exp(), &[x]);
+    let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: false };
+    let c = add(&mut graph, "c", mean, &[once]);
+    let pad = Pad { pads: vec![(0, 0), (0, 0), (1, 1), (1, 1)], mode: PadMode::Edge };
+    let shared = add(&mut graph, "shared", pad, &[x]);
+    let d = add(&mut graph, "d", conv(0), &[shared, w]);
+    let e = add(&mut graph, "e", conv(0), &[shared, w]);
+    for (name, value) in [("a", a), ("b", b), ("c", c), ("d", d), ("e", e), ("f", f)] {
+        graph.add_output(name, value);
+    }
+    groups(
+        &graph,
+        expect![[r#"
+            map + softmax -> a (x)
+            map -> expensive (x)
+            softmax -> b (expensive)
+            map -> packed (x)
+            conv -> f (packed, w)
+            map + reduce_mean -> c (x)
+            pad -> shared (x)
+            conv -> d (shared, w)
+            conv -> e (shared, w)
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_repeated_must_be_cheap() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[4]);
+    let wide = input(&mut graph, "wide", &[8, 4]);
+    let indices = graph.add_input("indices", Fact::new(DType::I64, &[8]));
+    let table = input(&mut graph, "table", &[100, 4]);
+    let expensive = add(&mut graph, "expensive", exp(), &[x]);
+    let cheap = add(&mut graph, "cheap", relu(), &[x]);
+    let a = add(&mut graph, "a", sum(), &[wide, expensive]);
+    let b = add(&mut graph, "b", sum(), &[wide, cheap]);
+    let rows = add(&mut graph, "rows", Gather { axis: 0 }, &[table, indices]);
+    let c = add(&mut graph, "c", sum(), &[rows, wide]);
+    let mut many = c;
+    for i in 0..8 {
+        let more = input(&mut graph, &format!("more{i}"), &[8, 4]);
+        many = add(
+            &mut graph,
+            &format!("sum{i}"),
+            Map { scalar: Scalar::Input(0).binary(BinaryOp::Sub, Scalar::Input(1)) },
+            &[many, more],
+        );
+    }
+    for (name, value) in [("a", a), ("b", b), ("c", many)] {
+        graph.add_output(name, value);
+    }
+    groups(
+        &graph,
+        expect![[r#"
+            map -> expensive (x)
+            map -> a (wide, expensive)
+            map + map -> b (x, wide)
+            gather + map + map + map -> sum1 (table, indices, wide, more0, more1)
+            map + map + map + map + map + map -> sum7 (sum1, more2, more3, more4, more5, more6, more7)
+        "#]],
+    );
+}

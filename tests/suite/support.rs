@@ -1,0 +1,129 @@
+//! What several subjects share: the devices, files of arrays, and notes that show in every test run.
+
+use paisley::compiler::{self, Timings};
+use paisley::graph::Graph;
+use paisley::plan::Plan;
+use paisley::runtime::cpu::CpuExecutor;
+use paisley::runtime::gpu::{Gpu, GpuError, GpuExecutor, GpuOptions};
+use paisley::runtime::{cpu, reference};
+use paisley::target::CpuTarget;
+use paisley::tensor::{DType, Element, Tensor};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// A path of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Writes a line that the test harness does not capture: what was skipped and what was counted is seen in green runs too.
+pub(crate) fn note(text: impl Display) {
+    // A closed terminal is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Where a plan runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Device {
+    Reference,
+    Cpu,
+    Gpu,
+}
+
+impl Device {
+    pub(crate) const ALL: [Device; 3] = [Device::Reference, Device::Cpu, Device::Gpu];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Device::Reference => "reference",
+            Device::Cpu => "cpu",
+            Device::Gpu => "gpu",
+        }
+    }
+
+    /// Whether the machine has it; says loudly where it has not.
+    pub(crate) fn is_there(self) -> bool {
+        self != Device::Gpu || gpu().is_some()
+    }
+
+    /// `graph` compiled for the device.
+    pub(crate) fn compile(self, graph: &Graph) -> Result<Plan, String> {
+        let target = match self {
+            Device::Reference => compiler::Device::Reference,
+            Device::Cpu => compiler::Device::Cpu(processor()),
+            Device::Gpu => {
+                let gpu = gpu().ok_or("there is no adapter")?;
+                compiler::Device::Gpu(Box::new(gpu.target().clone()), processor())
+            }
+        };
+        compiler::compile(graph, &target, &mut Timings::default()).map_err(|error| error.to_string())
+    }
+
+    /// The outputs of a plan compiled for the device.
+    pub(crate) fn run(self, plan: &Plan, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+        let text = |error: paisley::runtime::RuntimeError| error.to_string();
+        let run = match self {
+            Device::Reference => reference::run(plan, inputs),
+            Device::Cpu => CpuExecutor::new(plan, &processor())
+                .and_then(|mut executor| executor.run(plan, inputs, false)),
+            Device::Gpu => {
+                let gpu = gpu().ok_or("there is no adapter")?;
+                GpuExecutor::new(plan, gpu, &processor())
+                    .and_then(|mut executor| executor.run(plan, inputs, false))
+            }
+        };
+        run.map(|run| run.outputs).map_err(text)
+    }
+}
+
+/// This processor, with two threads so that work is divided.
+pub(crate) fn processor() -> CpuTarget {
+    cpu::detect(Some(2))
+}
+
+/// The first adapter, opened once for all tests.
+pub(crate) fn gpu() -> Option<&'static Gpu> {
+    static GPU: LazyLock<Option<Gpu>> = LazyLock::new(|| match Gpu::open(0, GpuOptions::default()) {
+        Ok(gpu) => Some(gpu),
+        Err(GpuError::NoAdapter) => {
+            note(
+                "SKIPPED everything on a GPU: there is no adapter; scripts/setup-tests installs a software one",
+            );
+            None
+        }
+        Err(error) => panic!("the adapter does not open: {error}"),
+    });
+    GPU.as_ref()
+}
+
+/// The tensor in a `.npy` file, whose type and shape are known.
+pub(crate) fn read_npy(path: &Path, dtype: DType, shape: &[usize]) -> Tensor {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let header_bytes = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let elements = bytes::Bytes::from(bytes).slice(10 + header_bytes..);
+    Tensor::new(dtype, shape.to_vec(), elements).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The arrays of a `.npz` file by name.
+pub(crate) fn read_npz(path: &Path) -> BTreeMap<String, Tensor> {
+    fn tensor<T: Element + npyz::Deserialize>(array: npyz::NpyFile<impl std::io::Read>) -> Tensor {
+        let shape: Vec<usize> = array.shape().iter().map(|&extent| extent as usize).collect();
+        assert_eq!(array.order(), npyz::Order::C);
+        Tensor::from_slice(&shape, &array.into_vec::<T>().unwrap())
+    }
+    let mut archive = npyz::npz::NpzArchive::open(path).unwrap();
+    let names: Vec<String> = archive.array_names().map(str::to_string).collect();
+    let read = |name: String| {
+        let array = archive.by_name(&name).unwrap().unwrap();
+        let tensor = match array.dtype().descr().trim_matches('\'') {
+            "<f4" => tensor::<f32>(array),
+            "<i8" => tensor::<i64>(array),
+            other => panic!("{}: {name} is of type {other}", path.display()),
+        };
+        (name, tensor)
+    };
+    names.into_iter().map(read).collect()
+}
