@@ -20,6 +20,8 @@ struct Active {
 /// Lowers the expressions of one statement.
 pub(super) struct Lowering<'p> {
     pub(super) pool: &'p mut ExprPool,
+    /// Counts the lanes of wide statements.
+    lane: VarId,
     /// Conditions the statement tests before it evaluates anything.
     assumed: Vec<ExprId>,
     /// What follows from these.
@@ -32,13 +34,13 @@ pub(super) struct Lowering<'p> {
 }
 
 impl<'p> Lowering<'p> {
-    pub(super) fn new(pool: &'p mut ExprPool, assumed: Vec<ExprId>) -> Self {
+    pub(super) fn new(pool: &'p mut ExprPool, lane: VarId, assumed: Vec<ExprId>) -> Self {
         let mut known = Facts::default();
         for &condition in &assumed {
             known.assume(pool, condition);
         }
         let (known_under, memo) = (HashMap::new(), HashMap::new());
-        Lowering { pool, assumed, known, known_under, memo, proved: true }
+        Lowering { pool, lane, assumed, known, known_under, memo, proved: true }
     }
 
     /// The expression in its flat form.
@@ -184,11 +186,12 @@ impl<'p> Lowering<'p> {
         if self.in_range_under(active.facts, buffer, index, linear) {
             let test = self.needed(active, buffer, index, linear);
             // Of the same place in a `vec4`, so that the load can be a component of one.
-            let form = self.pool.affine(linear);
-            let aligned = form.terms.values().all(|coefficient| coefficient % 4 == 0);
-            let component = if aligned { form.constant.rem_euclid(4) } else { 0 };
-            let inside = component < self.pool.buffers[buffer].storage_len() as i64;
-            let elsewhere = if inside { self.pool.int(component) } else { zero };
+            let component = self.pool.mod_int(linear, 4);
+            let component = self.pool.simplify(component);
+            let known = self.pool.vars_of(component).iter().all(|&var| var == self.lane)
+                && self.pool.loads_of(component).is_empty()
+                && self.pool.buffers[buffer].storage_len() >= 4;
+            let elsewhere = if known { component } else { zero };
             let index = self.pool.select(test, linear, elsewhere);
             return self.pool.load(buffer, &[index]);
         }

@@ -397,7 +397,6 @@ fn choose(nest: &Nest, roles: &Roles, over_edges: bool) -> Option<Tile> {
             }
         }
     }
-    if std::env::var("DBGT").is_ok() { eprintln!("TILE {} {:?}", nest.name, best); }
     best.map(|(_, tile)| tile)
 }
 
