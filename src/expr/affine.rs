@@ -80,8 +80,12 @@ impl Affine {
 impl ExprPool {
     /// The affine form of an index expression, its atoms simplified and recombined: `c * (x / c) + x % c` is `x`.
     pub fn affine(&mut self, id: ExprId) -> Affine {
+        if let Some(known) = self.forms.0.get(&id) {
+            return known.clone();
+        }
         let mut form = self.affine_parts(id);
         self.recombine(&mut form);
+        self.forms.0.insert(id, form.clone());
         form
     }
 

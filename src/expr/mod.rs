@@ -147,6 +147,26 @@ pub struct ExprPool {
     pub vars: IdVec<Variable>,
     /// The buffers.
     pub buffers: IdVec<Buffer>,
+    /// Affine forms computed before.
+    forms: Memo<Affine>,
+    /// Simpler expressions found before.
+    simpler: Memo<ExprId>,
+}
+
+/// Results for expressions, which never change: variables keep their extents. A clone starts empty.
+#[derive(Debug)]
+struct Memo<T>(HashMap<ExprId, T>);
+
+impl<T> Default for Memo<T> {
+    fn default() -> Memo<T> {
+        Memo(HashMap::new())
+    }
+}
+
+impl<T> Clone for Memo<T> {
+    fn clone(&self) -> Memo<T> {
+        Memo::default()
+    }
 }
 
 impl ExprPool {

@@ -5,30 +5,24 @@
 
 use super::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
 use crate::tensor::DType;
-use std::collections::HashMap;
 
 impl ExprPool {
     /// An equal, simpler expression.
     pub fn simplify(&mut self, id: ExprId) -> ExprId {
-        self.simplify_memo(id, &mut HashMap::new())
-    }
-
-    /// As [`simplify`](Self::simplify); shared parts are simplified once.
-    fn simplify_memo(&mut self, id: ExprId, done: &mut HashMap<ExprId, ExprId>) -> ExprId {
-        if let Some(&result) = done.get(&id) {
-            return result;
+        if let Some(&known) = self.simpler.0.get(&id) {
+            return known;
         }
-        let result = self.simplify_new(id, done);
-        done.insert(id, result);
-        result
+        let simple = self.simplify_node(id);
+        self.simpler.0.insert(id, simple);
+        simple
     }
 
-    fn simplify_new(&mut self, id: ExprId, done: &mut HashMap<ExprId, ExprId>) -> ExprId {
+    fn simplify_node(&mut self, id: ExprId) -> ExprId {
         if self.dtype(id) == DType::I64 && self.is_index(id) {
             let form = self.affine(id);
             return self.from_affine(&form);
         }
-        let id = self.simplify_operands_memo(id, done);
+        let id = self.simplify_operands(id);
         match *self.get(id) {
             Expr::Binary(op, a, b) if op.is_comparison() && self.dtype(a) == DType::I64 => {
                 self.simplify_comparison(op, a, b)
@@ -47,38 +41,34 @@ impl ExprPool {
 
     /// The node over simplified operands.
     pub(super) fn simplify_operands(&mut self, id: ExprId) -> ExprId {
-        self.simplify_operands_memo(id, &mut HashMap::new())
-    }
-
-    fn simplify_operands_memo(&mut self, id: ExprId, done: &mut HashMap<ExprId, ExprId>) -> ExprId {
         match self.get(id).clone() {
             Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => id,
             Expr::Load(buffer, index) => {
-                let index: Vec<ExprId> = index.iter().map(|&i| self.simplify_memo(i, done)).collect();
+                let index: Vec<ExprId> = index.iter().map(|&i| self.simplify(i)).collect();
                 self.load(buffer, &index)
             }
             Expr::Unary(op, a) => {
-                let a = self.simplify_memo(a, done);
+                let a = self.simplify(a);
                 self.unary(op, a)
             }
             Expr::Binary(op, a, b) => {
-                let a = self.simplify_memo(a, done);
-                let b = self.simplify_memo(b, done);
+                let a = self.simplify(a);
+                let b = self.simplify(b);
                 self.binary(op, a, b)
             }
             Expr::Select(c, a, b) => {
-                let c = self.simplify_memo(c, done);
-                let a = self.simplify_memo(a, done);
-                let b = self.simplify_memo(b, done);
+                let c = self.simplify(c);
+                let a = self.simplify(a);
+                let b = self.simplify(b);
                 self.select(c, a, b)
             }
             Expr::Guard(c, a) => {
-                let c = self.simplify_memo(c, done);
-                let a = self.simplify_memo(a, done);
+                let c = self.simplify(c);
+                let a = self.simplify(a);
                 self.guard(c, a)
             }
             Expr::Cast(dtype, a) => {
-                let a = self.simplify_memo(a, done);
+                let a = self.simplify(a);
                 self.cast(dtype, a)
             }
         }

@@ -433,10 +433,10 @@ impl Expander<'_> {
         if store.conditions.iter().any(|&c| matches!(self.pool.get(c), Expr::Int(0, _))) {
             return;
         }
-        let mut lowering = Lowering::new(&mut self.pool, vec![]);
+        let mut lowering = Lowering::new(&mut self.pool, lane, vec![]);
         let mut tests: Vec<ExprId> = store.conditions.iter().map(|&c| lowering.lower(c)).collect();
         let mut proved = lowering.proved;
-        let mut lowering = Lowering::new(&mut self.pool, store.conditions.clone());
+        let mut lowering = Lowering::new(&mut self.pool, lane, store.conditions.clone());
         let (index, checks) = lowering.lower_store(store.buffer, &store.index);
         let value = lowering.lower_where(store.value, &store.indifferent);
         proved &= lowering.proved;

@@ -98,7 +98,15 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
     visit_stores(steps, &mut |store| {
         for (buffer, index, written) in accessed(pool, store) {
             let lanes = pool.uses_var(index, lane);
-            let place = place(pool, index, lane);
+            let mut places = vec![place(pool, index, lane)];
+            if places == [None] && lanes && !written {
+                places = (0..4)
+                    .map(|number| {
+                        let at = store_index(pool, index, lane, number);
+                        place(pool, at, lane)
+                    })
+                    .collect();
+            }
             let constant = pool.affine(index).terms.keys().all(|&atom| *pool.get(atom) == Expr::Var(lane));
             let of = accesses.entry(buffer).or_insert(Accesses {
                 constant: true,
@@ -106,16 +114,20 @@ pub(super) fn choose(pool: &mut ExprPool, steps: &mut Vec<Step>, lane: VarId) ->
                 any_whole: false,
                 quarters: BTreeMap::new(),
             });
-            if let Some(Place::Component(quarter, component)) = place {
-                *of.quarters.entry(quarter).or_insert(0) |= 1 << component;
-            }
             of.constant &= constant;
-            of.any_whole |= matches!(place, Some(Place::Whole(_)));
-            of.only_places &= match place {
-                Some(Place::Whole(_)) => true,
-                Some(Place::Component(..)) => !written && !lanes,
-                None => false,
-            };
+            for place in places {
+                of.only_places &= match place {
+                    Some(Place::Whole(_)) => {
+                        of.any_whole = true;
+                        true
+                    }
+                    Some(Place::Component(quarter, component)) => {
+                        *of.quarters.entry(quarter).or_insert(0) |= 1 << component;
+                        !written
+                    }
+                    None => false,
+                };
+            }
         }
     });
     let mut layouts = BTreeMap::new();

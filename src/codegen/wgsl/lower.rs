@@ -20,6 +20,8 @@ struct Active {
 /// Lowers the expressions of one statement.
 pub(super) struct Lowering<'p> {
     pub(super) pool: &'p mut ExprPool,
+    /// Counts the lanes of wide statements.
+    lane: VarId,
     /// Conditions the statement tests before it evaluates anything.
     assumed: Vec<ExprId>,
     /// What follows from these.
@@ -32,13 +34,13 @@ pub(super) struct Lowering<'p> {
 }
 
 impl<'p> Lowering<'p> {
-    pub(super) fn new(pool: &'p mut ExprPool, assumed: Vec<ExprId>) -> Self {
+    pub(super) fn new(pool: &'p mut ExprPool, lane: VarId, assumed: Vec<ExprId>) -> Self {
         let mut known = Facts::default();
         for &condition in &assumed {
             known.assume(pool, condition);
         }
         let (known_under, memo) = (HashMap::new(), HashMap::new());
-        Lowering { pool, assumed, known, known_under, memo, proved: true }
+        Lowering { pool, lane, assumed, known, known_under, memo, proved: true }
     }
 
     /// The expression in its flat form.
@@ -181,19 +183,16 @@ impl<'p> Lowering<'p> {
             return self.pool.load(buffer, &[linear]);
         }
         let zero = self.pool.int(0);
-        let known = self.known_under.entry(active.facts).or_insert_with(|| {
-            let mut known = self.known.clone();
-            known.assume(self.pool, active.facts);
-            known
-        });
-        if in_range(self.pool, known, buffer, index, linear) {
+        if self.in_range_under(active.facts, buffer, index, linear) {
+            let test = self.needed(active, buffer, index, linear);
             // Of the same place in a `vec4`, so that the load can be a component of one.
-            let form = self.pool.affine(linear);
-            let aligned = form.terms.values().all(|coefficient| coefficient % 4 == 0);
-            let component = if aligned { form.constant.rem_euclid(4) } else { 0 };
-            let inside = component < self.pool.buffers[buffer].storage_len() as i64;
-            let elsewhere = if inside { self.pool.int(component) } else { zero };
-            let index = self.pool.select(active.test, linear, elsewhere);
+            let component = self.pool.mod_int(linear, 4);
+            let component = self.pool.simplify(component);
+            let known = self.pool.vars_of(component).iter().all(|&var| var == self.lane)
+                && self.pool.loads_of(component).is_empty()
+                && self.pool.buffers[buffer].storage_len() >= 4;
+            let elsewhere = if known { component } else { zero };
+            let index = self.pool.select(test, linear, elsewhere);
             return self.pool.load(buffer, &[index]);
         }
         self.proved = false;
@@ -201,6 +200,38 @@ impl<'p> Lowering<'p> {
         let low = self.pool.binary(BinaryOp::Max, linear, zero);
         let clamped = self.pool.binary(BinaryOp::Min, low, last);
         self.pool.load(buffer, &[clamped])
+    }
+}
+
+impl Lowering<'_> {
+    fn in_range_under(&mut self, facts: ExprId, buffer: BufferId, index: &[ExprId], linear: ExprId) -> bool {
+        let known = self.known_under.entry(facts).or_insert_with(|| {
+            let mut known = self.known.clone();
+            known.assume(self.pool, facts);
+            known
+        });
+        in_range(self.pool, known, buffer, index, linear)
+    }
+
+    /// Of the conditions that prove an index, those it takes, as a test: loads under different conditions are the same load
+    /// where the conditions that differ do not matter to it.
+    fn needed(&mut self, active: Active, buffer: BufferId, index: &[ExprId], linear: ExprId) -> ExprId {
+        let mut needed = self.pool.conjuncts(active.facts);
+        if needed.len() < 2 {
+            return active.test;
+        }
+        let mut place = 0;
+        while place < needed.len() {
+            let mut fewer = needed.clone();
+            fewer.remove(place);
+            let facts = self.pool.conjunction(&fewer);
+            if self.in_range_under(facts, buffer, index, linear) {
+                needed = fewer;
+            } else {
+                place += 1;
+            }
+        }
+        self.lower_conjunction(&needed)
     }
 }
 

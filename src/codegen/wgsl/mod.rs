@@ -28,6 +28,7 @@
 //! NaN give either operand, a driver may assume that there are none; drivers that follow IEEE give IEEE results here.
 //! Functions keep to 1e-6 absolute or relative error, except where the driver's own `exp`, `log`, `sin` and `cos` do not.
 
+mod broadcast;
 mod expand;
 mod grid;
 mod layout;

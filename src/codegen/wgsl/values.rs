@@ -200,6 +200,7 @@ impl Writer {
                 | Step::Barrier => {}
             }
         }
+        self.share_loads();
     }
 
     fn count_use(&mut self, id: ExprId) {
@@ -376,7 +377,14 @@ impl Writer {
         match self.pool.get(id).clone() {
             Expr::Int(..) | Expr::Float(..) => self.value(id),
             Expr::Var(_) => self.by_lanes(id),
-            Expr::Load(buffer, index) => self.load(buffer, index[0]),
+            Expr::Load(buffer, index) => match self.shared_load(id) {
+                Some((all, lane)) => {
+                    let all = self.value(all)?;
+                    let text = format!("subgroupBroadcast({}, {lane}u)", all.fragment.text);
+                    Ok(Value { fragment: Fragment::primary(text), wide: all.wide })
+                }
+                None => self.load(buffer, index[0]),
+            },
             _ if self.is_index_sum(id) => self.by_lanes(id),
             Expr::Unary(op, a) => {
                 let of = self.pool.dtype(a);
@@ -544,7 +552,7 @@ impl Writer {
         }
         if let Some((whole, component)) = self.whole_of(buffer, index) {
             let shared = self.counts.get(&whole).is_some_and(|&uses| uses > 1);
-            if shared || self.named(whole).is_some() {
+            if shared || self.named(whole).is_some() || self.shared_load(whole).is_some() {
                 let whole = self.value(whole)?.fragment;
                 let text = format!("{}.{}", whole.at(Level::Primary), COMPONENTS[component]);
                 return Ok(Value::scalar(Fragment::primary(text)));

@@ -1,5 +1,6 @@
 //! The text of a kernel.
 
+use super::broadcast::Subgroups;
 use super::expand::{Expanded, FlatStore, Step, expand};
 use super::grid::{Grid, limit};
 use super::layout::{self, Layout, visit_stores};
@@ -15,6 +16,8 @@ use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
+/// The parameter for an invocation's number in its subgroup.
+const LANE_ID: &str = "lane_id";
 /// The names of the axes of `group_id` and `local_id`.
 const AXES: [&str; 3] = ["x", "y", "z"];
 
@@ -50,6 +53,7 @@ pub(super) fn write_kernel(
     let allowed = u64::from(target.limits.max_loop_iterations);
     limit(nest, "max_loop_iterations", iterations(&steps), allowed)?;
 
+    let subgroups = Subgroups::of(&mut pool, grid, target);
     let mut names = Names::new();
     let order: Vec<BufferId> = uses.bindings.iter().chain(&uses.workgroup).copied().collect();
     let mut buffer_names: BTreeMap<BufferId, String> =
@@ -75,6 +79,7 @@ pub(super) fn write_kernel(
         helpers: BTreeSet::new(),
         has_invocations: grid.has_invocations,
         shares_global,
+        subgroups,
     };
     writer.grid_variables(grid);
     writer.steps(&steps, &[], false)?;
@@ -116,11 +121,15 @@ pub(super) fn write_kernel(
 fn module(header: &str, name: &str, grid: &Grid, body: &[String]) -> String {
     let [x, y, z] = grid.workgroup_size;
     let mentions = |word: &str| body.iter().any(|line| line.contains(word));
-    let builtins: Vec<String> = [("group_id", "workgroup_id"), ("local_id", "local_invocation_id")]
-        .into_iter()
-        .filter(|(parameter, _)| mentions(parameter))
-        .map(|(parameter, builtin)| format!("@builtin({builtin}) {parameter}: vec3<u32>"))
-        .collect();
+    let builtins: Vec<String> = [
+        ("group_id", "workgroup_id", "vec3<u32>"),
+        ("local_id", "local_invocation_id", "vec3<u32>"),
+        (LANE_ID, "subgroup_invocation_id", "u32"),
+    ]
+    .into_iter()
+    .filter(|(parameter, ..)| mentions(parameter))
+    .map(|(parameter, builtin, dtype)| format!("@builtin({builtin}) {parameter}: {dtype}"))
+    .collect();
     let mut text = header.to_string();
     text += &format!("@compute @workgroup_size({x}, {y}, {z})\nfn {name}({}) {{\n", builtins.join(", "));
     for line in body {
@@ -251,6 +260,8 @@ pub(super) struct Writer {
     pub(super) has_invocations: bool,
     /// Whether the kernel reads global memory that it writes.
     pub(super) shares_global: bool,
+    /// How invocations share loads, where they do.
+    pub(super) subgroups: Option<Subgroups>,
 }
 
 impl Writer {
@@ -332,6 +343,12 @@ impl Writer {
     }
 
     fn grid_variables(&mut self, grid: &Grid) {
+        if let Some(subgroups) = &mut self.subgroups {
+            let lane = subgroups.lane;
+            subgroups.differing.insert(lane);
+            self.var_names.insert(lane, format!("i32({LANE_ID})"));
+            self.var_levels.insert(lane, 0);
+        }
         let mut flat = AXES.map(|axis| format!("i32(group_id.{axis})"));
         if grid.folded {
             let [x, y, _] = grid.workgroups;
@@ -396,10 +413,13 @@ impl Writer {
                 self.counts.clear();
             }
             let condition = self.pool.conjunction(&common);
+            let divergent = usize::from(!self.is_uniform(condition));
             let condition = self.value(condition)?;
             self.open(false);
             let assumed: Vec<ExprId> = assumed.iter().copied().chain(common).collect();
+            self.diverge(|of| of + divergent);
             self.steps(&steps[at..end], &assumed, stores)?;
+            self.diverge(|of| of - divergent);
             self.close(&format!("if ({}) {{", condition.fragment.text));
             at = end;
             if !stores {
@@ -407,6 +427,13 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Changes the count of statements around that not all invocations run.
+    fn diverge(&mut self, change: impl Fn(usize) -> usize) {
+        if let Some(subgroups) = &mut self.subgroups {
+            subgroups.divergent = change(subgroups.divergent);
+        }
     }
 
     /// Whether a condition reads nothing that the kernel changes.
@@ -473,15 +500,19 @@ impl Writer {
                 self.close("{");
             }
             Step::Region { bounds, locals, body } => {
+                let divergent = usize::from(!bounds.is_empty());
                 if !bounds.is_empty() {
                     self.open(false);
                 }
+                self.diverge(|of| of + divergent);
                 for local in locals {
+                    self.subgroups.iter_mut().for_each(|of| drop(of.differing.insert(local.var)));
                     let whole = format!("i32(local_id.{})", AXES[local.axis]);
                     let name = self.bind_var(local.var);
                     self.line(format!("let {name} = {};", part(&whole, local.divisor, local.modulus)));
                 }
                 self.steps(body, assumed, false)?;
+                self.diverge(|of| of - divergent);
                 if !bounds.is_empty() {
                     let tests: Vec<String> = bounds
                         .iter()

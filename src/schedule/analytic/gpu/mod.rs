@@ -31,7 +31,7 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &GpuTarget) {
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         if target.kind == GpuKind::Software
-            && scheduler.attempt(|scheduler| tiles::tile_results(scheduler, reduction))
+            && scheduler.attempt(|scheduler| tiles::tile_results(scheduler, reduction, target))
         {
             return;
         }

@@ -10,18 +10,22 @@ use super::super::shape::{Reduction, reads_with};
 use super::{Scheduler, names};
 use crate::expr::{Affine, BufferId, Expr, ExprId, Role, VarId};
 use crate::loopir::{Axis, LoopKind, Nest};
+use crate::target::GpuTarget;
 
 /// Time of operations on the lanes of a vector, in nanoseconds on one core of a current processor.
 const SCALAR_ACCESS: f64 = 10.0;
 const WIDE_ACCESS: f64 = 20.0;
 const MULTIPLY_ADD: f64 = 0.3;
 const ITERATION: f64 = 3.0;
+const BROADCAST: f64 = 0.3;
+/// How much longer it takes where tiles hang over an edge.
+const CONDITIONS: f64 = 1.15;
 /// Invocations that run at once in the lanes of a vector.
 const LANES: usize = 8;
 /// The most statements of an expanded body: the driver's compile time grows with them.
-const MAX_BODY: usize = 400;
+const MAX_BODY: usize = 300;
 /// The most results of an invocation.
-const MAX_RESULTS: usize = 160;
+const MAX_RESULTS: usize = 112;
 /// The longest window that is expanded.
 const MAX_WINDOW: usize = 11;
 /// The most positions of a window of two dimensions that is expanded whole.
@@ -46,6 +50,10 @@ struct Roles {
     /// The loop around `column` where a tile extends over it.
     high: Option<VarId>,
     column: VarId,
+    /// The loop whose results are adjacent in memory.
+    contiguous: Option<VarId>,
+    /// Whether the lanes of a vector share loads that do not differ between them.
+    shares: bool,
     /// Whether `column` is fused with the loop around it.
     fused_with: Option<VarId>,
     rolled: Vec<VarId>,
@@ -63,10 +71,19 @@ struct Tile {
 }
 
 /// Deals the results of a reduction out in tiles.
-pub(super) fn tile_results(scheduler: &mut Scheduler, reduction: &Reduction) -> Option<()> {
-    let roles = roles(&mut scheduler.nest, reduction)?;
-    let tile = choose(&scheduler.nest, &roles)?;
-    apply(scheduler, reduction, &roles, tile)
+pub(super) fn tile_results(
+    scheduler: &mut Scheduler,
+    reduction: &Reduction,
+    target: &GpuTarget,
+) -> Option<()> {
+    let mut roles = roles(&mut scheduler.nest, reduction)?;
+    let subgroups = target.features.subgroups;
+    roles.shares = subgroups.is_some_and(|sizes| sizes.min == sizes.max && sizes.min as usize == LANES);
+    // Results that another tile may write too where a tile hangs over take tiles that do not.
+    [true, false].into_iter().find_map(|over_edges| {
+        let tile = choose(&scheduler.nest, &roles, over_edges)?;
+        scheduler.attempt(|scheduler| apply(scheduler, reduction, &roles, tile)).then_some(())
+    })
 }
 
 fn extent(nest: &Nest, var: VarId) -> usize {
@@ -93,7 +110,8 @@ fn reads(nest: &mut Nest, value: ExprId) -> Option<Vec<Read>> {
     let mut reads: Vec<Read> = vec![];
     for load in nest.pool.loads_of(value) {
         let Expr::Load(buffer, index) = nest.pool.get(load).clone() else { continue };
-        if index.iter().any(|&i| !nest.pool.loads_of(i).is_empty()) {
+        let from_memory = index.iter().flat_map(|&i| nest.pool.loads_of(i));
+        if from_memory.into_iter().any(|inner| !nest.pool.vars_of(inner).is_empty()) {
             return None;
         }
         let linear = nest.pool.linear_index(buffer, &index);
@@ -106,15 +124,26 @@ fn reads(nest: &mut Nest, value: ExprId) -> Option<Vec<Read>> {
 fn roles(nest: &mut Nest, reduction: &Reduction) -> Option<Roles> {
     let mut reads = reads(nest, reduction.update.value)?;
     let outer = &reduction.outer;
-    let column = match reduction.contiguous_loop(nest) {
+    let contiguous = reduction.contiguous_loop(nest);
+    let reads_inner = |read: &Read| reduction.inner.iter().any(|&var| uses(nest, &read.address, var));
+    // Lanes run over loops that a constant factor does not depend on, where there are enough, so that they share it.
+    let shared: Vec<VarId> = reads
+        .iter()
+        .filter(|read| nest.pool.buffers[read.buffer].role == Role::Constant && reads_inner(read))
+        .map(|read| outer.iter().copied().filter(|&var| !uses(nest, &read.address, var)).collect())
+        .find(|free: &Vec<VarId>| {
+            let count: usize = free.iter().map(|&var| extent(nest, var)).product();
+            count >= 2 * LANES && free.len() < outer.len()
+        })
+        .unwrap_or_else(|| outer.clone());
+    let column = match contiguous.filter(|var| shared.contains(var)) {
         Some(var) => var,
         None => {
             let adjacent =
                 |&var: &VarId| reads.iter().any(|read| coefficient(nest, &read.address, var) == Some(1));
-            outer.iter().copied().rev().find(adjacent).or(outer.last().copied())?
+            shared.iter().copied().rev().find(adjacent).or(shared.last().copied())?
         }
     };
-    let reads_inner = |read: &Read| reduction.inner.iter().any(|&var| uses(nest, &read.address, var));
     let of_column = |read: &Read| uses(nest, &read.address, column);
     let (mut batch, mut rows, mut columns) = (vec![], vec![], vec![]);
     for &var in outer {
@@ -199,10 +228,28 @@ fn roles(nest: &mut Nest, reduction: &Reduction) -> Option<Roles> {
     for (read, packed) in reads.iter_mut().zip(packed) {
         read.packed = packed;
     }
-    Some(Roles { reads, batch, rows, others, high, column, fused_with, rolled, unrolled, quartered })
+    Some(Roles {
+        reads,
+        batch,
+        rows,
+        others,
+        high,
+        column,
+        fused_with,
+        rolled,
+        unrolled,
+        quartered,
+        contiguous,
+        shares: false,
+    })
 }
 
 impl Roles {
+    /// Whether rows are workgroups of their own, so that the lanes of a vector have the same.
+    fn separate(&self) -> bool {
+        self.shares && !self.rows.is_empty()
+    }
+
     fn column_extent(&self, nest: &Nest) -> usize {
         extent(nest, self.column) * self.fused_with.map_or(1, |var| extent(nest, var))
     }
@@ -231,9 +278,20 @@ impl Roles {
             self.unrolled.iter().map(|&var| (var, self.expanded(nest, var))).collect();
         let loops = steps(&[tiled.as_slice(), &expanded].concat());
         let count: usize = loops.iter().map(|(_, count)| count).product();
+        let mut differing = vec![self.column];
+        differing.extend(self.high.iter().chain(&self.others).chain(&self.fused_with));
+        let shared = self.shares && !differing.iter().any(|&var| uses(nest, &read.address, var));
+        let accesses = |wide: usize, scalar: usize| {
+            if shared {
+                let loads = |count: usize| if count < 3 { count } else { count.div_ceil(LANES) };
+                let each = (wide + scalar) as f64 * BROADCAST;
+                loads(wide) as f64 * WIDE_ACCESS + loads(scalar) as f64 * SCALAR_ACCESS + each
+            } else {
+                wide as f64 * WIDE_ACCESS + scalar as f64 * SCALAR_ACCESS
+            }
+        };
         if read.packed {
-            let wide = count.is_multiple_of(4);
-            return count as f64 * if wide { WIDE_ACCESS / 4.0 } else { SCALAR_ACCESS };
+            return if count.is_multiple_of(4) { accesses(count / 4, 0) } else { accesses(0, count) };
         }
         let Some(loops) =
             loops.into_iter().map(|(step, count)| Some((step?, count))).collect::<Option<Vec<_>>>()
@@ -272,12 +330,11 @@ impl Roles {
         offsets.sort_unstable();
         offsets.dedup();
         if !aligned {
-            return offsets.len() as f64 * SCALAR_ACCESS;
+            return accesses(0, offsets.len());
         }
-        offsets
-            .chunk_by(|a, b| a.div_euclid(4) == b.div_euclid(4))
-            .map(|quarter| (quarter.len() as f64 * SCALAR_ACCESS).min(WIDE_ACCESS))
-            .sum()
+        let quarters = offsets.chunk_by(|a, b| a.div_euclid(4) == b.div_euclid(4));
+        let (wide, scalar): (Vec<&[i64]>, Vec<&[i64]>) = quarters.partition(|quarter| quarter.len() > 1);
+        accesses(wide.len(), scalar.len())
     }
 
     /// What all results take with a tile; `None` where it is too large.
@@ -285,7 +342,8 @@ impl Roles {
         let results = tile.rows * tile.high * tile.columns;
         let expanded: usize = self.unrolled.iter().map(|&var| self.expanded(nest, var)).product();
         let body = results * expanded;
-        if results > MAX_RESULTS || body > MAX_BODY.max(expanded) {
+        let env = |n: &str, d: usize| std::env::var(n).map_or(d, |s| s.parse().unwrap());
+        if results > env("GS_RES", MAX_RESULTS) || body > env("GS_BODY", MAX_BODY).max(expanded) {
             return None;
         }
         let iterations: usize = self
@@ -297,27 +355,36 @@ impl Roles {
         let once = iterations as f64 * (reads + body as f64 * MULTIPLY_ADD + ITERATION);
         let vectors = tile.columns.is_multiple_of(4);
         let store = if vectors { WIDE_ACCESS / 4.0 } else { SCALAR_ACCESS };
-        let tiles = self.row_extent(nest).div_ceil(tile.rows)
-            * self.column_extent(nest).div_ceil(tile.columns)
+        let count = |vars: &[VarId]| vars.iter().map(|&var| extent(nest, var)).product::<usize>();
+        let mut groups = self.row_extent(nest).div_ceil(tile.rows) * count(&self.batch);
+        let mut tiles = self.column_extent(nest).div_ceil(tile.columns)
             * self.high.map_or(1, |var| extent(nest, var).div_ceil(tile.high))
-            * self.batch.iter().chain(&self.others).map(|&var| extent(nest, var)).product::<usize>();
+            * count(&self.others);
+        if !self.separate() {
+            tiles *= std::mem::replace(&mut groups, 1);
+        }
         // Some cores share the vectors.
-        let vectors = tiles.div_ceil(LANES).next_multiple_of(4);
-        Some(vectors as f64 * (once + results as f64 * 2.0 * store + 100.0))
+        let vectors = (tiles.div_ceil(LANES) * groups).next_multiple_of(4);
+        let whole = self.row_extent(nest).is_multiple_of(tile.rows)
+            && self.column_extent(nest).is_multiple_of(tile.columns)
+            && self.high.is_none_or(|var| extent(nest, var).is_multiple_of(tile.high))
+            && tiles.is_multiple_of(LANES);
+        let conditions = if whole { 1.0 } else { CONDITIONS };
+        Some(vectors as f64 * conditions * (once + results as f64 * 2.0 * store + 100.0))
     }
 }
 
-/// Sizes of a tile along a loop: those that divide it, and a few that leave a rest.
-fn sizes(extent: usize, most: usize) -> Vec<usize> {
+/// Sizes of a tile along a loop: those that divide it, and `over_edges` a few that leave a rest.
+fn sizes(extent: usize, most: usize, over_edges: bool) -> Vec<usize> {
     let most = most.min(extent);
     let divides = |size: usize| extent.is_multiple_of(size);
-    (1..=most).filter(|&size| divides(size) || matches!(size, 4 | 8 | 12 | 16)).collect()
+    (1..=most).filter(|&size| divides(size) || over_edges && matches!(size, 4 | 8 | 12 | 16)).collect()
 }
 
-fn choose(nest: &Nest, roles: &Roles) -> Option<Tile> {
-    let rows = sizes(roles.row_extent(nest), 16);
-    let columns = sizes(roles.column_extent(nest), 28);
-    let highs = roles.high.map_or(vec![1], |var| sizes(extent(nest, var), 4));
+fn choose(nest: &Nest, roles: &Roles, over_edges: bool) -> Option<Tile> {
+    let rows = sizes(roles.row_extent(nest), 16, over_edges);
+    let columns = sizes(roles.column_extent(nest), 28, over_edges);
+    let highs = roles.high.map_or(vec![1], |var| sizes(extent(nest, var), 4, over_edges));
     let mut best: Option<(f64, Tile)> = None;
     for &rows in &rows {
         for &high in &highs {
@@ -358,6 +425,7 @@ fn apply(scheduler: &mut Scheduler, reduction: &Reduction, roles: &Roles, tile: 
         .map(|read| nest.pool.buffers[read.buffer].name.clone())
         .collect();
     let quartered = roles.quartered.map(name_of);
+    let contiguous = roles.contiguous.map(name_of);
 
     let around: Vec<String> = high.iter().chain(&fused_with).cloned().collect();
     scheduler
@@ -366,22 +434,27 @@ fn apply(scheduler: &mut Scheduler, reduction: &Reduction, roles: &Roles, tile: 
     if let Some(outer) = fused_with {
         column = scheduler.fuse_all(&[outer, column], "j")?;
     }
-    let (mut outer, mut inner) = (batch, vec![]);
-    let mut columns_outer = others;
+    let (mut groups, mut outer, mut inner) = (batch, others, vec![]);
+    let row_contiguous = contiguous.is_some_and(|of| row.as_ref() == Some(&of));
     for (of, size, is_row) in
         [(row, tile.rows, true), (high, tile.high, false), (Some(column), tile.columns, false)]
     {
         let Some(of) = of else { continue };
         let (tiles, tiled) = split(scheduler, of, size)?;
         if is_row {
-            outer.push(tiles)
+            groups.push(tiles)
         } else {
-            columns_outer.push(tiles)
+            outer.push(tiles)
         }
         inner.extend(tiled);
     }
-    outer.extend(columns_outer);
-    scheduler.reorder(&[outer.as_slice(), &inner].concat())?;
+    // The neighbours in memory last, as the components of vectors.
+    let vector = if row_contiguous { tile.rows } else { tile.columns };
+    if row_contiguous && tile.rows > 1 {
+        inner.rotate_left(1);
+    }
+    let all = [groups.as_slice(), &outer].concat();
+    scheduler.reorder(&[all.as_slice(), &inner].concat())?;
 
     let (mut rolled, mut unrolled) = (rolled, unrolled);
     if let Some(of) = quartered {
@@ -393,9 +466,17 @@ fn apply(scheduler: &mut Scheduler, reduction: &Reduction, roles: &Roles, tile: 
         place(&mut unrolled, 1);
     }
     for buffer in packed {
-        let by = [outer.as_slice(), &rolled, &unrolled, &inner].concat();
+        let by = [all.as_slice(), &rolled, &unrolled, &inner].concat();
         let by: Vec<String> = by.into_iter().filter(|of| reads_with(&scheduler.nest, &buffer, of)).collect();
         scheduler.relayout(&buffer, &by)?;
+    }
+    if roles.separate() {
+        for (place, name) in groups.iter().enumerate() {
+            let axis = if place + 1 == groups.len() { Axis::Y } else { Axis::Z };
+            scheduler.bind(name, LoopKind::Workgroup(axis))?;
+        }
+    } else {
+        outer = all;
     }
     let fused = scheduler.fuse_all(&outer, "f")?;
     let count = scheduler.extent(&fused);
@@ -410,9 +491,8 @@ fn apply(scheduler: &mut Scheduler, reduction: &Reduction, roles: &Roles, tile: 
         scheduler.bind(&name, LoopKind::Unroll)?;
     }
     for (place, name) in inner.iter().enumerate() {
-        let last = place + 1 == inner.len() && tile.columns > 1;
-        let vector = last && tile.columns.is_multiple_of(4);
-        scheduler.bind(name, if vector { LoopKind::Vector } else { LoopKind::Unroll })?;
+        let neighbours = place + 1 == inner.len() && vector > 1 && vector.is_multiple_of(4);
+        scheduler.bind(name, if neighbours { LoopKind::Vector } else { LoopKind::Unroll })?;
     }
     Some(())
 }
