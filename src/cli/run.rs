@@ -60,7 +60,7 @@ struct Answered {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
-    let labels = arguments.labels.as_ref().map(read_labels).transpose()?;
+    let labels = arguments.labels.as_deref().map(read_labels).transpose()?;
     let imported = prepare::import(&arguments.model)?;
     let (devices, mut notes) = arguments.device.open()?;
     notes.extend(imported.given.notes.iter().cloned());
@@ -350,7 +350,7 @@ fn top_classes(row: &[f64], labels: &[String]) -> Vec<Class> {
     classes
 }
 
-fn read_labels(path: &PathBuf) -> Result<Vec<String>, CliError> {
+fn read_labels(path: &std::path::Path) -> Result<Vec<String>, CliError> {
     let bytes = files::map(path)?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|error| CliError::input(format!("{}: it is no UTF-8 text ({error})", path.display())))?;
