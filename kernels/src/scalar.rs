@@ -87,9 +87,9 @@ pub enum BinaryOp {
     Or,
     /// Logical xor of bools, bitwise xor of integers.
     Xor,
-    /// Shift to the left; 0 when `b` is at least the width.
+    /// Shift to the left; 0 when `b` is negative or at least the width.
     Shl,
-    /// Shift to the right, keeping the sign of signed types; 0 (or -1) when `b` is at least the width.
+    /// Shift to the right, keeping the sign of signed types; 0 (or -1) when `b` is negative or at least the width.
     Shr,
     /// `a < b`; a bool.
     Lt,
@@ -350,7 +350,7 @@ impl BinaryOp {
             BinaryOp::Or => a | b,
             BinaryOp::Xor => a ^ b,
             BinaryOp::Shl => u32::try_from(b).ok().and_then(|b| a.checked_shl(b)).unwrap_or(0),
-            BinaryOp::Shr => a >> b.clamp(0, 63),
+            BinaryOp::Shr => a >> if (0..64).contains(&b) { b } else { 63 },
             BinaryOp::Lt => i64::from(a < b),
             BinaryOp::Le => i64::from(a <= b),
             BinaryOp::Gt => i64::from(a > b),
@@ -435,6 +435,15 @@ mod tests {
         assert_eq!(BinaryOp::Mod.eval_i64(1, 0), 0);
         assert_eq!(BinaryOp::Pow.eval_i64(-2, 5), -32);
         assert_eq!(BinaryOp::Pow.eval_i64(2, -1), 0);
+    }
+
+    #[test]
+    fn places_out_of_range_shift_everything_out() {
+        for places in [-1, 64, i64::MIN] {
+            assert_eq!(BinaryOp::Shl.eval_i64(-8, places), 0);
+            assert_eq!(BinaryOp::Shr.eval_i64(-8, places), -1);
+            assert_eq!(BinaryOp::Shr.eval_i64(8, places), 0);
+        }
     }
 
     #[test]

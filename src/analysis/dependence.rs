@@ -217,7 +217,7 @@ pub(super) fn separated(pool: &ExprPool, forms: &[Affine], var: VarId, inner: &B
                 let Some(range) = pool.interval(atom).and_then(|range| range.scale(coefficient)) else {
                     return false;
                 };
-                let Some(sum) = span.add(range) else { return false };
+                let Some(sum) = span.plus(range) else { return false };
                 span = sum;
             } else {
                 large = gcd(large, coefficient);

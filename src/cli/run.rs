@@ -10,7 +10,7 @@ use crate::tensor::{Tensor, Tolerance};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How many classes are printed.
@@ -350,7 +350,7 @@ fn top_classes(row: &[f64], labels: &[String]) -> Vec<Class> {
     classes
 }
 
-fn read_labels(path: &std::path::Path) -> Result<Vec<String>, CliError> {
+fn read_labels(path: &Path) -> Result<Vec<String>, CliError> {
     let bytes = files::map(path)?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|error| CliError::input(format!("{}: it is no UTF-8 text ({error})", path.display())))?;

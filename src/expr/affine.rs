@@ -71,7 +71,7 @@ impl Affine {
     pub fn interval(&self, pool: &ExprPool) -> Option<Interval> {
         let mut sum = Interval::point(self.constant);
         for (&atom, &coefficient) in &self.terms {
-            sum = sum.add(pool.interval(atom)?.scale(coefficient)?)?;
+            sum = sum.plus(pool.interval(atom)?.scale(coefficient)?)?;
         }
         Some(sum)
     }

@@ -32,7 +32,7 @@ impl Interval {
     }
 
     /// Sums of both; `None` on overflow.
-    pub fn add(self, other: Interval) -> Option<Interval> {
+    pub fn plus(self, other: Interval) -> Option<Interval> {
         Some(Interval { low: self.low.checked_add(other.low)?, high: self.high.checked_add(other.high)? })
     }
 
@@ -91,8 +91,8 @@ impl ExprPool {
         }
         let (x, y) = (self.interval_with(a, ranges)?, self.interval_with(b, ranges)?);
         match op {
-            BinaryOp::Add => x.add(y),
-            BinaryOp::Sub => x.add(y.scale(-1)?),
+            BinaryOp::Add => x.plus(y),
+            BinaryOp::Sub => x.plus(y.scale(-1)?),
             BinaryOp::Mul => {
                 let (s, t) = (x.scale(y.low)?, x.scale(y.high)?);
                 Some(Interval { low: s.low.min(t.low), high: s.high.max(t.high) })

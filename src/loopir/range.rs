@@ -227,7 +227,35 @@ impl Facts {
                 result = result.meet(range.scale(factor).add(rest));
             }
         }
+        let atoms: Vec<ExprId> = form.terms.keys().copied().collect();
+        for atom in atoms {
+            result = result.meet(self.joined_range(pool, form, atom, steps));
+        }
         result
+    }
+
+    /// What a form is in that contains the floor division `atom` by `d`, a quotient that was taken apart: with
+    /// `d floor(x / d) = x - x mod d`, the form is the quotient by `d` of a sum that facts may know.
+    fn joined_range(&self, pool: &mut ExprPool, form: &Affine, atom: ExprId, steps: usize) -> Range {
+        let coefficient = form.terms[&atom];
+        let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) else {
+            return Range::default();
+        };
+        let operand = pool.affine(operand);
+        let is_known = |atom: &ExprId| {
+            self.known.iter().any(|(fact, _)| fact.terms.len() > 1 && fact.terms.contains_key(atom))
+        };
+        if !operand.terms.keys().any(is_known) {
+            return Range::default();
+        }
+        let mut others = form.clone();
+        others.add_term(atom, coefficient.wrapping_neg());
+        let mut sum = Affine::default();
+        sum.add_scaled(&others, divisor);
+        sum.add_scaled(&operand, coefficient);
+        let remainder = Range { low: Some(1 - divisor), high: Some(0) }.scale(coefficient);
+        let range = self.affine_range(pool, &sum, steps - 1).add(remainder);
+        range.divide(divisor)
     }
 
     /// What facts in which `atom` has a factor give for it: where `factor * atom + rest` is in a range, so is the quotient of the

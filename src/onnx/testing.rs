@@ -38,7 +38,7 @@ impl Build {
     }
 
     pub(crate) fn graph_mut(&mut self) -> &mut GraphProto {
-        self.proto.graph.as_mut().unwrap()
+        self.proto.graph.as_mut().expect("a model under construction should have a graph")
     }
 
     /// An input; what is no number is a symbol.
@@ -78,7 +78,7 @@ impl Build {
     }
 
     pub(crate) fn model(&self) -> Model {
-        Model::from_bytes(self.bytes(), NoFolder).unwrap()
+        Model::from_bytes(self.bytes(), NoFolder).expect("an encoded model should decode")
     }
 
     pub(crate) fn graph(&self) -> Result<Graph, ImportError> {
@@ -89,7 +89,7 @@ impl Build {
     pub(crate) fn text(&self) -> String {
         match self.graph() {
             Ok(graph) => {
-                graph.verify().unwrap();
+                graph.verify().expect("an imported graph should verify");
                 graph.to_string()
             }
             Err(error) => format!("{error}\n"),

@@ -31,9 +31,11 @@ pub(super) fn apply(nest: &mut Nest, outer: &str, inner: &str, name: &str) -> Re
         let (rows, columns) = (nest.pool.vars[var].extent, nest.pool.vars[nested.var].extent);
         let fused = new_var(&mut nest.pool, name.to_string(), rows * columns);
         let value = nest.pool.var(fused);
+        // Loops of no iterations have no values.
+        let divisor = columns.max(1) as i64;
         let map = HashMap::from([
-            (var, nest.pool.div_int(value, columns as i64)),
-            (nested.var, nest.pool.mod_int(value, columns as i64)),
+            (var, nest.pool.div_int(value, divisor)),
+            (nested.var, nest.pool.mod_int(value, divisor)),
         ]);
         let mut body = nested.body.clone();
         substitute(&mut nest.pool, &mut body, &map);

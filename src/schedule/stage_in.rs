@@ -113,9 +113,10 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
                                 guarded.insert(value, (node, condition));
                             }
                             if let Expr::Select(condition, value, otherwise) = *nest.pool.get(node)
-                                && matches!(nest.pool.get(otherwise), Expr::Float(..) | Expr::Int(..)) {
-                                    chosen.insert(value, (node, condition, otherwise));
-                                }
+                                && matches!(nest.pool.get(otherwise), Expr::Float(..) | Expr::Int(..))
+                            {
+                                chosen.insert(value, (node, condition, otherwise));
+                            }
                         });
                     }
                     for load in loads_in(&nest.pool, store) {
@@ -299,12 +300,13 @@ fn capture_region(nest: &mut Nest, body: &[Stmt], id: BufferId, prefix: &str) ->
     }
     // The constant, where all reads choose the same one outside.
     if let Some(&Some((_, constant))) = outside.first()
-        && outside.iter().all(|choice| choice.is_some_and(|(_, other)| other == constant)) {
-            value = pool.select(condition, value, constant);
-            for (place, (choice, _)) in places.iter_mut().zip(outside.into_iter().flatten()) {
-                place.0 = choice;
-            }
+        && outside.iter().all(|choice| choice.is_some_and(|(_, other)| other == constant))
+    {
+        value = pool.select(condition, value, constant);
+        for (place, (choice, _)) in places.iter_mut().zip(outside.into_iter().flatten()) {
+            place.0 = choice;
         }
+    }
     Ok(Capture { vars, value, places })
 }
 

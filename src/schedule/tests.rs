@@ -200,6 +200,26 @@ fn a_split_reduction() {
     );
 }
 
+#[test]
+fn loops_of_no_iterations_fuse() {
+    check(
+        matmul(4, 0, 2),
+        "fuse i j as f",
+        expect![[r#"
+            nest matmul
+              in    a: f32[4, 2]
+              const b: f32[2, 0]
+              out   y: f32[4, 0]
+              for f in 0:
+                register acc: f32
+                init: acc = 0.0
+                for k in 2:
+                  update: acc += a[f, k] * b[k, 0]
+                store: y[f, 0] = acc
+        "#]],
+    );
+}
+
 fn chain() -> Nest {
     let mut n = NestBuilder::new("chain");
     let x = n.param(Role::Input, "x", DType::F32, &[10]);
@@ -344,14 +364,14 @@ fn windows_are_refused_with_a_reason() {
         depthwise("s - q * 2 + 14", "r, s", "p, q", ""),
         by,
         expect![
-            "loop 'r' is not instruction 'depthwise': operand 'x' has stride 0 over loop 'q', not Positive"
+            "loop 'r' is not instruction 'depthwise': operand 'x' has stride -2 over loop 'q', not Positive"
         ],
     );
     refused(
         depthwise("q * 2 + s", "s, r", "p, q", ""),
         by,
         expect![
-            "loop 'r' is not instruction 'depthwise': operand 'x' has stride 0 over loop 'q', not Positive"
+            "loop 'r' is not instruction 'depthwise': operand 'x' has stride -2 over loop 'q', not Positive"
         ],
     );
     refused(

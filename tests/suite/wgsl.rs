@@ -488,21 +488,24 @@ fn integer_arithmetic() {
     let Some(gpu) = open("integer_arithmetic") else { return };
     let signed = [-128.0, -100.0, -7.0, -1.0, 0.0, 1.0, 2.0, 3.0, 31.0, 127.0, 5.0, 33.0];
     let unsigned = [0.0, 1.0, 2.0, 3.0, 7.0, 31.0, 100.0, 255.0];
+    // Shifts by a negative amount have no meaning.
+    let shifts = [BinaryOp::Shl, BinaryOp::Shr];
     for dtype in [DType::I8, DType::I16, DType::I32] {
-        check_binaries(&gpu, dtype, &signed, &[]);
+        check_binaries(&gpu, dtype, &signed, &shifts);
+        check_binaries(&gpu, dtype, &unsigned[..7], &[]);
     }
     for dtype in [DType::U8, DType::U16, DType::U32] {
         check_binaries(&gpu, dtype, &unsigned, &[]);
     }
     // Results beyond 32 bits differ.
-    let wide = [BinaryOp::Pow, BinaryOp::Shl];
+    let wide = [BinaryOp::Pow, BinaryOp::Shl, BinaryOp::Shr];
     check_binaries(&gpu, DType::I64, &signed, &wide);
     let logical = [BinaryOp::And, BinaryOp::Or, BinaryOp::Xor];
     let others: Vec<BinaryOp> =
         BinaryOp::ALL.into_iter().filter(|op| !logical.contains(op) && !op.is_comparison()).collect();
     check_binaries(&gpu, DType::Bool, &[0.0, 1.0], &others);
     let extremes = [-2147483648.0, -2147483647.0, -1.0, 0.0, 1.0, 3.0, 65536.0, 2147483647.0];
-    check_binaries(&gpu, DType::I32, &extremes, &[]);
+    check_binaries(&gpu, DType::I32, &extremes, &shifts);
     for op in [UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign, UnaryOp::Not] {
         for (dtype, values) in
             [(DType::I8, &signed[..]), (DType::I32, &extremes[..]), (DType::U8, &unsigned[..])]

@@ -158,7 +158,6 @@ macro_rules! integers {
                     BinaryOp::Or => a | b,
                     BinaryOp::Xor => a ^ b,
                     BinaryOp::Shl => u32::try_from(b).ok().and_then(|b| a.checked_shl(b)).unwrap_or(0),
-                    BinaryOp::Shr if b < ZERO => a,
                     BinaryOp::Shr => {
                         let places = u32::try_from(b).unwrap_or(u32::MAX);
                         a.checked_shr(places).unwrap_or(if a < ZERO { !0 } else { 0 })

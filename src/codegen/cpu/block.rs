@@ -195,12 +195,14 @@ impl Lowering<'_> {
         let dtype = self.emitter.pool.dtype(id);
         let element = element_type(dtype);
         let node = self.emitter.pool.get(id).clone();
-        if dtype == DType::I64 && !matches!(node, Expr::Int(..))
-            && let Some((value, strides)) = self.affine(id) {
-                let to = self.block.register(element);
-                self.block.ops.push(cpu::BlockOp::Index { to, value, strides });
-                return Ok(to);
-            }
+        if dtype == DType::I64
+            && !matches!(node, Expr::Int(..))
+            && let Some((value, strides)) = self.affine(id)
+        {
+            let to = self.block.register(element);
+            self.block.ops.push(cpu::BlockOp::Index { to, value, strides });
+            return Ok(to);
+        }
         match node {
             Expr::Int(value, _) => Ok(self.constant(element, cpu::Literal::Int(value))),
             Expr::Float(bits, _) => Ok(self.constant(element, cpu::Literal::Float(f64::from_bits(bits)))),

@@ -25,15 +25,13 @@ pub enum CpuError {
     /// A loop of a GPU.
     #[error("loop '{0}' is bound to a GPU; schedule the nest for a CPU")]
     GpuLoop(String),
-    /// A loop is replaced by something without a CPU emission.
-    #[error("loop '{of}' is replaced by '{instruction}', which no CPU kernel implements: {reason}")]
+    /// A loop is replaced by something that is no instruction.
+    #[error("loop '{of}' is replaced by '{instruction}', but there is no such instruction")]
     Instruction {
         /// The loop's name.
         of: String,
         /// The instruction's name.
         instruction: String,
-        /// What does not fit.
-        reason: String,
     },
     /// A form that programs cannot express.
     #[error("block '{block}': {reason}")]
@@ -171,8 +169,9 @@ impl Emitter {
     }
 
     fn loop_stmt(&mut self, of: &Loop, top: bool, out: &mut Vec<cpu::Node>) -> Result<(), CpuError> {
-        if let Some(name) = &of.instruction {
-            let node = self.instruction(of, name)?;
+        if let Some(name) = &of.instruction
+            && let Some(node) = self.instruction(of, name)?
+        {
             out.push(node);
             return Ok(());
         }
@@ -355,16 +354,15 @@ impl Emitter {
         cpu::Node::Loop(cpu::Loop { counter, trip, parallel: false, body: vec![node] })
     }
 
-    fn instruction(&mut self, of: &Loop, name: &str) -> Result<cpu::Node, CpuError> {
-        let error = |pool: &ExprPool, reason: String| CpuError::Instruction {
-            of: pool.vars[of.var].name.clone(),
+    /// The call of an instruction; `None` where its micro-kernel cannot be called with such addresses, so that the loops it
+    /// stands for are to be emitted as they are.
+    fn instruction(&mut self, of: &Loop, name: &str) -> Result<Option<cpu::Node>, CpuError> {
+        let wanted = INSTRUCTIONS.iter().find(|instruction| instruction.name == name);
+        let wanted = wanted.ok_or_else(|| CpuError::Instruction {
+            of: self.pool.vars[of.var].name.clone(),
             instruction: name.to_string(),
-            reason,
-        };
-        let Some(wanted) = INSTRUCTIONS.iter().find(|instruction| instruction.name == name) else {
-            return Err(error(&self.pool, "there is no such instruction".into()));
-        };
-        instruction::emit(self, of, wanted).map_err(|reason| error(&self.pool, reason))
+        })?;
+        Ok(instruction::emit(self, of, wanted).ok())
     }
 }
 

@@ -38,8 +38,8 @@ pub(super) const HELPERS: [Helper; 29] = helpers! {
     "acos_f32" needs ["asin_f32"];
     "atan_f32" needs [];
     "pow_f32" needs ["nan_f32", "infinity_f32"];
-    "rem_f32" needs [];
-    "mod_f32" needs ["rem_f32"];
+    "rem_f32" needs ["is_inf_f32"];
+    "mod_f32" needs ["is_inf_f32", "rem_f32"];
     "div_i32" needs [];
     "rem_i32" needs [];
     "floor_div_i32" needs ["div_i32", "rem_i32"];

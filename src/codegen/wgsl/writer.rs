@@ -341,9 +341,9 @@ impl Writer {
             self.line("  return;");
             self.line("}");
             let mut divisor = 1;
-            for axis in 0..3 {
-                flat[axis] = part("group", divisor, Some(grid.extents[axis] as usize));
-                divisor *= grid.extents[axis] as usize;
+            for (index, &extent) in flat.iter_mut().zip(&grid.extents) {
+                *index = part("group", divisor, Some(extent as usize));
+                divisor *= extent as usize;
             }
         }
         for axis in 0..3 {

@@ -296,6 +296,19 @@ fn conditions_prove_ranges() {
 }
 
 #[test]
+fn quotients_taken_apart_are_proved() {
+    let text = "
+        nest n
+          in    x: f32[3, 8]
+          out   y: f32[24]
+          for p in 4, q in 8:
+            s: y[p * 8 + q] = x[(p * 8 + q) // 8, q] + x[p + q // 8, q] if p * 8 + q < 24
+          for p in 2, q in 8, r in 2:
+            t: y[p * 16 + q * 2 + r] = x[(p * 8 + q) // 4, q] if p * 16 + q * 2 + r < 24";
+    assert_eq!(Nest::parse(text).unwrap().verify(), Ok(()));
+}
+
+#[test]
 fn clamped_and_guarded_data_is_proved() {
     proves("s: y[a] = x[max(0, min(i[a], 7))]");
     proves("s: y[a] = guard(i[a] >= 0 and i[a] < 8, x[i[a]])");

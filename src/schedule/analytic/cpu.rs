@@ -37,9 +37,10 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         let contraction = reduction.contraction(&mut scheduler.nest);
         if let Some(contraction) = contraction
-            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)) {
-                return;
-            }
+            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target))
+        {
+            return;
+        }
         scheduler.attempt(|scheduler| accumulator_tile(scheduler, reduction));
     }
     divide(scheduler, target);
@@ -82,7 +83,7 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     let b_indirect = contraction.b_address.variables(&nest.pool).is_none();
     let packed_columns = contraction.guarded[1]
         || (b_indirect && !b_constant)
-        || (!b_constant && !(unit(last_column) && fused_is_run));
+        || !(b_constant || unit(last_column) && fused_is_run);
     let a_constant = contraction.is_constant(nest, contraction.a);
 
     // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
@@ -144,7 +145,7 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
 
     let panels = scheduler.extent(&column).div_ceil(tile_columns);
     // Where columns alone give every thread several panels, threads divide columns; else rows.
-    let divide_columns = !panels_divide && panels >= 4 * threads && !(packed_columns && !b_constant);
+    let divide_columns = !panels_divide && panels >= 4 * threads && (b_constant || !packed_columns);
     let at_once = if divide_columns { balanced(panels, 4) } else { panels };
     scheduler.split(&column, &[at_once, tile_columns])?;
     let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{column}.{level}"));

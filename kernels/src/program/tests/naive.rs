@@ -169,7 +169,9 @@ impl Naive<'_> {
                         let strides = [start_output_stride, i64::from(start_per_result)];
                         self.place(start, &strides, &[o, q]).float()
                     }
-                    WindowKind::Max | WindowKind::Sum => self.place(window.y, &[window.y_output_stride, 1], &[o, q]).float(),
+                    WindowKind::Max | WindowKind::Sum => {
+                        self.place(window.y, &[window.y_output_stride, 1], &[o, q]).float()
+                    }
                 };
                 for r in 0..rows {
                     for s in 0..window.cols as i64 {

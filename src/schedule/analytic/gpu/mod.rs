@@ -37,9 +37,10 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &GpuTarget) {
         }
         let contraction = reduction.contraction(&mut scheduler.nest);
         if let Some(contraction) = contraction
-            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)) {
-                return;
-            }
+            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target))
+        {
+            return;
+        }
         if scheduler.attempt(|scheduler| result_runs(scheduler, reduction, target)) {
             return;
         }
@@ -119,7 +120,8 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &G
     let side = |constant: bool, outer: &String, invocation: &String, lane: &String| -> Option<Vec<String>> {
         let batch = batch.iter().cloned().collect::<Vec<_>>();
         constant.then(|| {
-            [batch.as_slice(), &[outer.clone(), invocation.clone()], &deep, &[lane.clone()]].concat()
+            [batch.as_slice(), &[outer.clone(), invocation.clone()], &deep, std::slice::from_ref(lane)]
+                .concat()
         })
     };
     for (buffer, by) in [
@@ -142,16 +144,17 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &G
         scheduler.bind(batch, LoopKind::Workgroup(Axis::Z))?;
     }
     if let [at, term] = deep.as_slice()
-        && tile.depth > 0 {
-            for (buffer, by) in
-                [(&a, [term, &row_invocation, &row_inner]), (&b, [term, &column_invocation, &column_inner])]
-            {
-                let buffer = packed_name(&scheduler.nest, buffer);
-                let by = by.map(String::clone).to_vec();
-                let (at, scope) = (Some(at.clone()), Scope::Workgroup);
-                scheduler.step(Step::StageIn { buffer, at, scope, by, pad: 0, vector: 1 }).then_some(())?;
-            }
+        && tile.depth > 0
+    {
+        for (buffer, by) in
+            [(&a, [term, &row_invocation, &row_inner]), (&b, [term, &column_invocation, &column_inner])]
+        {
+            let buffer = packed_name(&scheduler.nest, buffer);
+            let by = by.map(String::clone).to_vec();
+            let (at, scope) = (Some(at.clone()), Scope::Workgroup);
+            scheduler.step(Step::StageIn { buffer, at, scope, by, pad: 0, vector: 1 }).then_some(())?;
         }
+    }
     scheduler.bind(&row_inner, LoopKind::Unroll)?;
     scheduler.bind(&column_inner, LoopKind::Vector)
 }

@@ -109,7 +109,8 @@ fn roles(nest: &mut Nest, reduction: &Reduction) -> Option<Roles> {
     let column = match reduction.contiguous_loop(nest) {
         Some(var) => var,
         None => {
-            let adjacent = |&var: &VarId| reads.iter().any(|read| coefficient(nest, &read.address, var) == Some(1));
+            let adjacent =
+                |&var: &VarId| reads.iter().any(|read| coefficient(nest, &read.address, var) == Some(1));
             outer.iter().copied().rev().find(adjacent).or(outer.last().copied())?
         }
     };
@@ -135,7 +136,8 @@ fn roles(nest: &mut Nest, reduction: &Reduction) -> Option<Roles> {
     let slides = |inner: VarId, along: VarId| {
         extent(nest, inner) <= MAX_WINDOW
             && reads.iter().any(|read| {
-                let steps = coefficient(nest, &read.address, inner).zip(coefficient(nest, &read.address, along));
+                let steps =
+                    coefficient(nest, &read.address, inner).zip(coefficient(nest, &read.address, along));
                 steps.is_some_and(|(inner_step, step)| {
                     step < inner_step * extent(nest, inner) as i64
                         && inner_step < step * extent(nest, along) as i64
@@ -166,13 +168,18 @@ fn roles(nest: &mut Nest, reduction: &Reduction) -> Option<Roles> {
             unrolled = reduction.inner.clone();
         }
     }
-    let rolled: Vec<VarId> =
-        reduction.inner.iter().copied().filter(|var| !unrolled.contains(var) || quartered == Some(*var)).collect();
+    let rolled: Vec<VarId> = reduction
+        .inner
+        .iter()
+        .copied()
+        .filter(|var| !unrolled.contains(var) || quartered == Some(*var))
+        .collect();
 
     // Rows of results that are neighbours throughout are one long row.
     let continues = |around: VarId| {
         reads.iter().filter(|read| of_column(read)).all(|read| {
-            let steps = read.address.coefficient(&nest.pool, around).zip(coefficient(nest, &read.address, column));
+            let steps =
+                read.address.coefficient(&nest.pool, around).zip(coefficient(nest, &read.address, column));
             !read.guarded && steps.is_some_and(|(outer, inner)| outer == inner * extent(nest, column) as i64)
         })
     };
@@ -228,7 +235,8 @@ impl Roles {
             let wide = count.is_multiple_of(4);
             return count as f64 * if wide { WIDE_ACCESS / 4.0 } else { SCALAR_ACCESS };
         }
-        let Some(loops) = loops.into_iter().map(|(step, count)| Some((step?, count))).collect::<Option<Vec<_>>>()
+        let Some(loops) =
+            loops.into_iter().map(|(step, count)| Some((step?, count))).collect::<Option<Vec<_>>>()
         else {
             return count as f64 * SCALAR_ACCESS;
         };
@@ -338,7 +346,8 @@ fn apply(scheduler: &mut Scheduler, reduction: &Reduction, roles: &Roles, tile: 
     let nest = &scheduler.nest;
     let accumulator = nest.pool.buffers[reduction.accumulator].name.clone();
     let [batch, rows, others, rolled, unrolled] =
-        [&roles.batch, &roles.rows, &roles.others, &roles.rolled, &roles.unrolled].map(|vars| names(nest, vars));
+        [&roles.batch, &roles.rows, &roles.others, &roles.rolled, &roles.unrolled]
+            .map(|vars| names(nest, vars));
     let name_of = |var: VarId| nest.pool.vars[var].name.clone();
     let (high, fused_with) = (roles.high.map(name_of), roles.fused_with.map(name_of));
     let mut column = name_of(roles.column);
@@ -351,17 +360,24 @@ fn apply(scheduler: &mut Scheduler, reduction: &Reduction, roles: &Roles, tile: 
     let quartered = roles.quartered.map(name_of);
 
     let around: Vec<String> = high.iter().chain(&fused_with).cloned().collect();
-    scheduler.reorder(&[batch.as_slice(), &rows, &others, &around, std::slice::from_ref(&column)].concat())?;
+    scheduler
+        .reorder(&[batch.as_slice(), &rows, &others, &around, std::slice::from_ref(&column)].concat())?;
     let row = if rows.is_empty() { None } else { Some(scheduler.fuse_all(&rows, "i")?) };
     if let Some(outer) = fused_with {
         column = scheduler.fuse_all(&[outer, column], "j")?;
     }
     let (mut outer, mut inner) = (batch, vec![]);
     let mut columns_outer = others;
-    for (of, size, is_row) in [(row, tile.rows, true), (high, tile.high, false), (Some(column), tile.columns, false)] {
+    for (of, size, is_row) in
+        [(row, tile.rows, true), (high, tile.high, false), (Some(column), tile.columns, false)]
+    {
         let Some(of) = of else { continue };
         let (tiles, tiled) = split(scheduler, of, size)?;
-        if is_row { outer.push(tiles) } else { columns_outer.push(tiles) }
+        if is_row {
+            outer.push(tiles)
+        } else {
+            columns_outer.push(tiles)
+        }
         inner.extend(tiled);
     }
     outer.extend(columns_outer);
