@@ -262,7 +262,7 @@ impl BinaryOp {
         BinaryOp::Ne,
     ];
 
-    /// The name in text forms; infix operations print as their [`symbol`](Self::symbol) instead.
+    /// The name in text forms; infix operations print as their symbol instead.
     pub fn name(self) -> &'static str {
         match self {
             BinaryOp::Add => "add",

@@ -1,7 +1,7 @@
 //! The registry: every kernel, compiled for every instruction set.
 //!
-//! One row of [`kernels!`] names a kernel; the row makes its field of [`KernelTable`] and one compiled copy for each
-//! instruction set. One row of [`tiles!`] does the same for a tile shape. Dispatch, tests and benchmarks go over the
+//! One row of `kernels!` names a kernel; the row makes its field of [`KernelTable`] and one compiled copy for each
+//! instruction set. One row of `tiles!` does the same for a tile shape. Dispatch, tests and benchmarks go over the
 //! tables and find whatever the rows say.
 
 use half::{bf16, f16};

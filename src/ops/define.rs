@@ -17,7 +17,7 @@
 //! index is 0. Where the group consists of elementwise work, reductions along axes or normalisations, adjacent
 //! dimensions that every access walks through as one are one loop, and parameters are declared with the dimensions
 //! merged accordingly: the elements and their order are those of the tensor, the shape may differ
-//! ([`collapse`](super::collapse)).
+//! ([`collapse`]).
 //!
 //! The blocks that store outputs are named `store`, `store1` ...; those that start and carry on an accumulation `init` and
 //! `update`, or `init_NAME` and `update_NAME` where there are several.

@@ -45,7 +45,7 @@ impl Default for GroupPolicy {
     }
 }
 
-/// Nodes that become one kernel; see the [module](self).
+/// Nodes that become one kernel; see the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// The node that combines elements, if there is one.

@@ -1,6 +1,8 @@
 //! `bind i workgroup.x`, `parallel i`, `vectorise i`, `unroll i`: says how a loop's iterations run.
 //!
-//!     for i in 64: body      ->      for i in 64 workgroup.x: body
+//! ```text
+//! for i in 64: body      ->      for i in 64 workgroup.x: body
+//! ```
 //!
 //! Refuses `parallel`, `workgroup` and `invocation` where iterations depend on one another, `vector` where they depend on one
 //! another other than by combining, and a loop that has a kind already.

@@ -1,8 +1,10 @@
 //! `compute_at pad in p`: computes what a block writes where it is needed.
 //!
-//!     for i in 10: double: t[i] = x[i] * 2.0                  for p in 8:
-//!     for p in 8, r in 3: sum: y[p] += t[p + r]       ->        for t.0 in 3: double: t[t.0] = x[p + t.0] * 2.0
-//!                                                               for r in 3: sum: y[p] += t[r]
+//! ```text
+//! for i in 10: double: t[i] = x[i] * 2.0                  for p in 8:
+//! for p in 8, r in 3: sum: y[p] += t[p + r]       ->        for t.0 in 3: double: t[t.0] = x[p + t.0] * 2.0
+//!                                                           for r in 3: sum: y[p] += t[r]
+//! ```
 //!
 //! For locality: the intermediate shrinks to the region one iteration reads, some of it computed more than once. Refuses what
 //! [`inline`](super::inline) refuses, and reads that are not affine or reach different regions.

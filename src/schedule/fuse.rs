@@ -1,6 +1,8 @@
 //! `fuse p q as pq`: two loops, one directly in the other, into one.
 //!
-//!     for p in 7, q in 8: body(p, q)      ->      for pq in 56: body(pq // 8, pq % 8)
+//! ```text
+//! for p in 7, q in 8: body(p, q)      ->      for pq in 56: body(pq // 8, pq % 8)
+//! ```
 //!
 //! For longer vectors and for one loop to divide over threads or a grid. Where both only form one address the division
 //! disappears again. Refuses loops that are not directly nested, that are bound or replaced, and a name that is in use.

@@ -1,7 +1,9 @@
 //! `inline shift`: puts the value a block writes in the place of each read of it.
 //!
-//!     for i in 8: shift: t[i] = x[i] + 1.0                  for j in 8: scale: y[j] = (x[j] + 1.0) * 2.0
-//!     for j in 8: scale: y[j] = t[j] * 2.0          ->
+//! ```text
+//! for i in 8: shift: t[i] = x[i] + 1.0                  for j in 8: scale: y[j] = (x[j] + 1.0) * 2.0
+//! for j in 8: scale: y[j] = t[j] * 2.0          ->
+//! ```
 //!
 //! For element-wise producers: the intermediate buffer disappears, its value is computed again at each read. Refuses blocks that
 //! combine, that have a condition, that write at other than their plain loop variables, and buffers that live outside the nest.

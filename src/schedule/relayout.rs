@@ -1,9 +1,11 @@
 //! `relayout w by k.0 c r s k.1`: stores a constant in the order of the loops that read it, once, when the nest is compiled.
 //!
-//!     for k.0 in 4, c in 8, k.1 in 16: .. w[16*k.0 + k.1, c] ..
-//!     ->
-//!     prepare: packed w_p: f32[4, 8, 16]; for ..: pack_w: w_p[k.0, c, k.1] = w[16*k.0 + k.1, c]
-//!     for k.0 in 4, c in 8, k.1 in 16: .. w_p[k.0, c, k.1] ..
+//! ```text
+//! for k.0 in 4, c in 8, k.1 in 16: .. w[16*k.0 + k.1, c] ..
+//! ->
+//! prepare: packed w_p: f32[4, 8, 16]; for ..: pack_w: w_p[k.0, c, k.1] = w[16*k.0 + k.1, c]
+//! for k.0 in 4, c in 8, k.1 in 16: .. w_p[k.0, c, k.1] ..
+//! ```
 //!
 //! For contiguous reads of weights; where a tail was guarded the copy is padded with zeros. Refuses buffers that are not
 //! constants, and reads that differ or depend on a loop that is not listed.

@@ -1,6 +1,8 @@
 //! `reorder j k i`: another order of directly nested loops.
 //!
-//!     for i in 4, k in 8, j in 4: body      ->      for j in 4, k in 8, i in 4: body
+//! ```text
+//! for i in 4, k in 8, j in 4: body      ->      for j in 4, k in 8, i in 4: body
+//! ```
 //!
 //! For locality and for what shall be innermost. Refuses loops with anything between them, and orders that could change a
 //! result: a loop may move when its iterations touch different elements, or only combine into elements that nothing in the

@@ -1,6 +1,8 @@
 //! `replace k.1 by fma_12x32`: lets an instruction stand for a loop and all in it.
 //!
-//!     for k.1 in 256, i.1 in 12, j.2 in 32: update: ..      ->      for k.1 in 256 by fma_12x32, i.1 in 12, j.2 in 32: update: ..
+//! ```text
+//! for k.1 in 256, i.1 in 12, j.2 in 32: update: ..      ->      for k.1 in 256 by fma_12x32, i.1 in 12, j.2 in 32: update: ..
+//! ```
 //!
 //! The loops stay in the nest, so its meaning stays visible; the emitter calls the instruction in their place. Refuses what
 //! does not unify with the instruction's nest, saying which part does not.

@@ -1,6 +1,8 @@
 //! `split i = [_, f1, f2]`: one loop into several.
 //!
-//!     for i in 100: body(i)      ->      for i.0 in 7, i.1 in 16: body(16 * i.0 + i.1) if 16 * i.0 + i.1 < 100
+//! ```text
+//! for i in 100: body(i)      ->      for i.0 in 7, i.1 in 16: body(16 * i.0 + i.1) if 16 * i.0 + i.1 < 100
+//! ```
 //!
 //! For tiling: the inner loops run over a tile. The outermost extent follows from the rest. Factors that do not divide leave a
 //! tail: `guard` puts a condition on every block, `peel` lets a copy of the body do the last iterations, so that the main part

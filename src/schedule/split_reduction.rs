@@ -1,11 +1,13 @@
 //! `split_reduction acc over k.0`: makes the iterations of a reduction's loop independent.
 //!
-//!     init: acc = 0.0                                  register acc_r: f32[4]
-//!     for k.0 in 4:                                    for k.0 in 4:
-//!       for k.1 in 8: update: acc += x[..]      ->       partial: acc_r[k.0] = 0.0
-//!                                                        for k.1 in 8: update: acc_r[k.0] += x[..]
-//!                                                      init: acc = 0.0
-//!                                                      for k.0 in 4: combine: acc += acc_r[k.0]
+//! ```text
+//! init: acc = 0.0                                  register acc_r: f32[4]
+//! for k.0 in 4:                                    for k.0 in 4:
+//!   for k.1 in 8: update: acc += x[..]      ->       partial: acc_r[k.0] = 0.0
+//!                                                    for k.1 in 8: update: acc_r[k.0] += x[..]
+//!                                                  init: acc = 0.0
+//!                                                  for k.0 in 4: combine: acc += acc_r[k.0]
+//! ```
 //!
 //! For parallel reductions (split-K, rfactor) and for several accumulators in flight. Refuses loops that do more than combine
 //! into the accumulator, and accumulators that the loop reads.

@@ -1,9 +1,11 @@
 //! `stage_in a at k.0 in workgroup by k.1 i.1 i.2`: copies what is read of a buffer nearer.
 //!
-//!     for k.0 in 4:                               for k.0 in 4:
-//!       for k.1 in 8, i in 16:             ->       workgroup a_s: f32[8, 16]
-//!         update: acc[i] += a[i, 8*k.0+k.1]         for a_s.k.1 in 8, a_s.i in 16: stage_a: a_s[..] = a[..]
-//!                                                   for k.1 in 8, i in 16: update: acc[i] += a_s[k.1, i]
+//! ```text
+//! for k.0 in 4:                               for k.0 in 4:
+//!   for k.1 in 8, i in 16:             ->       workgroup a_s: f32[8, 16]
+//!     update: acc[i] += a[i, 8*k.0+k.1]         for a_s.k.1 in 8, a_s.i in 16: stage_a: a_s[..] = a[..]
+//!                                               for k.1 in 8, i in 16: update: acc[i] += a_s[k.1, i]
+//! ```
 //!
 //! For reuse, for contiguous access and for getting rid of guards: with `by`, the copy is indexed by the loops named (this is
 //! packing, and im2col where the read is a convolution's), its rows in the order given; without, it holds the region of the
@@ -133,7 +135,9 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
                             });
                             let chosen_conditions = chosen.iter().flat_map(|(_, conditions, _)| conditions);
                             let around = enclosing.get(&load).into_iter().flatten().filter(|c| {
-                                !guards.contains(c) && !conditions.contains(c) && !chosen_conditions.clone().any(|d| d == *c)
+                                !guards.contains(c)
+                                    && !conditions.contains(c)
+                                    && !chosen_conditions.clone().any(|d| d == *c)
                             });
                             let conditions = conditions.iter().chain(around).copied().collect();
                             out.push(Read {

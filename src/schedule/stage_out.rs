@@ -1,10 +1,12 @@
 //! `stage_out acc at j.1 in register`: keeps a tile of a local buffer over several loops.
 //!
-//!     for j.1 in 4, i.2 in 8:                       for j.1 in 4:
-//!       register acc: f32                             register acc: f32[8]
-//!       init: acc = 0.0                        ->     for i.2 in 8: init: acc[i.2] = 0.0
-//!       for k in 64: update: acc += a * b             for i.2 in 8, k in 64: update: acc[i.2] += a * b
-//!       store: y[..] = acc                            for i.2 in 8: store: y[..] = acc[i.2]
+//! ```text
+//! for j.1 in 4, i.2 in 8:                       for j.1 in 4:
+//!   register acc: f32                             register acc: f32[8]
+//!   init: acc = 0.0                        ->     for i.2 in 8: init: acc[i.2] = 0.0
+//!   for k in 64: update: acc += a * b             for i.2 in 8, k in 64: update: acc[i.2] += a * b
+//!   store: y[..] = acc                            for i.2 in 8: store: y[..] = acc[i.2]
+//! ```
 //!
 //! For register tiles: the loops between the place and the buffer are distributed over the statements, and the buffer gets a
 //! dimension for each. Afterwards `reorder` can bring the reduction outside of the tile. Other buffers allocated beside it grow

@@ -36,7 +36,7 @@ struct Counts {
 struct Failure {
     what: String,
     trace: Trace,
-    scheduled: Option<Nest>,
+    scheduled: Option<Box<Nest>>,
 }
 
 /// Applies 3 to 10 random steps.
@@ -60,14 +60,14 @@ fn scheduled(problem: &Problem, side: Side, rng: &mut Random) -> Result<(Trace, 
                 if let Err(errors) = changed.verify() {
                     let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
                     let what = format!("the nest does not verify: {}", errors.join("; "));
-                    return Err(Failure { what, trace, scheduled: Some(changed) });
+                    return Err(Failure { what, trace, scheduled: Some(changed.into()) });
                 }
                 nest = changed;
             }
             Ok(Err(_refused)) => {}
             Err(_) => {
                 let what = format!("the step '{step}' panics");
-                return Err(Failure { what, trace, scheduled: Some(nest) });
+                return Err(Failure { what, trace, scheduled: Some(nest.into()) });
             }
         }
     }
@@ -77,7 +77,7 @@ fn scheduled(problem: &Problem, side: Side, rng: &mut Random) -> Result<(Trace, 
 fn case(problem: &Problem, side: Side, rng: &mut Random, counts: &mut Counts) -> Result<(), Failure> {
     let (trace, nest) = scheduled(problem, side, rng)?;
     counts.steps += trace.steps.len();
-    let fail = |what: String| Failure { what, trace: trace.clone(), scheduled: Some(nest.clone()) };
+    let fail = |what: String| Failure { what, trace: trace.clone(), scheduled: Some(nest.clone().into()) };
     let parsed = Trace::parse(&trace.to_string()).map_err(|error| fail(error.to_string()))?;
     if parsed != trace {
         return Err(fail("the trace does not survive being printed".into()));

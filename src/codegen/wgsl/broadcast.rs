@@ -4,7 +4,9 @@
 //! values from lane to lane for nothing. So where several loads at regular distances do not depend on the invocation, each
 //! lane makes one of them and tells the others:
 //!
-//!     let w_at = w[base + 3 * lane];  ..  subgroupBroadcast(w_at, 0u)  ..  subgroupBroadcast(w_at, 1u)
+//! ```text
+//! let w_at = w[base + 3 * lane];  ..  subgroupBroadcast(w_at, 0u)  ..  subgroupBroadcast(w_at, 1u)
+//! ```
 //!
 //! That takes subgroups of one known size with all their invocations, so workgroups of whole subgroups, and statements that
 //! all invocations run.

@@ -506,7 +506,9 @@ impl Writer {
                 }
                 self.diverge(|of| of + divergent);
                 for local in locals {
-                    self.subgroups.iter_mut().for_each(|of| drop(of.differing.insert(local.var)));
+                    self.subgroups.iter_mut().for_each(|of| {
+                        of.differing.insert(local.var);
+                    });
                     let whole = format!("i32(local_id.{})", AXES[local.axis]);
                     let name = self.bind_var(local.var);
                     self.line(format!("let {name} = {};", part(&whole, local.divisor, local.modulus)));
