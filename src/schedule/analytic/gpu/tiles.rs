@@ -342,8 +342,7 @@ impl Roles {
         let results = tile.rows * tile.high * tile.columns;
         let expanded: usize = self.unrolled.iter().map(|&var| self.expanded(nest, var)).product();
         let body = results * expanded;
-        let env = |n: &str, d: usize| std::env::var(n).map_or(d, |s| s.parse().unwrap());
-        if results > env("GS_RES", MAX_RESULTS) || body > env("GS_BODY", MAX_BODY).max(expanded) {
+        if results > MAX_RESULTS || body > MAX_BODY.max(expanded) {
             return None;
         }
         let iterations: usize = self
