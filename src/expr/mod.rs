@@ -18,7 +18,7 @@ mod simplify;
 pub use affine::Affine;
 pub(crate) use display::infix;
 pub use interval::Interval;
-pub use paisley_kernels::{BinaryOp, UnaryOp};
+pub use paisley_kernels::{BinaryOp, OnIntegers, UnaryOp};
 
 use crate::base::{Id, IdVec};
 use crate::tensor::DType;
