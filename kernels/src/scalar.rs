@@ -86,6 +86,8 @@ unary_ops! {
     Exp "exp", 16 flop, None, |x| x.exp();
     /// Natural logarithm.
     Log "log", 16 flop, None, |x| x.ln();
+    /// `log(1 + x)`, precise near 0.
+    Log1p "log1p", 16 flop, None, |x| x.ln_1p();
     /// Sine.
     Sin "sin", 16 flop, None, |x| x.sin();
     /// Cosine.

@@ -163,6 +163,7 @@ fn float_form(op: UnaryOp) -> Option<FloatForm> {
         UnaryOp::Sqrt => Builtin("sqrt"),
         UnaryOp::Exp => Builtin("exp"),
         UnaryOp::Log => Builtin("log"),
+        UnaryOp::Log1p => Helper("log1p_f32"),
         UnaryOp::Sin => Builtin("sin"),
         UnaryOp::Cos => Builtin("cos"),
         UnaryOp::Tan => Builtin("tan"),
