@@ -5,9 +5,8 @@ use crate::graph::{Graph, Op};
 use crate::ops::{Map, Scalar};
 use crate::tensor::DType;
 
-/// Removes factors and divisors of 1, a 0 that is subtracted or added to an integer, conversions to the type at hand and what is
-/// negated twice, and writes
-/// powers of -1, 2 and 3 as products. Only the cube may round differently.
+/// Removes factors and divisors of 1, a 0 that is subtracted or added to an integer, conversions to the type at hand and
+/// what is negated twice, and writes powers of -1, 2 and 3 as products. Only the cube may round differently.
 pub fn simplify_scalars(graph: &Graph) -> Graph {
     graph.rewrite(|step| {
         let Op::Map(map) = &step.node.op else { return None };
