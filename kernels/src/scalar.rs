@@ -173,6 +173,38 @@ impl UnaryOp {
         matches!(self, UnaryOp::IsNan | UnaryOp::IsInf)
     }
 
+    /// Whether the result on floats jumps somewhere, so that a last digit of the operand may decide it.
+    pub fn jumps(self) -> bool {
+        match self {
+            UnaryOp::Sign
+            | UnaryOp::Floor
+            | UnaryOp::Ceil
+            | UnaryOp::Round
+            | UnaryOp::Not
+            | UnaryOp::IsNan
+            | UnaryOp::IsInf => true,
+            UnaryOp::Neg
+            | UnaryOp::Abs
+            | UnaryOp::Sqrt
+            | UnaryOp::Exp
+            | UnaryOp::Log
+            | UnaryOp::Sin
+            | UnaryOp::Cos
+            | UnaryOp::Tan
+            | UnaryOp::Asin
+            | UnaryOp::Acos
+            | UnaryOp::Atan
+            | UnaryOp::Sinh
+            | UnaryOp::Cosh
+            | UnaryOp::Tanh
+            | UnaryOp::Asinh
+            | UnaryOp::Acosh
+            | UnaryOp::Atanh
+            | UnaryOp::Erf
+            | UnaryOp::Sigmoid => false,
+        }
+    }
+
     /// The meaning on floats; a bool result is 0.0 or 1.0.
     pub fn eval_f64(self, x: f64) -> f64 {
         match self {
@@ -295,6 +327,17 @@ impl BinaryOp {
             self,
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne
         )
+    }
+
+    /// Whether the result on floats jumps somewhere, so that a last digit of an operand may decide it.
+    pub fn jumps(self) -> bool {
+        match self {
+            BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Rem => true,
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => true,
+            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne => true,
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Pow => false,
+            BinaryOp::Min | BinaryOp::Max | BinaryOp::Shl | BinaryOp::Shr => false,
+        }
     }
 
     /// The meaning on floats; a bool result is 0.0 or 1.0. Bitwise operations treat their operands as bools.
