@@ -177,6 +177,15 @@ impl UnaryOp {
         self.on_integers() == Some(OnIntegers::False)
     }
 
+    /// Whether the result on floats jumps somewhere, so that a last digit of the operand may decide it: what only picks or
+    /// tests integers does.
+    pub fn jumps(self) -> bool {
+        match self.on_integers() {
+            Some(OnIntegers::Sign | OnIntegers::Same | OnIntegers::Not | OnIntegers::False) => true,
+            Some(OnIntegers::Neg | OnIntegers::Abs) | None => false,
+        }
+    }
+
     /// The meaning on integers before they wrap to their width; `None` where the operation has none. `Not` is bitwise.
     pub fn eval_i64(self, x: i64) -> Option<i64> {
         self.on_integers().map(|meaning| match meaning {
@@ -249,6 +258,17 @@ impl BinaryOp {
             self,
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne
         )
+    }
+
+    /// Whether the result on floats jumps somewhere, so that a last digit of an operand may decide it.
+    pub fn jumps(self) -> bool {
+        match self {
+            BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Rem => true,
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => true,
+            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne => true,
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Pow => false,
+            BinaryOp::Min | BinaryOp::Max | BinaryOp::Shl | BinaryOp::Shr => false,
+        }
     }
 
     /// The meaning on floats; a bool result is 0.0 or 1.0. Bitwise operations treat their operands as bools.

@@ -408,9 +408,7 @@ fn windows_are_refused_with_a_reason() {
     refused(
         depthwise("q * 2 + s", "s, r", "p, q", ""),
         by,
-        expect![
-            "loop 'r' is not instruction 'depthwise': operand 'x' has stride -2 over loop 'q', not Positive"
-        ],
+        expect!["loop 'r' is not instruction 'depthwise': operand 'w' has stride 1 over loop 'r', not Row"],
     );
     refused(
         depthwise("q * 2 + s", "r, s", "q, p", ""),
