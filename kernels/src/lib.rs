@@ -1,6 +1,7 @@
 //! CPU micro-kernels of Paisley, and the scalar operations they and the rest of the compiler share.
 #![warn(missing_docs)]
 
+mod copy;
 #[cfg(all(test, unix))]
 mod guard;
 pub mod isa;
