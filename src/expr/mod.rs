@@ -11,11 +11,13 @@
 //! - A float constant is stored as the bits of an f64 and rounded to its type; there is one NaN.
 
 mod affine;
+mod below;
 mod display;
 mod interval;
 mod simplify;
 
 pub use affine::Affine;
+pub use below::Below;
 pub(crate) use display::infix;
 pub use interval::Interval;
 pub use paisley_kernels::{BinaryOp, OnIntegers, UnaryOp};

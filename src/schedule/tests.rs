@@ -425,6 +425,22 @@ fn windows_are_refused_with_a_reason() {
         by,
         expect!["loop 'r' is not instruction 'depthwise': it runs under a condition on several of its loops"],
     );
+    refused(
+        depthwise("q * 2 + s", "r, s", "p, q", " if p >= 1"),
+        by,
+        expect![
+            "loop 'r' is not instruction 'depthwise': it runs under a condition that leaves out the first of loop 'p'"
+        ],
+    );
+    refused(
+        depthwise("q * 2 + s", "r, s", "p, q", " if q % 2 < 1"),
+        by,
+        expect![
+            "loop 'r' is not instruction 'depthwise': it runs under the condition 'q % 2 < 1', which limits no loop"
+        ],
+    );
+    let ends_before = || depthwise("q * 2 + s", "r, s", "p, q", " if q * 2 < 9 and p < 7");
+    assert!(Trace::parse(by).unwrap().apply(&mut ends_before()).is_ok());
 }
 
 #[test]

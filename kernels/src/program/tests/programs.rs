@@ -85,6 +85,28 @@ fn guards_with_falling_indices_and_two_dimensions() {
     check(&code);
 }
 
+#[test]
+fn limits_next_to_overflow_are_refused() {
+    let mut code = Code::new("limit");
+    let x = input(&mut code, 0, ElementType::I32, 8);
+    let y = output(&mut code, 1, ElementType::I32, 8);
+    let (from, to) = (code.access(x, affine(-4, &[])), code.access(y, affine(0, &[])));
+    let with_limit = |limit: i64| {
+        let mut code = code.clone();
+        let mut block = Block::new("copy", vec![Trip::Constant(8)]);
+        let guard = vec![Condition { value: affine(-4, &[]), strides: vec![1], limit }];
+        let value = block.load(&code, from, &[1], guard);
+        block.store(to, &[1], value, Combine::Replace);
+        code.body.push(block.node());
+        code
+    };
+    check(&with_limit(1 << 48));
+    for limit in [i64::MAX, i64::MIN, 1 << 62] {
+        let error = Program::serial(with_limit(limit), table(Isa::Generic)).err().unwrap();
+        assert!(matches!(error.problem, Problem::Overflow), "{error}");
+    }
+}
+
 /// A reduction with each combiner over the given dimensions of a 5 x 70 x 33 block.
 fn reduction(dtype: ElementType, combine: Combine, strides: [i64; 3], length: usize) -> Code {
     let mut code = Code::new("reduction");
