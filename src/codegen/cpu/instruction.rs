@@ -101,3 +101,20 @@ fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<
     });
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
 }
+
+/// Whether `block` writes zeros to exactly what `tile` adds to.
+pub(super) fn zeroes(block: &cpu::Block, tile: &cpu::Tile) -> bool {
+    let [
+        cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
+        cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
+    ] = block.ops.as_slice()
+    else {
+        return false;
+    };
+    value == to
+        && guard.is_empty()
+        && *access == tile.c
+        && strides.as_slice() == [tile.c_row_stride, 1]
+        && block.dims.as_slice() == [tile.rows.clone(), tile.cols.clone()]
+        && tile.accumulate == cpu::Accumulate::Always
+}

@@ -28,6 +28,8 @@ fn tile(isa: CpuIsa) -> (usize, usize, &'static str) {
 const PARALLEL_ELEMENTS: usize = 8192;
 /// Elements of a tile of accumulators: half of the smallest first-level cache.
 const TILE_ELEMENTS: usize = 4096;
+/// Elements of the small planes that are accumulated together.
+const PLANES_ELEMENTS: usize = 1024;
 
 pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if let ([reduction], 1) = (find_reductions(&scheduler.nest).as_slice(), scheduler.nest.body.len()) {
@@ -37,11 +39,12 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         let contraction = reduction.contraction(&mut scheduler.nest);
         if let Some(contraction) = contraction
-            && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target))
+            && (scheduler.attempt(|scheduler| small_plane_tiles(scheduler, &contraction, target))
+                || scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)))
         {
             return;
         }
-        scheduler.attempt(|scheduler| accumulator_tile(scheduler, reduction));
+        scheduler.attempt(|scheduler| accumulator_tile(scheduler, reduction, target));
     }
     divide(scheduler, target);
 }
@@ -218,6 +221,77 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
     Some(())
 }
 
+/// Matrix tiles for planes that fill no row of a tile: the elements of the plane are the rows, and the columns those results that
+/// a constant factor makes of them.
+fn small_plane_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &CpuTarget) -> Option<()> {
+    let (tile_rows, tile_columns, instruction) = tile(target.isa);
+    let runs = result_runs(&mut scheduler.nest, contraction);
+    let nest = &scheduler.nest;
+    let (outside, plane) = contraction.columns.split_at(contraction.columns.len() - runs);
+    let [results] = contraction.rows.as_slice() else { return None };
+    let fits = extents(nest, plane) <= tile_rows
+        && extents(nest, &[*results]) >= tile_columns
+        && contraction.is_constant(nest, contraction.a)
+        && !contraction.is_constant(nest, contraction.b)
+        && !contraction.guarded[0];
+    if !fits {
+        return None;
+    }
+    let in_place = !contraction.guarded[1]
+        && fuses(nest, &contraction.b_address, plane)
+        && fuses(nest, &contraction.b_address, &contraction.reduction.inner);
+    let (weights, x) = (&nest.pool.buffers[contraction.a].name, &nest.pool.buffers[contraction.b].name);
+    let (weights, x) = (weights.clone(), x.clone());
+    let accumulator = nest.pool.buffers[contraction.reduction.accumulator].name.clone();
+    let [batch, outside, plane, inner] =
+        [&contraction.batch, outside, plane, &contraction.reduction.inner].map(|vars| name_all(nest, vars));
+    let results = name(nest, *results);
+    let read_by = |scheduler: &Scheduler, buffer: &str, list: &[String]| -> Vec<String> {
+        list.iter().filter(|of| reads_with(&scheduler.nest, buffer, of)).cloned().collect()
+    };
+
+    scheduler
+        .reorder(&[&batch, &outside, &plane, std::slice::from_ref(&results)].map(<[_]>::to_vec).concat())?;
+    if !in_place {
+        let by = read_by(scheduler, &x, &[&*batch, &outside, &inner, &plane].concat());
+        scheduler.stage_in(&x, None, Scope::Global, &by)?;
+        let divided = parallel_copy_loop(&scheduler.nest, &by, target.threads);
+        let first = format!("{}.{divided}", copy_name(&scheduler.nest, &x)?);
+        scheduler.bind(&first, LoopKind::Parallel);
+    }
+    let element = scheduler.fuse_all(&plane, "i")?;
+    let deep = scheduler.fuse_all(&inner, "d")?;
+    let panels = scheduler.extent(&results).div_ceil(tile_columns);
+    scheduler.split(&results, &[balanced(panels, panels / (4 * target.threads)), tile_columns])?;
+    let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{results}.{level}"));
+    // The weights of some panels stay in the cache while all planes go by.
+    let dividing = [batch.as_slice(), std::slice::from_ref(&outer), &outside].concat();
+    scheduler.reorder(&[&*dividing, &[middle.clone(), element.clone(), lane.clone()]].concat())?;
+    let by = [&*batch, &[outer, middle.clone(), deep.clone(), lane.clone()]].concat();
+    let by = read_by(scheduler, &weights, &by);
+    scheduler.relayout(&weights, &by)?;
+    scheduler.stage_out(&accumulator, Some(&middle))?;
+    scheduler.reorder(&[deep.clone(), element, lane])?;
+    scheduler.step(Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
+    let mut share = 1;
+    for of in dividing {
+        if share >= 4 * target.threads || scheduler.bind(&of, LoopKind::Parallel).is_none() {
+            break;
+        }
+        share *= scheduler.extent(&of);
+    }
+    Some(())
+}
+
+/// Whether an address goes in equal steps over the loops fused into one.
+fn fuses(nest: &Nest, address: &Affine, vars: &[VarId]) -> bool {
+    let extent = |var: VarId| nest.pool.vars[var].extent as i64;
+    let step = |var: VarId| address.coefficient(&nest.pool, var).unwrap_or(0);
+    let moving: Vec<VarId> = vars.iter().copied().filter(|&var| extent(var) > 1).collect();
+    address.variables(&nest.pool).is_some()
+        && moving.windows(2).all(|pair| step(pair[0]) == extent(pair[1]) * step(pair[1]))
+}
+
 /// The loop whose iterations the threads divide when a copy is made: the outermost with enough of them.
 fn parallel_copy_loop(nest: &Nest, by: &[String], threads: usize) -> String {
     let extent = |name: &String| nest.loops_named(name).first().map_or(1, |&var| nest.pool.vars[var].extent);
@@ -299,7 +373,7 @@ fn balanced(extent: usize, wanted: usize) -> usize {
 }
 
 /// Vectors along adjacent results: the reduction outside of a tile of accumulators.
-fn accumulator_tile(scheduler: &mut Scheduler, reduction: &Reduction) -> Option<()> {
+fn accumulator_tile(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTarget) -> Option<()> {
     let contiguous = reduction.contiguous_loop(&mut scheduler.nest)?;
     if reduction.outer.last() != Some(&contiguous) || adjacent_terms(scheduler, reduction) {
         return None;
@@ -328,6 +402,17 @@ fn accumulator_tile(scheduler: &mut Scheduler, reduction: &Reduction) -> Option<
     }
     if inside.is_empty() {
         return None;
+    }
+    // Small planes: several at once, so that what precedes and follows the windows is done for all of them together.
+    if let (Some(plane), 2) = (outer.last().cloned(), inside.len()) {
+        let extent = scheduler.extent(&plane);
+        let planes: usize = outer.iter().map(|name| scheduler.extent(name)).product();
+        let wanted = (PLANES_ELEMENTS / elements).min(planes / (4 * target.threads)).min(extent);
+        if let Some(at_once) = (2..=wanted).rev().find(|&count| extent.is_multiple_of(count)) {
+            scheduler.split(&plane, &[at_once])?;
+            outer.pop();
+            outer.push(format!("{plane}.0"));
+        }
     }
     let at = outer.last().cloned();
     let windowed: Vec<String> = guarded_reads(&scheduler.nest, reduction);
