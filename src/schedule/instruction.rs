@@ -115,6 +115,7 @@ const WINDOW_WEIGHTS: Operand =
 pub const INSTRUCTIONS: &[Instruction] = &[
     fma!("fma_12x32", 12, 32),
     fma!("fma_6x16", 6, 16),
+    fma!("fma_3x12", 3, 12),
     fma!("fma_4x8", 4, 8),
     windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
     windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
