@@ -200,11 +200,27 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             let name = &pool.vars[whole].name;
             return Err(format!("it runs under a condition on loop '{name}'"));
         }
-        if loops.iter().filter(|&&var| pool.uses_var(condition, var)).count() > 1 {
-            return Err("it runs under a condition on several of its loops".into());
-        }
+        limits_one_loop(pool, condition, &loops)?;
     }
     Ok(Match { loops, operands, result, conditions })
+}
+
+/// Fails unless the condition holds for the iterations before some end of at most one of the loops: a micro-kernel is given
+/// counts, which say how many iterations run from the first one on.
+fn limits_one_loop(pool: &mut ExprPool, condition: ExprId, loops: &[VarId]) -> Result<(), String> {
+    if loops.iter().filter(|&&var| pool.uses_var(condition, var)).count() > 1 {
+        return Err("it runs under a condition on several of its loops".into());
+    }
+    let terms = pool.below(condition).and_then(|below| below.terms.variables(pool)).ok_or_else(|| {
+        format!("it runs under the condition '{}', which limits no loop", pool.display(condition))
+    })?;
+    match terms.into_iter().find(|(var, factor)| loops.contains(var) && *factor < 0) {
+        Some((var, _)) => Err(format!(
+            "it runs under a condition that leaves out the first of loop '{}'",
+            pool.vars[var].name
+        )),
+        None => Ok(()),
+    }
 }
 
 fn fits(

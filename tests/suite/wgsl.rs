@@ -277,6 +277,28 @@ fn cooperating_invocations() {
 }
 
 #[test]
+fn vectorised_loops_around_registers_of_their_own() {
+    check(
+        "nest squares
+  in    x: f32[3, 2, 6]
+  out   y: f32[3, 2, 7]
+  for n in 3, c in 2, p in 1:
+    for q in 7:
+      register acc: f32
+      init: acc = 0.0
+      for k in 2:
+        update: acc += guard(q + k < 6, x[n, c, q + k]) * guard(q < 6, x[n, c, q])
+      store: y[n, c, q] = acc
+    for t in 1:
+      register last: f32
+      first: last = x[n, c, t]
+      again: y[n, c, t] = last + 1.0
+",
+        &["vectorise c", "vectorise n", "unroll c"],
+    );
+}
+
+#[test]
 fn data_dependent_indices() {
     check(
         "nest gather
@@ -382,6 +404,7 @@ fn float_functions() {
             UnaryOp::Not => continue,
             UnaryOp::Log | UnaryOp::Sqrt => (1e-3, 50.0),
             UnaryOp::Asin | UnaryOp::Acos | UnaryOp::Atanh => (-0.999, 0.999),
+            UnaryOp::Log1p => (-0.999, 50.0),
             UnaryOp::Acosh => (1.0, 1e4),
             UnaryOp::Tan => (-1.4, 1.4),
             UnaryOp::Sin | UnaryOp::Cos => (-9.0, 9.0),
@@ -553,8 +576,17 @@ fn constants_of_every_kind() {
 
 #[test]
 fn kernels_of_real_models_are_portable() {
-    let targets =
-        [GpuTarget::webgpu_default(), GpuTarget::llvmpipe(), GpuTarget::discrete(), GpuTarget::mobile()];
+    let mut alone = GpuTarget::llvmpipe();
+    alone.name = "llvmpipe without subgroups".to_string();
+    alone.features.subgroups = None;
+    let mut subgroups = 0;
+    let targets = [
+        GpuTarget::webgpu_default(),
+        GpuTarget::llvmpipe(),
+        alone,
+        GpuTarget::discrete(),
+        GpuTarget::mobile(),
+    ];
     for (model, graph, _) in models() {
         for target in &targets {
             let device = Device::Gpu(Box::new(target.clone()), processor());
@@ -562,20 +594,26 @@ fn kernels_of_real_models_are_portable() {
             let mut count = 0;
             for kernel in plan.kernels.iter() {
                 if let Code::Gpu(kernels) = &kernel.code {
-                    kernels.iter().for_each(|kernel| assert_portable(&kernel.text));
+                    kernels.iter().for_each(|kernel| assert_portable(&kernel.text, target));
                     count += kernels.len();
+                    let shares = |kernel: &&WgslKernel| kernel.text.contains("subgroup");
+                    subgroups += kernels.iter().filter(shares).count();
                 }
             }
             assert!(count > 0, "{model} has no kernel for {}", target.name);
         }
     }
+    assert!(subgroups > 0, "no kernel shares loads among lanes");
 }
 
-/// Validates a module and writes it for Vulkan, Metal and Direct3D.
-fn assert_portable(text: &str) {
+/// Validates a module with the target's features and writes it for Vulkan, Metal and Direct3D.
+fn assert_portable(text: &str, target: &GpuTarget) {
+    let mut capabilities = Capabilities::empty();
+    capabilities.set(Capabilities::SHADER_FLOAT16, target.features.f16);
+    capabilities.set(Capabilities::SUBGROUP, target.features.subgroups.is_some());
     let module = naga::front::wgsl::parse_str(text)
         .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16)
+    let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None).unwrap();

@@ -67,7 +67,7 @@ impl Emitter {
         let Expr::Load(buffer, _) = *self.pool.get(load) else { return None };
         let conjuncts = self.pool.conjuncts(condition);
         let affine = conjuncts.iter().all(|&conjunct| {
-            self.below(conjunct).is_some_and(|below| below.terms.variables(&self.pool).is_some())
+            self.pool.below(conjunct).is_some_and(|below| below.terms.variables(&self.pool).is_some())
         });
         let reads = self.pool.loads_of(load).len();
         if store.combine.is_some() || !constant || !affine || buffer == store.buffer || reads != 1 {
@@ -140,11 +140,11 @@ impl Lowering<'_> {
     fn guards(&mut self, conjuncts: &[ExprId]) -> Result<Guards, CpuError> {
         let mut guards = Guards::default();
         for &conjunct in conjuncts {
-            let condition = self.emitter.below(conjunct).and_then(|below| {
+            let condition = self.emitter.pool.below(conjunct).and_then(|below| {
                 let (value, mut strides) = self.emitter.counters_and_strides(&below.terms, self.dims)?;
                 strides.resize(self.rank(), 0);
                 // terms < bound  is  0 <= bound - 1 - terms
-                let mut room = cpu::Affine::constant(below.bound - 1 - value.constant);
+                let mut room = cpu::Affine::constant(below.bound.checked_sub(1)?);
                 for &(counter, factor) in &value.terms {
                     room.add_term(counter, -factor);
                 }
