@@ -1,67 +1,17 @@
-//! The rules for CPUs.
-//!
-//! - A contraction becomes matrix tiles: rows and columns are cut to the micro-kernel's tile, constant factors packed when the
-//!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
-//!   finished tile by tile while they are in the first-level cache.
-//! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
-//!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
-//!   plane becomes a window instruction.
-//! - Everything else runs its innermost loops as vectors.
-//! - The outermost loops are divided over the threads where there is enough to do.
+//! Matrix tiles for contractions.
 
-use super::shape::{Contraction, Reduction, find_reductions, reads_with};
-use super::{Scheduler, Step};
-use crate::expr::{Affine, BinaryOp, Expr, Role, Scope, VarId};
-use crate::loopir::{LoopKind, Nest, Stmt};
-use crate::target::{CpuIsa, CpuTarget};
+use super::super::shape::{Contraction, reads_with};
+use super::super::{Scheduler, Step};
+use super::{balanced, extents, name, name_all, tile};
+use crate::expr::{Affine, Scope, VarId};
+use crate::loopir::{LoopKind, Nest};
+use crate::target::CpuTarget;
 
-/// Rows and columns of the micro-kernel's tile, and its instruction.
-fn tile(isa: CpuIsa) -> (usize, usize, &'static str) {
-    match isa {
-        CpuIsa::Generic => (3, 12, "fma_3x12"),
-        CpuIsa::Avx2 => (6, 16, "fma_6x16"),
-        CpuIsa::Avx512 => (12, 32, "fma_12x32"),
-    }
-}
-
-/// Elements that are worth a second thread.
-const PARALLEL_ELEMENTS: usize = 8192;
-/// Elements of a tile of accumulators: half of the smallest first-level cache.
-const TILE_ELEMENTS: usize = 4096;
-/// Elements of the small planes that are accumulated together.
-const PLANES_ELEMENTS: usize = 1024;
-
-pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
-    if let ([reduction], 1) = (find_reductions(&scheduler.nest).as_slice(), scheduler.nest.body.len()) {
-        cut_divided_loops(scheduler, reduction);
-    }
-    let reductions = find_reductions(&scheduler.nest);
-    if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
-        let contraction = reduction.contraction(&mut scheduler.nest);
-        if let Some(contraction) = contraction
-            && (scheduler.attempt(|scheduler| small_plane_tiles(scheduler, &contraction, target))
-                || scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target)))
-        {
-            return;
-        }
-        scheduler.attempt(|scheduler| accumulator_tile(scheduler, reduction, target));
-    }
-    divide(scheduler, target);
-}
-
-fn name(nest: &Nest, var: VarId) -> String {
-    nest.pool.vars[var].name.clone()
-}
-
-fn name_all(nest: &Nest, vars: &[VarId]) -> Vec<String> {
-    vars.iter().map(|&var| name(nest, var)).collect()
-}
-
-fn extents(nest: &Nest, vars: &[VarId]) -> usize {
-    vars.iter().map(|&var| nest.pool.vars[var].extent).product()
-}
-
-fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &CpuTarget) -> Option<()> {
+pub(super) fn matrix_tiles(
+    scheduler: &mut Scheduler,
+    contraction: &Contraction,
+    target: &CpuTarget,
+) -> Option<()> {
     let (tile_rows, tile_columns, instruction) = tile(target.isa);
     let nest = &scheduler.nest;
     let buffer_name = |id: crate::expr::BufferId| nest.pool.buffers[id].name.clone();
@@ -223,7 +173,11 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &C
 
 /// Matrix tiles for planes that fill no row of a tile: the elements of the plane are the rows, and the columns those results that
 /// a constant factor makes of them.
-fn small_plane_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &CpuTarget) -> Option<()> {
+pub(super) fn small_plane_tiles(
+    scheduler: &mut Scheduler,
+    contraction: &Contraction,
+    target: &CpuTarget,
+) -> Option<()> {
     let (tile_rows, tile_columns, instruction) = tile(target.isa);
     let runs = result_runs(&mut scheduler.nest, contraction);
     let nest = &scheduler.nest;
@@ -329,34 +283,6 @@ fn result_runs(nest: &mut Nest, contraction: &Contraction) -> usize {
     adjacent.count().max(1)
 }
 
-/// Cuts outer loops where the result divides them by a constant: `y[j // 64, i, j % 64]` gets loops of its own for both parts,
-/// so that its address is affine in the loops.
-fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
-    let nest = &scheduler.nest;
-    let mut cuts: Vec<(String, usize)> = vec![];
-    for store in &reduction.stores {
-        for &index in &store.index {
-            nest.pool.visit(index, &mut |id| {
-                let Expr::Binary(BinaryOp::Mod, x, divisor) = *nest.pool.get(id) else { return };
-                let (Expr::Var(var), Expr::Int(divisor, _)) = (nest.pool.get(x), nest.pool.get(divisor))
-                else {
-                    return;
-                };
-                let extent = nest.pool.vars[*var].extent;
-                let divisor = *divisor as usize;
-                if reduction.outer.contains(var) && divisor > 1 && extent.is_multiple_of(divisor) {
-                    cuts.push((name(nest, *var), divisor));
-                }
-            });
-        }
-    }
-    cuts.sort();
-    cuts.dedup_by(|a, b| a.0 == b.0);
-    for (of, divisor) in cuts {
-        scheduler.split(&of, &[divisor]);
-    }
-}
-
 /// Whether the columns, fused, step through `b` one element at a time.
 fn columns_are_one_run(nest: &Nest, contraction: &Contraction) -> bool {
     let mut step = 1;
@@ -365,182 +291,4 @@ fn columns_are_one_run(nest: &Nest, contraction: &Contraction) -> bool {
         step *= nest.pool.vars[var].extent as i64;
         fits
     })
-}
-
-/// At most `wanted` of `extent`, so that the pieces are of nearly one size.
-fn balanced(extent: usize, wanted: usize) -> usize {
-    extent.div_ceil(extent.div_ceil(wanted.clamp(1, extent.max(1))).max(1))
-}
-
-/// Vectors along adjacent results: the reduction outside of a tile of accumulators.
-fn accumulator_tile(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTarget) -> Option<()> {
-    let contiguous = reduction.contiguous_loop(&mut scheduler.nest)?;
-    if reduction.outer.last() != Some(&contiguous) || adjacent_terms(scheduler, reduction) {
-        return None;
-    }
-    // The tile: as many inner loops as fit; a loop that does not fit is cut.
-    let (mut elements, mut place) = (1, reduction.outer.len());
-    while place > 0 && reduction.outer.len() - place < 2 {
-        let extent = scheduler.nest.pool.vars[reduction.outer[place - 1]].extent;
-        if elements * extent > TILE_ELEMENTS {
-            break;
-        }
-        elements *= extent;
-        place -= 1;
-    }
-    let mut outer = name_all(&scheduler.nest, &reduction.outer);
-    let mut inside: Vec<String> = outer.split_off(place);
-    if let (Some(cut), true) = (outer.last().cloned(), inside.len() < 2) {
-        let extent = scheduler.extent(&cut);
-        let at_once = balanced(extent, TILE_ELEMENTS / elements.max(1));
-        if at_once > 1 {
-            scheduler.split(&cut, &[at_once])?;
-            outer.pop();
-            outer.push(format!("{cut}.0"));
-            inside.insert(0, format!("{cut}.1"));
-        }
-    }
-    if inside.is_empty() {
-        return None;
-    }
-    // Small planes: several at once, so that what precedes and follows the windows is done for all of them together.
-    if let (Some(plane), 2) = (outer.last().cloned(), inside.len()) {
-        let extent = scheduler.extent(&plane);
-        let planes: usize = outer.iter().map(|name| scheduler.extent(name)).product();
-        let wanted = (PLANES_ELEMENTS / elements).min(planes / (4 * target.threads)).min(extent);
-        if let Some(at_once) = (2..=wanted).rev().find(|&count| extent.is_multiple_of(count)) {
-            scheduler.split(&plane, &[at_once])?;
-            outer.pop();
-            outer.push(format!("{plane}.0"));
-        }
-    }
-    let at = outer.last().cloned();
-    let windowed: Vec<String> = guarded_reads(&scheduler.nest, reduction);
-    for buffer in windowed {
-        scheduler.stage_in(&buffer, at.as_deref(), Scope::Workgroup, &[]);
-    }
-    let accumulator = scheduler.nest.pool.buffers[reduction.accumulator].name.clone();
-    scheduler.stage_out(&accumulator, at.as_deref())?;
-    let inner = name_all(&scheduler.nest, &reduction.inner);
-    let order = [inner.as_slice(), &inside].concat();
-    // The loops are nested the other way around in the update's copy.
-    scheduler.reorder(&order)?;
-    if let ([.., rows, _columns], [_, _]) = (inner.as_slice(), inside.as_slice()) {
-        for instruction in ["depthwise", "pool_max", "pool_sum"] {
-            if scheduler.step(Step::Replace { of: rows.clone(), instruction: instruction.into() }) {
-                break;
-            }
-        }
-    }
-    Some(())
-}
-
-/// Whether the terms of the reduction are adjacent in memory already, so that vectors can run along them.
-fn adjacent_terms(scheduler: &mut Scheduler, reduction: &Reduction) -> bool {
-    let nest = &mut scheduler.nest;
-    let Some(&innermost) = reduction.inner.last() else { return false };
-    if nest.pool.vars[innermost].extent < 16 {
-        return false;
-    }
-    nest.pool.loads_of(reduction.update.value).into_iter().any(|load| {
-        let Expr::Load(buffer, index) = nest.pool.get(load).clone() else { return false };
-        let linear = nest.pool.linear_index(buffer, &index);
-        let form = nest.pool.affine(linear);
-        form.coefficient(&nest.pool, innermost) == Some(1)
-    })
-}
-
-/// Inputs that the update reads under a condition.
-fn guarded_reads(nest: &Nest, reduction: &Reduction) -> Vec<String> {
-    let mut found = vec![];
-    nest.pool.visit(reduction.update.value, &mut |id| {
-        let guarded = match nest.pool.get(id) {
-            Expr::Guard(_, value) => vec![*value],
-            Expr::Select(_, a, b) => vec![*a, *b],
-            Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Var(_)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Cast(..) => vec![],
-        };
-        for load in guarded.into_iter().flat_map(|value| nest.pool.loads_of(value)) {
-            if let Expr::Load(buffer, _) = nest.pool.get(load) {
-                let buffer = &nest.pool.buffers[*buffer];
-                if buffer.role == Role::Input && !found.contains(&buffer.name) {
-                    found.push(buffer.name.clone());
-                }
-            }
-        }
-    });
-    found
-}
-
-/// Divides the outermost loops of each statement at the top over the threads where there is enough to do.
-fn divide(scheduler: &mut Scheduler, target: &CpuTarget) {
-    if target.threads < 2 {
-        return;
-    }
-    let tops: Vec<VarId> = scheduler
-        .nest
-        .body
-        .iter()
-        .filter_map(|stmt| if let Stmt::Loop(of) = stmt { Some(of.var) } else { None })
-        .collect();
-    for top in tops {
-        let Some(of) = scheduler.nest.loop_of(top) else { continue };
-        let mut chain = vec![];
-        let mut at = of;
-        loop {
-            chain.push((name(&scheduler.nest, at.var), scheduler.nest.pool.vars[at.var].extent));
-            match at.body.as_slice() {
-                [Stmt::Loop(inner)] => at = inner,
-                _several => break,
-            }
-        }
-        let mut work = 0usize;
-        visit_work(&scheduler.nest, std::slice::from_ref(&Stmt::Loop(of.clone())), 1, &mut work);
-        if work < PARALLEL_ELEMENTS {
-            continue;
-        }
-        let (first, extent) = chain[0].clone();
-        if chain.len() == 1 && extent >= PARALLEL_ELEMENTS && matches!(of.body.as_slice(), [Stmt::Store(_)]) {
-            // One long loop: pieces for the threads, each of them vectors.
-            let pieces = (extent / (PARALLEL_ELEMENTS / 2)).min(4 * target.threads).max(target.threads);
-            let cut = scheduler.split(&first, &[extent.div_ceil(pieces)]);
-            if cut.is_some() {
-                scheduler.bind(&format!("{first}.0"), LoopKind::Parallel);
-            }
-            continue;
-        }
-        let mut share = 1;
-        let loops = chain.len();
-        for (place, (of, extent)) in chain.into_iter().enumerate() {
-            // The innermost loop is for vectors.
-            let vectors = place + 1 == loops && loops > 1;
-            if share >= 4 * target.threads || vectors || scheduler.bind(&of, LoopKind::Parallel).is_none() {
-                break;
-            }
-            share *= extent;
-        }
-    }
-}
-
-/// The number of times a block runs.
-fn visit_work(nest: &Nest, stmts: &[Stmt], times: usize, work: &mut usize) {
-    for stmt in stmts {
-        match stmt {
-            Stmt::Loop(of) => {
-                visit_work(nest, &of.body, times.saturating_mul(nest.pool.vars[of.var].extent), work)
-            }
-            Stmt::Store(_) => *work = work.saturating_add(times),
-            Stmt::Alloc(_) | Stmt::Barrier => {}
-        }
-    }
-}
-
-#[cfg(test)]
-pub(super) fn tile_names() -> Vec<String> {
-    CpuIsa::ALL.map(|isa| tile(isa).2.to_string()).to_vec()
 }
