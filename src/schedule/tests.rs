@@ -315,6 +315,9 @@ fn refusals() {
         "stage_in a at j in register by i",
         expect!["buffer 'a': is read at loop 'k', which is not listed"],
     );
+    let mut bound = m();
+    Trace::parse("bind i invocation.x").unwrap().apply(&mut bound).unwrap();
+    refused(bound, "stage_in a at i in workgroup", expect![]);
     refused(m(), "relayout a by i k", expect!["buffer 'a': is not a constant"]);
     refused(
         m(),
