@@ -181,6 +181,17 @@ impl Scalar {
         }
     }
 
+    /// How often the expression contains `Input(input)`.
+    pub fn reads(&self, input: usize) -> u64 {
+        match self {
+            Scalar::Input(i) => u64::from(*i == input),
+            Scalar::Constant(_) => 0,
+            Scalar::Unary(_, a) | Scalar::Cast(_, a) => a.reads(input),
+            Scalar::Binary(_, a, b) => a.reads(input) + b.reads(input),
+            Scalar::Select(c, a, b) => c.reads(input) + a.reads(input) + b.reads(input),
+        }
+    }
+
     /// The number of operations and functions, conversions not counted.
     fn operations(&self) -> u64 {
         match self {

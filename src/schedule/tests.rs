@@ -353,6 +353,9 @@ fn refusals() {
         "stage_in a at j in register by i",
         expect!["buffer 'a': is read at loop 'k', which is not listed"],
     );
+    let mut bound = m();
+    Trace::parse("bind i invocation.x").unwrap().apply(&mut bound).unwrap();
+    refused(bound, "stage_in a at i in workgroup", expect![]);
     refused(m(), "relayout a by i k", expect!["buffer 'a': is not a constant"]);
     refused(
         m(),
@@ -454,4 +457,43 @@ fn buffers_keep_their_padding() {
         row_padding: 1,
     };
     assert_eq!((buffer.strides(), buffer.storage_len()), (vec![9, 1], 36));
+}
+
+#[test]
+fn what_a_loop_does_not_know_is_not_computed_there() {
+    let text = "
+        nest n
+          in    x: f32[8]
+          out   y: f32[8]
+          global t: f32[8]
+          for a in 8:
+            register r: f32
+            first: r = x[a]
+            double: t[a] = r * 2.0
+          for b in 8:
+            store: y[b] = t[b]";
+    refused(
+        Nest::parse(text).unwrap(),
+        "compute_at double in b",
+        expect!["block 'double': computes a value that is not known in that loop"],
+    );
+    let text = "
+        nest n
+          in    x: f32[8]
+          out   y: f32[8]
+          global t: f32[8]
+          register r: f32
+          first: r = 1.0
+          for a in 8:
+            double: t[a] = x[a] * r
+          second: r = 2.0
+          for b in 8:
+            store: y[b] = t[b]";
+    refused(
+        Nest::parse(text).unwrap(),
+        "compute_at double in b",
+        expect!["block 'double': computes a value that is not known in that loop"],
+    );
+    let known = text.replace("          second: r = 2.0\n", "");
+    assert!(Trace::parse("compute_at double in b").unwrap().apply(&mut Nest::parse(&known).unwrap()).is_ok());
 }

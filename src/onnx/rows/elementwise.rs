@@ -9,6 +9,7 @@ use crate::tensor::DType;
 macro_rules! unary {
     ($op:ident) => {
         |call| {
+            call.takes_inputs(1)?;
             let x = call.input(0)?;
             Ok(vec![call.unary(UnaryOp::$op, x)?])
         }
@@ -18,6 +19,7 @@ macro_rules! unary {
 macro_rules! binary {
     ($op:ident) => {
         |call| {
+            call.takes_inputs(2)?;
             let (a, b) = (call.input(0)?, call.input(1)?);
             Ok(vec![call.binary(BinaryOp::$op, a, b)?])
         }
@@ -176,6 +178,7 @@ impl Operand {
 }
 
 fn activation(call: &mut Call<'_>, scalar: impl FnOnce(&Operand) -> Scalar) -> Values {
+    call.takes_inputs(1)?;
     let x = call.input(0)?;
     let operand = Operand(call.dtype(x));
     Ok(vec![call.map_scalar(&[x], &scalar(&operand))?])
