@@ -14,7 +14,8 @@
 //! `invocation` loops and the scope is `workgroup`, the invocations copy together, between barriers, `vector` elements at once.
 //!
 //! Refuses where reads of the buffer differ, depend on a loop inside the place that is not in `by`, or are not affine (region),
-//! and where a local buffer is not written as far as the copy would read it.
+//! where a local buffer is not written as far as the copy would read it, and where invocations would need different copies of
+//! the one that they share.
 
 use super::Refusal;
 use super::rewrite::{buffer_named, change_exprs, loops_named, new_var};
@@ -445,6 +446,25 @@ fn stage_at(nest: &mut Nest, id: BufferId, staging: &Staging, at: Option<VarId>)
         let around: Vec<VarId> = around.iter().map(|&(var, _)| var).chain(at).collect();
         capture_by_loops(nest, &body, id, staging.by, &around, &name)?
     };
+    let invocations: Vec<(VarId, Axis)> = around
+        .iter()
+        .filter_map(
+            |&(var, kind)| if let LoopKind::Invocation(axis) = kind { Some((var, axis)) } else { None },
+        )
+        .collect();
+    if staging.scope == Scope::Workgroup {
+        let pool = &nest.pool;
+        let copied = |var: VarId| {
+            pool.uses_var(capture.value, var)
+                || condition.is_some_and(|condition| pool.uses_var(condition, var))
+        };
+        if let Some((var, _)) = invocations.iter().find(|(var, _)| copied(*var)) {
+            let name = &pool.vars[*var].name;
+            let reason =
+                format!("is read in another place by each invocation of '{name}', which share the copy");
+            return Err(refuse(nest, id, reason));
+        }
+    }
     let shape: Vec<usize> = capture.vars.iter().map(|&var| nest.pool.vars[var].extent).collect();
     let dtype = nest.pool.buffers[id].dtype;
     let block = nest.fresh_block_name(&format!("stage_{}", nest.pool.buffers[id].name));
@@ -457,12 +477,6 @@ fn stage_at(nest: &mut Nest, id: BufferId, staging: &Staging, at: Option<VarId>)
         row_padding: staging.pad,
     });
     redirect_reads(&mut nest.pool, &mut body, copy, &capture.places);
-    let invocations: Vec<(VarId, Axis)> = around
-        .iter()
-        .filter_map(
-            |&(var, kind)| if let LoopKind::Invocation(axis) = kind { Some((var, axis)) } else { None },
-        )
-        .collect();
     let index: Vec<ExprId> = capture.vars.iter().map(|&var| nest.pool.var(var)).collect();
     let store = Store { block, buffer: copy, index, value: capture.value, combine: None, condition };
     match invocations.first() {
