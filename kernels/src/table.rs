@@ -170,7 +170,10 @@ kernels!(raw_kernels!());
 mod generic {
     kernels!(instance! (
         Generic, crate::simd::lanes::Lanes, [],
-        { run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2] },
+        {
+            run_3x12 "fma_3x12_f32_generic" [1, 2, 3] x [1, 2, 3],
+            run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2]
+        },
     ));
 }
 

@@ -23,7 +23,9 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-pub use instruction::{INSTRUCTIONS, Instruction, Match, Operand, Shape, Stride, instruction_named, unify};
+pub use instruction::{
+    Emission, INSTRUCTIONS, Instruction, Match, Operand, Shape, Stride, instruction_named, unify,
+};
 pub use trace::{Trace, TraceError};
 
 use crate::loopir::{LoopKind, Nest, Scope, VerifyError};

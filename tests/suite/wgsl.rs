@@ -54,9 +54,10 @@ fn run(gpu: &Gpu, target: &GpuTarget, nest: &Nest, params: &[Tensor]) -> Vec<Ten
     for kernel in &kernels {
         let mut ranges = vec![];
         for binding in &kernel.bindings {
-            let memory =
-                memories.entry(binding.buffer).or_insert_with(|| gpu.allocate(binding.bytes).unwrap());
-            ranges.push(memory.whole());
+            let elements = nest.pool.buffers[binding.buffer].storage_len().max(1);
+            let bytes = (elements * binding.stored.size_bytes()) as u64;
+            let memory = memories.entry(binding.buffer).or_insert_with(|| gpu.allocate(bytes).unwrap());
+            ranges.push(memory.range(binding.offset_bytes, binding.bytes));
         }
         steps.push(Step::Dispatch(Dispatch { kernel: gpu_kernel(kernel), ranges }));
     }
@@ -363,6 +364,34 @@ fn grids_beyond_a_limit_are_folded() {
         emit(&nest, &target),
         Err(WgslError::Limit { limit: "max_workgroups_per_dimension", .. })
     ));
+}
+
+#[test]
+fn buffers_beyond_the_limit_of_a_binding_are_used_in_parts() {
+    let Some(gpu) = gpu() else { return };
+    let nest = parse(&matmul(70, 52, 33));
+    let params = random_params(&nest, 5);
+    let mut target = gpu.target().clone();
+    let largest = |kernels: &[WgslKernel]| {
+        kernels.iter().flat_map(|kernel| &kernel.bindings).map(|binding| binding.bytes).max()
+    };
+    // `a` has 9240 bytes, `b` 6864, `y` 14560.
+    for (limit, fewest) in [(10_000, 2), (7_000, 3)] {
+        target.limits.max_storage_buffer_binding_bytes = limit;
+        for trace in
+            ["bind i workgroup.x", "split i = [_, 4]\nbind i.0 workgroup.x\nbind i.1 invocation.x", UNSTAGED]
+        {
+            let scheduled = scheduled(&nest, trace);
+            let kernels = emit(&scheduled, &target).unwrap();
+            assert!(kernels.len() >= fewest && largest(&kernels) <= Some(limit), "{kernels:?}");
+            assert_same(gpu, &target, &nest, &scheduled, &params);
+        }
+    }
+    // No loop of workgroups walks the rows of `b`.
+    target.limits.max_storage_buffer_binding_bytes = 5_000;
+    let refused = emit(&scheduled(&nest, "bind i workgroup.x"), &target);
+    let limit = "max_storage_buffer_binding_bytes";
+    assert!(matches!(refused, Err(WgslError::Limit { limit: named, .. }) if named == limit));
 }
 
 /// `y[i] = value(x[i])` over `values`, also with four lanes at once.

@@ -21,7 +21,7 @@ use crate::target::{CpuIsa, CpuTarget};
 /// Rows and columns of the micro-kernel's tile, and its instruction.
 fn tile(isa: CpuIsa) -> (usize, usize, &'static str) {
     match isa {
-        CpuIsa::Generic => (4, 8, "fma_4x8"),
+        CpuIsa::Generic => (3, 12, "fma_3x12"),
         CpuIsa::Avx2 => (6, 16, "fma_6x16"),
         CpuIsa::Avx512 => (12, 32, "fma_12x32"),
     }
