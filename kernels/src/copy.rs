@@ -78,6 +78,18 @@ pub(crate) mod body {
             }
             let target = target.wrapping_offset(outer as isize * target_strides[0]);
             let source = source.wrapping_offset(outer as isize * source_strides[0]);
+            if source_strides[1] == 1 && !matches!(source_strides[2], 1 | 2) && !slanted {
+                // SAFETY: the caller grants the rows and columns of the target, and those inside of the source.
+                unsafe {
+                    transposed::<V>(
+                        (target, target_strides[1]),
+                        (source, source_strides[2]),
+                        [rows, cols],
+                        [inside, across],
+                    )
+                };
+                continue;
+            }
             for row in 0..rows {
                 let target = target.wrapping_offset(row as isize * target_strides[1]);
                 let source = source.wrapping_offset(row as isize * source_strides[1]);
@@ -161,6 +173,37 @@ pub(crate) mod body {
                 *target.add(col) = *source.wrapping_offset(col as isize * stride);
             }
             zero::<V>(target.add(across.to), cols - across.to);
+        }
+    }
+
+    /// Rows of which the source's are columns: by lines of the source, so that each comes into the cache once.
+    #[inline(always)]
+    unsafe fn transposed<V: Vector>(
+        (target, pitch): (*mut f32, isize),
+        (source, stride): (*const f32, isize),
+        [rows, cols]: [usize; 2],
+        [inside, across]: [Interval; 2],
+    ) {
+        const LINE: usize = 16;
+        // SAFETY: the caller grants the rows and columns of the target, and those of the intervals of the source.
+        unsafe {
+            if inside.to - inside.from < rows || across.to - across.from < cols {
+                for row in 0..rows {
+                    zero::<V>(target.wrapping_offset(row as isize * pitch), cols);
+                }
+            }
+            let mut first = inside.from;
+            while first < inside.to {
+                let behind = inside.to.min(first + LINE);
+                for col in across.from..across.to {
+                    let source = source.wrapping_offset(col as isize * stride);
+                    let target = target.wrapping_add(col);
+                    for row in first..behind {
+                        *target.wrapping_offset(row as isize * pitch) = *source.wrapping_add(row);
+                    }
+                }
+                first = behind;
+            }
         }
     }
 

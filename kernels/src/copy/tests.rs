@@ -74,3 +74,34 @@ fn copies_what_is_inside_and_zeros() {
         }
     }
 }
+
+#[test]
+fn transposes_with_borders() {
+    let [outers, rows, cols] = [2, 37, 21];
+    for isa in Isa::available() {
+        for (from, to) in [(0, 37), (3, 30), (20, 20)] {
+            let source: Vec<f32> = (0..outers * cols * rows).map(|i| i as f32 + 1.0).collect();
+            let mut target = vec![77.5; outers * rows * cols];
+            let limits = [
+                Limit { start: -from, strides: [0, 1, 0], end: to - from },
+                Limit { start: 18, strides: [0, 0, -1], end: 1 << 48 },
+            ];
+            let args = CopyArgs {
+                target: target.as_mut_ptr(),
+                target_strides: [(rows * cols) as isize, cols as isize],
+                source: source.as_ptr(),
+                source_strides: [(rows * cols) as isize, 1, rows as isize],
+                extents: [outers, rows, cols],
+                limits: &limits,
+            };
+            // SAFETY: the vectors are as large as the extents.
+            unsafe { (table(isa).raw.copy_planes)(&args) };
+            for (at, &got) in target.iter().enumerate() {
+                let (o, r, c) = (at / (rows * cols), at / cols % rows, at % cols);
+                let inside = (from..to).contains(&(r as i64)) && c <= 18;
+                let want = if inside { source[o * rows * cols + c * rows + r] } else { 0.0 };
+                assert_eq!(got, want, "{isa} {o}, {r}, {c}");
+            }
+        }
+    }
+}

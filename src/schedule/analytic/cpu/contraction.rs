@@ -13,6 +13,7 @@ pub(super) fn matrix_tiles(
     target: &CpuTarget,
 ) -> Option<()> {
     let (tile_rows, tile_columns, instruction) = tile(target.isa);
+    let runs = result_runs(&mut scheduler.nest, contraction);
     let nest = &scheduler.nest;
     let buffer_name = |id: crate::expr::BufferId| nest.pool.buffers[id].name.clone();
     let (a, b) = (buffer_name(contraction.a), buffer_name(contraction.b));
@@ -32,22 +33,20 @@ pub(super) fn matrix_tiles(
     let b_constant = contraction.is_constant(nest, contraction.b);
     let last_column = *contraction.columns.last()?;
     // Columns that are one run of memory need no packing.
-    let fused_is_run = columns_are_one_run(nest, contraction);
+    let fused_is_run = columns_are_one_run(nest, contraction, runs);
     let b_indirect = contraction.b_address.variables(&nest.pool).is_none();
     let packed_columns = contraction.guarded[1]
         || (b_indirect && !b_constant)
         || !(b_constant || unit(last_column) && fused_is_run);
     let a_constant = contraction.is_constant(nest, contraction.a);
 
-    // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
     if contraction.rows.is_empty() && packed_columns && !b_constant {
         // Each packed element would be used once.
         return None;
     }
-    let runs = result_runs(&mut scheduler.nest, contraction);
-    let nest = &scheduler.nest;
     let last_extent = nest.pool.vars[last_column].extent;
-    let wanted = (target.l2_bytes / 8 / depth.max(1)).clamp(tile_columns, 8 * tile_columns);
+    // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
+    let wanted = (target.l2_bytes / 8 / depth.max(1)).clamp(2 * tile_columns, 8 * tile_columns);
     let split_outer = contraction.columns.len() >= 2 && packed_columns;
     let threads = target.threads;
 
@@ -283,10 +282,10 @@ fn result_runs(nest: &mut Nest, contraction: &Contraction) -> usize {
     adjacent.count().max(1)
 }
 
-/// Whether the columns, fused, step through `b` one element at a time.
-fn columns_are_one_run(nest: &Nest, contraction: &Contraction) -> bool {
+/// Whether the last `count` columns, fused, step through `b` one element at a time.
+fn columns_are_one_run(nest: &Nest, contraction: &Contraction, count: usize) -> bool {
     let mut step = 1;
-    contraction.columns.iter().rev().all(|&var| {
+    contraction.columns.iter().rev().take(count).all(|&var| {
         let fits = contraction.b_address.coefficient(&nest.pool, var) == Some(step);
         step *= nest.pool.vars[var].extent as i64;
         fits
