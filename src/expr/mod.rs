@@ -20,7 +20,7 @@ pub use affine::Affine;
 pub use below::Below;
 pub(crate) use display::infix;
 pub use interval::Interval;
-pub use paisley_kernels::{BinaryOp, UnaryOp};
+pub use paisley_kernels::{BinaryOp, OnIntegers, UnaryOp};
 
 use crate::base::{Id, IdVec};
 use crate::tensor::DType;

@@ -201,6 +201,42 @@ fn a_split_reduction() {
 }
 
 #[test]
+fn swizzled_loops_go_through_bands() {
+    check(
+        matmul(8, 6, 2),
+        "swizzle i j in 4 as ij",
+        expect![[r#"
+        nest matmul
+          in    a: f32[8, 2]
+          const b: f32[2, 6]
+          out   y: f32[8, 6]
+          for ij in 48:
+            register acc: f32
+            init: acc = 0.0
+            for k in 2:
+              update: acc += a[ij // 24 * 4 + ij % 24 % 4, k] * b[k, ij % 24 // 4]
+            store: y[ij // 24 * 4 + ij % 24 % 4, ij % 24 // 4] = acc
+    "#]],
+    );
+    check(
+        matmul(5, 6, 2),
+        "swizzle i j in 2 as ij",
+        expect![[r#"
+        nest matmul
+          in    a: f32[5, 2]
+          const b: f32[2, 6]
+          out   y: f32[5, 6]
+          for ij in 36:
+            register acc: f32
+            init: acc = 0.0 if ij // 12 * 2 + ij % 12 % 2 < 5
+            for k in 2:
+              update: acc += a[ij // 12 * 2 + ij % 12 % 2, k] * b[k, ij % 12 // 2] if ij // 12 * 2 + ij % 12 % 2 < 5
+            store: y[ij // 12 * 2 + ij % 12 % 2, ij % 12 // 2] = acc if ij // 12 * 2 + ij % 12 % 2 < 5
+    "#]],
+    );
+}
+
+#[test]
 fn loops_of_no_iterations_fuse() {
     check(
         matmul(4, 0, 2),
@@ -308,6 +344,8 @@ fn refusals() {
     refused(m(), "split z = [_, 4]", expect!["there is no loop 'z'"]);
     refused(m(), "split i = [_, 0]", expect!["the factors [0] cannot split loop 'i' of extent 8"]);
     refused(m(), "fuse i k as f", expect!["loop 'k' is not directly inside loop 'i'"]);
+    refused(m(), "swizzle i k in 4 as f", expect!["loop 'k' is not directly inside loop 'i.0'"]);
+    refused(m(), "swizzle i j in 0 as f", expect!["the factors [0] cannot split loop 'i' of extent 8"]);
     refused(m(), "reorder j k", expect!["loop 'k' is not directly inside loop 'j'"]);
     refused(m(), "parallel k", expect!["the iterations of loop 'k' depend on one another through 'acc'"]);
     refused(
@@ -317,7 +355,11 @@ fn refusals() {
     );
     let mut bound = m();
     Trace::parse("bind i invocation.x").unwrap().apply(&mut bound).unwrap();
-    refused(bound, "stage_in a at i in workgroup", expect![]);
+    refused(
+        bound,
+        "stage_in a at i in workgroup",
+        expect!["buffer 'a': is read by each invocation of loop 'i' at places of its own"],
+    );
     refused(m(), "relayout a by i k", expect!["buffer 'a': is not a constant"]);
     refused(
         m(),

@@ -54,9 +54,10 @@ fn run(gpu: &Gpu, target: &GpuTarget, nest: &Nest, params: &[Tensor]) -> Vec<Ten
     for kernel in &kernels {
         let mut ranges = vec![];
         for binding in &kernel.bindings {
-            let memory =
-                memories.entry(binding.buffer).or_insert_with(|| gpu.allocate(binding.bytes).unwrap());
-            ranges.push(memory.whole());
+            let elements = nest.pool.buffers[binding.buffer].storage_len().max(1);
+            let bytes = (elements * binding.stored.size_bytes()) as u64;
+            let memory = memories.entry(binding.buffer).or_insert_with(|| gpu.allocate(bytes).unwrap());
+            ranges.push(memory.range(binding.offset_bytes, binding.bytes));
         }
         steps.push(Step::Dispatch(Dispatch { kernel: gpu_kernel(kernel), ranges }));
     }
@@ -277,6 +278,28 @@ fn cooperating_invocations() {
 }
 
 #[test]
+fn vectorised_loops_around_registers_of_their_own() {
+    check(
+        "nest squares
+  in    x: f32[3, 2, 6]
+  out   y: f32[3, 2, 7]
+  for n in 3, c in 2, p in 1:
+    for q in 7:
+      register acc: f32
+      init: acc = 0.0
+      for k in 2:
+        update: acc += guard(q + k < 6, x[n, c, q + k]) * guard(q < 6, x[n, c, q])
+      store: y[n, c, q] = acc
+    for t in 1:
+      register last: f32
+      first: last = x[n, c, t]
+      again: y[n, c, t] = last + 1.0
+",
+        &["vectorise c", "vectorise n", "unroll c"],
+    );
+}
+
+#[test]
 fn data_dependent_indices() {
     check(
         "nest gather
@@ -343,6 +366,34 @@ fn grids_beyond_a_limit_are_folded() {
     ));
 }
 
+#[test]
+fn buffers_beyond_the_limit_of_a_binding_are_used_in_parts() {
+    let Some(gpu) = gpu() else { return };
+    let nest = parse(&matmul(70, 52, 33));
+    let params = random_params(&nest, 5);
+    let mut target = gpu.target().clone();
+    let largest = |kernels: &[WgslKernel]| {
+        kernels.iter().flat_map(|kernel| &kernel.bindings).map(|binding| binding.bytes).max()
+    };
+    // `a` has 9240 bytes, `b` 6864, `y` 14560.
+    for (limit, fewest) in [(10_000, 2), (7_000, 3)] {
+        target.limits.max_storage_buffer_binding_bytes = limit;
+        for trace in
+            ["bind i workgroup.x", "split i = [_, 4]\nbind i.0 workgroup.x\nbind i.1 invocation.x", UNSTAGED]
+        {
+            let scheduled = scheduled(&nest, trace);
+            let kernels = emit(&scheduled, &target).unwrap();
+            assert!(kernels.len() >= fewest && largest(&kernels) <= Some(limit), "{kernels:?}");
+            assert_same(gpu, &target, &nest, &scheduled, &params);
+        }
+    }
+    // No loop of workgroups walks the rows of `b`.
+    target.limits.max_storage_buffer_binding_bytes = 5_000;
+    let refused = emit(&scheduled(&nest, "bind i workgroup.x"), &target);
+    let limit = "max_storage_buffer_binding_bytes";
+    assert!(matches!(refused, Err(WgslError::Limit { limit: named, .. }) if named == limit));
+}
+
 /// `y[i] = value(x[i])` over `values`, also with four lanes at once.
 fn check_map(
     gpu: &Gpu,
@@ -382,6 +433,7 @@ fn float_functions() {
             UnaryOp::Not => continue,
             UnaryOp::Log | UnaryOp::Sqrt => (1e-3, 50.0),
             UnaryOp::Asin | UnaryOp::Acos | UnaryOp::Atanh => (-0.999, 0.999),
+            UnaryOp::Log1p => (-0.999, 50.0),
             UnaryOp::Acosh => (1.0, 1e4),
             UnaryOp::Tan => (-1.4, 1.4),
             UnaryOp::Sin | UnaryOp::Cos => (-9.0, 9.0),
@@ -553,8 +605,17 @@ fn constants_of_every_kind() {
 
 #[test]
 fn kernels_of_real_models_are_portable() {
-    let targets =
-        [GpuTarget::webgpu_default(), GpuTarget::llvmpipe(), GpuTarget::discrete(), GpuTarget::mobile()];
+    let mut alone = GpuTarget::llvmpipe();
+    alone.name = "llvmpipe without subgroups".to_string();
+    alone.features.subgroups = None;
+    let mut subgroups = 0;
+    let targets = [
+        GpuTarget::webgpu_default(),
+        GpuTarget::llvmpipe(),
+        alone,
+        GpuTarget::discrete(),
+        GpuTarget::mobile(),
+    ];
     for (model, graph, _) in models() {
         for target in &targets {
             let device = Device::Gpu(Box::new(target.clone()), processor());
@@ -562,20 +623,26 @@ fn kernels_of_real_models_are_portable() {
             let mut count = 0;
             for kernel in plan.kernels.iter() {
                 if let Code::Gpu(kernels) = &kernel.code {
-                    kernels.iter().for_each(|kernel| assert_portable(&kernel.text));
+                    kernels.iter().for_each(|kernel| assert_portable(&kernel.text, target));
                     count += kernels.len();
+                    let shares = |kernel: &&WgslKernel| kernel.text.contains("subgroup");
+                    subgroups += kernels.iter().filter(shares).count();
                 }
             }
             assert!(count > 0, "{model} has no kernel for {}", target.name);
         }
     }
+    assert!(subgroups > 0, "no kernel shares loads among lanes");
 }
 
-/// Validates a module and writes it for Vulkan, Metal and Direct3D.
-fn assert_portable(text: &str) {
+/// Validates a module with the target's features and writes it for Vulkan, Metal and Direct3D.
+fn assert_portable(text: &str, target: &GpuTarget) {
+    let mut capabilities = Capabilities::empty();
+    capabilities.set(Capabilities::SHADER_FLOAT16, target.features.f16);
+    capabilities.set(Capabilities::SUBGROUP, target.features.subgroups.is_some());
     let module = naga::front::wgsl::parse_str(text)
         .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16)
+    let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None).unwrap();

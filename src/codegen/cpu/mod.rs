@@ -186,9 +186,25 @@ impl Emitter {
         for stmt in &of.body {
             self.stmt(stmt, top && parallel_inside, &mut body)?;
         }
+        self.fold_zeros(&mut body);
         let trip = cpu::Trip::Constant(self.pool.vars[of.var].extent);
         out.push(cpu::Node::Loop(cpu::Loop { counter, trip, parallel, body }));
         Ok(())
+    }
+
+    /// Drops a fill of zeros directly before the tile that adds to them all, which overwrites instead.
+    fn fold_zeros(&self, body: &mut Vec<cpu::Node>) {
+        let mut place = 0;
+        while place + 1 < body.len() {
+            if let [cpu::Node::Call(cpu::Call::Block(block)), cpu::Node::Call(cpu::Call::Tile(tile))] =
+                &mut body[place..place + 2]
+                && instruction::zeroes(block, tile)
+            {
+                tile.accumulate = cpu::Accumulate::Never;
+                body.remove(place);
+            }
+            place += 1;
+        }
     }
 
     /// The loops and the block of a chain of at most three loops around one block that can run as lanes: no iteration sees

@@ -106,6 +106,15 @@ pub(super) fn expand(nest: &Nest, grid: &Grid) -> Result<Expanded, WgslError> {
     Ok(Expanded { pool: expander.pool, steps, lane, bounds_proved: expander.bounds_proved })
 }
 
+/// Whether a buffer is allocated somewhere in the statements.
+fn contains_alloc(stmts: &[Stmt]) -> bool {
+    stmts.iter().any(|stmt| match stmt {
+        Stmt::Loop(of) => contains_alloc(&of.body),
+        Stmt::Alloc(_) => true,
+        Stmt::Store(_) | Stmt::Barrier => false,
+    })
+}
+
 /// Adds a barrier, unless there is one.
 fn push_barrier(out: &mut Vec<Step<RawStore>>) {
     if !matches!(out.last(), Some(Step::Barrier)) {
@@ -290,14 +299,14 @@ impl Expander<'_> {
         out: &mut Vec<Step<RawStore>>,
     ) -> Result<(), WgslError> {
         let extent = self.extent(of);
-        let has_allocs = of.body.iter().any(|stmt| matches!(stmt, Stmt::Alloc(_)));
         let expandable = extent * self.weight(&of.body) <= MAX_STATEMENTS;
         if extent <= 1 {
             let ctx = self.with_value(ctx, of.var, 0);
             return if extent == 0 { Ok(()) } else { self.steps(&of.body, &ctx, out) };
         }
         match of.kind {
-            LoopKind::Vector if expandable && !has_allocs && !contains_barrier(&of.body) => {
+            // Distributed over the statements below, its values would share what is allocated there.
+            LoopKind::Vector if expandable && !contains_alloc(&of.body) && !contains_barrier(&of.body) => {
                 let mut ctx = ctx.clone();
                 ctx.vectors.push(of.var);
                 self.steps(&of.body, &ctx, out)
@@ -305,12 +314,12 @@ impl Expander<'_> {
             LoopKind::Unroll | LoopKind::Vector if expandable => {
                 for value in 0..extent {
                     let ctx = self.with_value(ctx, of.var, value as i64);
-                    if has_allocs {
-                        let mut body = vec![];
-                        self.steps(&of.body, &ctx, &mut body)?;
+                    let mut body = vec![];
+                    self.steps(&of.body, &ctx, &mut body)?;
+                    if body.iter().any(|step| matches!(step, Step::Declare(_))) {
                         out.push(Step::Scope(body));
                     } else {
-                        self.steps(&of.body, &ctx, out)?;
+                        out.append(&mut body);
                     }
                 }
                 Ok(())

@@ -18,8 +18,10 @@
 //!
 //! Shapes are constants of the text. A buffer has one element type in a kernel: `vec4` where every access of it is four
 //! aligned neighbours or a known component of such. Register buffers are named variables where all their indices are
-//! constant after expansion, else arrays. An index that is not proved to be in range is clamped, and a store through one is
-//! skipped where it is out of range: a kernel never reads or writes outside of its buffers, whatever the data.
+//! constant after expansion, else arrays, of at most [`MAX_PRIVATE_BYTES`] together. An index that is not proved to be in
+//! range is clamped, and a store through one is skipped where it is out of range: a kernel never reads or writes outside of
+//! its buffers, whatever the data. Where a buffer is larger than a binding may be and a `workgroup` loop walks it, several
+//! kernels share the work, each with a part of it.
 //!
 //! # Numbers
 //!
@@ -37,6 +39,7 @@ mod names;
 mod ops;
 mod speculate;
 mod values;
+mod window;
 mod writer;
 
 use crate::expr::{BufferId, Role, Scope};
@@ -47,6 +50,10 @@ use grid::Grid;
 
 /// The most statements that expanding loops may make of one loop; a loop that would exceed it stays a loop.
 pub const MAX_STATEMENTS: usize = 4096;
+
+/// The most bytes of arrays that an invocation may have. No adapter states such a limit, but drivers turn each access of an array
+/// into a choice between all its elements, or move it to memory of its own: a large one takes minutes to compile, or to run.
+pub const MAX_PRIVATE_BYTES: u64 = 4096;
 
 /// How a kernel declares a binding. Constants are read; all others are declared writable also where they are only read, so
 /// that they can share one memory.
@@ -71,7 +78,9 @@ pub struct Binding {
     pub written: bool,
     /// The type of the stored elements: F32, F16, I32 or U32.
     pub stored: DType,
-    /// Bytes the kernel can reach.
+    /// Where in the buffer the binding begins; a multiple of the target's alignment.
+    pub offset_bytes: u64,
+    /// Bytes from there on that the kernel can reach.
     pub bytes: u64,
 }
 
@@ -138,7 +147,7 @@ pub enum WgslError {
     Limit {
         /// The nest.
         nest: String,
-        /// The field of [`GpuLimits`](crate::target::GpuLimits).
+        /// The field of [`GpuLimits`](crate::target::GpuLimits), or `max_private_bytes` for [`MAX_PRIVATE_BYTES`].
         limit: &'static str,
         /// What the kernel takes.
         needed: u64,
@@ -176,12 +185,28 @@ pub fn storage_type(dtype: DType) -> Option<DType> {
 pub fn emit(nest: &Nest, target: &GpuTarget) -> Result<Vec<WgslKernel>, WgslError> {
     let mut kernels = vec![];
     for stmts in dispatches(nest) {
-        if let Some(grid) = Grid::of(nest, stmts, target)? {
-            let kernel = writer::write_kernel(nest, &grid, target)?;
-            kernels.extend(kernel);
+        match window::parts(nest, stmts, target) {
+            None => kernels.extend(kernel_of(nest, stmts, target)?),
+            Some(parts) => {
+                for window::Part { nest, offsets } in parts {
+                    let mut kernel = kernel_of(&nest, &nest.body, target)?;
+                    for binding in kernel.iter_mut().flat_map(|kernel| &mut kernel.bindings) {
+                        binding.offset_bytes = offsets.get(&binding.buffer).copied().unwrap_or(0);
+                    }
+                    kernels.extend(kernel);
+                }
+            }
         }
     }
     Ok(kernels)
+}
+
+/// The kernel of statements; `None` where they do nothing.
+fn kernel_of(nest: &Nest, stmts: &[Stmt], target: &GpuTarget) -> Result<Option<WgslKernel>, WgslError> {
+    match Grid::of(nest, stmts, target)? {
+        Some(grid) => writer::write_kernel(nest, &grid, target),
+        None => Ok(None),
+    }
 }
 
 /// The statements of each kernel.

@@ -7,7 +7,8 @@ use super::layout::{self, Layout, visit_stores};
 use super::names::{Names, sanitised};
 use super::ops::{Fragment, HELPERS};
 use super::values::{self, Value};
-use super::{Access, Binding, WgslError, WgslKernel, access_of, storage_type};
+use super::window::binding_limit;
+use super::{Access, Binding, MAX_PRIVATE_BYTES, WgslError, WgslKernel, access_of, storage_type};
 use crate::base::round_up;
 use crate::expr::{Affine, BufferId, Expr, ExprId, ExprPool, Scope, VarId};
 use crate::loopir::{Combiner, Nest};
@@ -101,6 +102,7 @@ pub(super) fn write_kernel(
                 access: access_of(buffer.role),
                 written: writer.written.contains(&id),
                 stored,
+                offset_bytes: 0,
                 bytes: (buffer.storage_len().max(1) * stored.size_bytes()) as u64,
             }
         })
@@ -145,6 +147,8 @@ struct Uses {
     /// Buffers in global memory: parameters in their order, then the others.
     bindings: Vec<BufferId>,
     workgroup: Vec<BufferId>,
+    /// Buffers of an invocation that are arrays.
+    private: Vec<BufferId>,
     f16: bool,
 }
 
@@ -185,6 +189,7 @@ impl Uses {
         Ok(Uses {
             bindings,
             workgroup: of_scope(Scope::Workgroup).collect(),
+            private: of_scope(Scope::Register).filter(|id| !layouts[id].variables).collect(),
             f16: dtypes.contains(&DType::F16),
         })
     }
@@ -204,10 +209,10 @@ impl Uses {
             u64::from(limits.max_storage_buffers_per_stage),
         )?;
         for id in &self.bindings {
-            // Flat indices are i32.
-            let allowed = limits.max_storage_buffer_binding_bytes.min(i32::MAX as u64);
-            limit(nest, "max_storage_buffer_binding_bytes", bytes(id), allowed)?;
+            limit(nest, "max_storage_buffer_binding_bytes", bytes(id), binding_limit(limits))?;
         }
+        let private = self.private.iter().map(bytes).sum();
+        limit(nest, "max_private_bytes", private, MAX_PRIVATE_BYTES)?;
         let total: u64 = self.workgroup.iter().map(|id| round_up(bytes(id) as usize, 16) as u64).sum();
         limit(nest, "max_workgroup_memory_bytes", total, u64::from(limits.max_workgroup_memory_bytes))?;
         Ok(total as u32)

@@ -173,8 +173,7 @@ impl Operand {
     /// `log(1 + e^x)` without overflow: `max(x, 0) + log(1 + e^-|x|)`.
     fn softplus(&self) -> Scalar {
         let small = self.x().unary(UnaryOp::Abs).unary(UnaryOp::Neg).unary(UnaryOp::Exp);
-        let tail = self.constant(1.0).plus(small).unary(UnaryOp::Log);
-        self.x().max(self.constant(0.0)).plus(tail)
+        self.x().max(self.constant(0.0)).plus(small.unary(UnaryOp::Log1p))
     }
 }
 

@@ -292,9 +292,15 @@ fn bind(
             let value = param.and_then(|place| values.get(&step.bindings[place]).cloned());
             let local = offsets.get(&binding.buffer).zip(scratch_memory);
             let local = local.map(|(&(offset, bytes), memory)| memory.range(offset as u64, bytes as u64));
-            value.or_else(|| packed.get(&binding.buffer).cloned()).or(local).ok_or_else(|| {
-                RuntimeError::Defect(format!("buffer '{}' of '{}' is not bound", binding.name, kernel.name))
-            })
+            let whole =
+                value.or_else(|| packed.get(&binding.buffer).cloned()).or(local).ok_or_else(|| {
+                    RuntimeError::Defect(format!(
+                        "buffer '{}' of '{}' is not bound",
+                        binding.name, kernel.name
+                    ))
+                })?;
+            let size = binding.bytes.min(whole.size.saturating_sub(binding.offset_bytes));
+            Ok(whole.memory.range(whole.offset + binding.offset_bytes, size))
         })
         .collect()
 }

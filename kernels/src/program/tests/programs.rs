@@ -391,7 +391,9 @@ fn every_operation_of_every_type() {
             }
         }
     }
-    assert_eq!(ran, 4 * 25 + 9 * 9 + 4 * 4 * 16 + 9 * 4 * 21);
+    // All but `not` on the four float types, and on the nine others what has a meaning there.
+    let on_integers = UnaryOp::ALL.into_iter().filter(|op| op.on_integers().is_some()).count();
+    assert_eq!(ran, 4 * (UnaryOp::ALL.len() - 1) + 9 * on_integers + 4 * 4 * 16 + 9 * 4 * 21);
 }
 
 #[test]
