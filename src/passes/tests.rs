@@ -291,6 +291,23 @@ fn what_is_repeated_must_be_cheap() {
     );
 }
 
+/// As a tree, the 20th sum of a value with itself has a million leaves.
+#[test]
+fn doubled_values_are_not_written_out_without_limit() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[4]);
+    let last = (0..20).fold(x, |value, i| add(&mut graph, &format!("t{i}"), sum(), &[value, value]));
+    graph.add_output("y", last);
+    groups(
+        &graph,
+        expect![[r#"
+        map + map -> t1 (x)
+        map + map + map + map + map + map + map + map + map -> t10 (t1)
+        map + map + map + map + map + map + map + map + map -> t19 (t10)
+    "#]],
+    );
+}
+
 #[test]
 fn scalars_lose_what_does_nothing() {
     let x = || Scalar::Input(0);
@@ -317,21 +334,4 @@ fn scalars_lose_what_does_nothing() {
         let [node] = &after.nodes().iter().collect::<Vec<_>>()[..] else { panic!("{after}") };
         assert_eq!(node.op, Map { scalar: simple }.into(), "{scalar:?}");
     }
-}
-
-/// As a tree, the 20th sum of a value with itself has a million leaves.
-#[test]
-fn doubled_values_are_not_written_out_without_limit() {
-    let mut graph = Graph::new("test");
-    let x = input(&mut graph, "x", &[4]);
-    let last = (0..20).fold(x, |value, i| add(&mut graph, &format!("t{i}"), sum(), &[value, value]));
-    graph.add_output("y", last);
-    groups(
-        &graph,
-        expect![[r#"
-        map + map -> t1 (x)
-        map + map + map + map + map + map + map + map + map -> t10 (t1)
-        map + map + map + map + map + map + map + map + map -> t19 (t10)
-    "#]],
-    );
 }

@@ -18,9 +18,10 @@
 //!
 //! Shapes are constants of the text. A buffer has one element type in a kernel: `vec4` where every access of it is four
 //! aligned neighbours or a known component of such. Register buffers are named variables where all their indices are
-//! constant after expansion, else arrays. An index that is not proved to be in range is clamped, and a store through one is
-//! skipped where it is out of range: a kernel never reads or writes outside of its buffers, whatever the data. Where a buffer
-//! is larger than a binding may be and a `workgroup` loop walks it, several kernels share the work, each with a part of it.
+//! constant after expansion, else arrays, of at most [`MAX_PRIVATE_BYTES`] together. An index that is not proved to be in
+//! range is clamped, and a store through one is skipped where it is out of range: a kernel never reads or writes outside of
+//! its buffers, whatever the data. Where a buffer is larger than a binding may be and a `workgroup` loop walks it, several
+//! kernels share the work, each with a part of it.
 //!
 //! # Numbers
 //!
@@ -49,6 +50,10 @@ use grid::Grid;
 
 /// The most statements that expanding loops may make of one loop; a loop that would exceed it stays a loop.
 pub const MAX_STATEMENTS: usize = 4096;
+
+/// The most bytes of arrays that an invocation may have. No adapter states such a limit, but drivers turn each access of an array
+/// into a choice between all its elements, or move it to memory of its own: a large one takes minutes to compile, or to run.
+pub const MAX_PRIVATE_BYTES: u64 = 4096;
 
 /// How a kernel declares a binding. Constants are read; all others are declared writable also where they are only read, so
 /// that they can share one memory.
@@ -142,7 +147,7 @@ pub enum WgslError {
     Limit {
         /// The nest.
         nest: String,
-        /// The field of [`GpuLimits`](crate::target::GpuLimits).
+        /// The field of [`GpuLimits`](crate::target::GpuLimits), or `max_private_bytes` for [`MAX_PRIVATE_BYTES`].
         limit: &'static str,
         /// What the kernel takes.
         needed: u64,

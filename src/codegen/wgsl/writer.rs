@@ -8,7 +8,7 @@ use super::names::{Names, sanitised};
 use super::ops::{Fragment, HELPERS};
 use super::values::{self, Value};
 use super::window::binding_limit;
-use super::{Access, Binding, WgslError, WgslKernel, access_of, storage_type};
+use super::{Access, Binding, MAX_PRIVATE_BYTES, WgslError, WgslKernel, access_of, storage_type};
 use crate::base::round_up;
 use crate::expr::{Affine, BufferId, Expr, ExprId, ExprPool, Scope, VarId};
 use crate::loopir::{Combiner, Nest};
@@ -147,6 +147,8 @@ struct Uses {
     /// Buffers in global memory: parameters in their order, then the others.
     bindings: Vec<BufferId>,
     workgroup: Vec<BufferId>,
+    /// Buffers of an invocation that are arrays.
+    private: Vec<BufferId>,
     f16: bool,
 }
 
@@ -187,6 +189,7 @@ impl Uses {
         Ok(Uses {
             bindings,
             workgroup: of_scope(Scope::Workgroup).collect(),
+            private: of_scope(Scope::Register).filter(|id| !layouts[id].variables).collect(),
             f16: dtypes.contains(&DType::F16),
         })
     }
@@ -208,6 +211,8 @@ impl Uses {
         for id in &self.bindings {
             limit(nest, "max_storage_buffer_binding_bytes", bytes(id), binding_limit(limits))?;
         }
+        let private = self.private.iter().map(bytes).sum();
+        limit(nest, "max_private_bytes", private, MAX_PRIVATE_BYTES)?;
         let total: u64 = self.workgroup.iter().map(|id| round_up(bytes(id) as usize, 16) as u64).sum();
         limit(nest, "max_workgroup_memory_bytes", total, u64::from(limits.max_workgroup_memory_bytes))?;
         Ok(total as u32)
