@@ -48,7 +48,7 @@ use crate::tensor::DType;
 use grid::Grid;
 
 /// The most statements that expanding loops may make of one loop; a loop that would exceed it stays a loop.
-pub const MAX_STATEMENTS: usize = 4096;
+pub const MAX_STATEMENTS: usize = 1024;
 
 /// How a kernel declares a binding. Constants are read; all others are declared writable also where they are only read, so
 /// that they can share one memory.
@@ -142,7 +142,7 @@ pub enum WgslError {
     Limit {
         /// The nest.
         nest: String,
-        /// The field of [`GpuLimits`](crate::target::GpuLimits).
+        /// The field of [`GpuLimits`](crate::target::GpuLimits), or what WGSL itself limits.
         limit: &'static str,
         /// What the kernel takes.
         needed: u64,
