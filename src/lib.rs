@@ -27,3 +27,8 @@ pub use compiler::load;
 pub use onnx::{Bindings, Model};
 pub use runtime::{DeviceChoice, DeviceOptions, OpenDevice, Session};
 pub use tensor::{DType, Tensor};
+
+/// The README's program is compiled and run with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

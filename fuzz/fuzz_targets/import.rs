@@ -1,9 +1,9 @@
-//! Any bytes as a model file: the importer may refuse them, but neither panic nor take memory beyond what the file warrants.
+//! Any bytes as a model file, see `import_model.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use paisley::onnx::Model;
+#[path = "../import_model.rs"]
+mod import_model;
 
-fuzz_target!(|bytes: &[u8]| {
-    let _ = Model::from_bytes(bytes);
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = import_model::import_model(bytes);
 });

@@ -1,6 +1,7 @@
 //! CPU micro-kernels of Paisley, and the scalar operations they and the rest of the compiler share.
 #![warn(missing_docs)]
 
+mod copy;
 #[cfg(all(test, unix))]
 mod guard;
 pub mod isa;
@@ -15,6 +16,6 @@ pub mod vector;
 pub mod window;
 
 pub use isa::Isa;
-pub use scalar::{BinaryOp, UnaryOp};
+pub use scalar::{BinaryOp, OnIntegers, UnaryOp};
 pub use table::{KernelTable, table};
 pub use tile::{TileArgs, TileKernel};

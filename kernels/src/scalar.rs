@@ -1,61 +1,127 @@
 //! The scalar operations every part of Paisley speaks of, with their meaning: expressions name them, the interpreter
 //! evaluates them, the vector kernels and the shader writer implement them.
 
-/// An operation of one operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum UnaryOp {
-    /// `-x`; wraps for integers.
+/// What an operation of one operand does to integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnIntegers {
+    /// `-x`, wrapping.
     Neg,
-    /// `|x|`.
+    /// `|x|`, wrapping.
     Abs,
-    /// -1, 0 or 1 by the sign; NaN stays.
+    /// -1, 0 or 1.
     Sign,
-    /// Largest integer that is at most `x`.
-    Floor,
-    /// Smallest integer that is at least `x`.
-    Ceil,
-    /// Nearest integer, ties to even.
-    Round,
-    /// Square root.
-    Sqrt,
-    /// `e^x`.
-    Exp,
-    /// Natural logarithm.
-    Log,
-    /// Sine.
-    Sin,
-    /// Cosine.
-    Cos,
-    /// Tangent.
-    Tan,
-    /// Inverse sine.
-    Asin,
-    /// Inverse cosine.
-    Acos,
-    /// Inverse tangent.
-    Atan,
-    /// Hyperbolic sine.
-    Sinh,
-    /// Hyperbolic cosine.
-    Cosh,
-    /// Hyperbolic tangent.
-    Tanh,
-    /// Inverse hyperbolic sine.
-    Asinh,
-    /// Inverse hyperbolic cosine.
-    Acosh,
-    /// Inverse hyperbolic tangent.
-    Atanh,
-    /// Error function.
-    Erf,
-    /// `1 / (1 + e^-x)`.
-    Sigmoid,
-    /// Logical not of a bool, bitwise not of an integer.
+    /// `x` itself.
+    Same,
+    /// Bitwise not; logical not of a bool.
     Not,
+    /// The bool `false`.
+    False,
+}
+
+/// Declares [`UnaryOp`]: a row an operation, with its documentation, its name in text forms, the floating-point operations it
+/// counts as, what it does to integers (`None` where it has no meaning), and its value on floats.
+macro_rules! unary_ops {
+    ($($(#[$doc:meta])* $op:ident $name:literal, $flop:literal flop, $integers:expr, |$x:ident| $value:expr;)*) => {
+        /// An operation of one operand.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum UnaryOp {
+            $($(#[$doc])* $op,)*
+        }
+
+        impl UnaryOp {
+            /// Every operation, in the order of the declaration.
+            pub const ALL: [UnaryOp; [$($name),*].len()] = [$(UnaryOp::$op),*];
+
+            /// The name in text forms: `neg`, `exp` ...
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(UnaryOp::$op => $name,)*
+                }
+            }
+
+            /// The floating-point operations it counts as where work is estimated.
+            pub fn flop(self) -> u64 {
+                match self {
+                    $(UnaryOp::$op => $flop,)*
+                }
+            }
+
+            /// What it does to integers and bools; `None` where it has no meaning on them.
+            pub fn on_integers(self) -> Option<OnIntegers> {
+                use OnIntegers::{Abs, False, Neg, Not, Same, Sign};
+                match self {
+                    $(UnaryOp::$op => $integers,)*
+                }
+            }
+
+            /// The meaning on floats; a bool result is 0.0 or 1.0.
+            pub fn eval_f64(self, x: f64) -> f64 {
+                match self {
+                    $(UnaryOp::$op => {
+                        let $x = x;
+                        $value
+                    })*
+                }
+            }
+        }
+    };
+}
+
+unary_ops! {
+    /// `-x`; wraps for integers.
+    Neg "neg", 1 flop, Some(Neg), |x| -x;
+    /// `|x|`.
+    Abs "abs", 1 flop, Some(Abs), |x| x.abs();
+    /// -1, 0 or 1 by the sign; NaN stays.
+    Sign "sign", 1 flop, Some(Sign), |x| if x == 0.0 || x.is_nan() { x } else { x.signum() };
+    /// Largest integer that is at most `x`.
+    Floor "floor", 1 flop, Some(Same), |x| x.floor();
+    /// Smallest integer that is at least `x`.
+    Ceil "ceil", 1 flop, Some(Same), |x| x.ceil();
+    /// Nearest integer, ties to even.
+    Round "round", 1 flop, Some(Same), |x| x.round_ties_even();
+    /// Square root.
+    Sqrt "sqrt", 4 flop, None, |x| x.sqrt();
+    /// `e^x`.
+    Exp "exp", 16 flop, None, |x| x.exp();
+    /// Natural logarithm.
+    Log "log", 16 flop, None, |x| x.ln();
+    /// `log(1 + x)`, precise near 0.
+    Log1p "log1p", 16 flop, None, |x| x.ln_1p();
+    /// Sine.
+    Sin "sin", 16 flop, None, |x| x.sin();
+    /// Cosine.
+    Cos "cos", 16 flop, None, |x| x.cos();
+    /// Tangent.
+    Tan "tan", 16 flop, None, |x| x.tan();
+    /// Inverse sine.
+    Asin "asin", 16 flop, None, |x| x.asin();
+    /// Inverse cosine.
+    Acos "acos", 16 flop, None, |x| x.acos();
+    /// Inverse tangent.
+    Atan "atan", 16 flop, None, |x| x.atan();
+    /// Hyperbolic sine.
+    Sinh "sinh", 16 flop, None, |x| x.sinh();
+    /// Hyperbolic cosine.
+    Cosh "cosh", 16 flop, None, |x| x.cosh();
+    /// Hyperbolic tangent.
+    Tanh "tanh", 16 flop, None, |x| x.tanh();
+    /// Inverse hyperbolic sine.
+    Asinh "asinh", 16 flop, None, |x| x.asinh();
+    /// Inverse hyperbolic cosine.
+    Acosh "acosh", 16 flop, None, |x| x.acosh();
+    /// Inverse hyperbolic tangent.
+    Atanh "atanh", 16 flop, None, |x| x.atanh();
+    /// Error function.
+    Erf "erf", 16 flop, None, |x| erf(x);
+    /// `1 / (1 + e^-x)`.
+    Sigmoid "sigmoid", 16 flop, None, |x| 1.0 / (1.0 + (-x).exp());
+    /// Logical not of a bool, bitwise not of an integer.
+    Not "not", 1 flop, Some(Not), |x| truth(x == 0.0);
     /// Whether `x` is NaN; a bool.
-    IsNan,
+    IsNan "is_nan", 1 flop, Some(False), |x| truth(x.is_nan());
     /// Whether `x` is infinite; a bool.
-    IsInf,
+    IsInf "is_inf", 1 flop, Some(False), |x| truth(x.is_infinite());
 }
 
 /// An operation of two operands of one type.
@@ -106,132 +172,29 @@ pub enum BinaryOp {
 }
 
 impl UnaryOp {
-    /// Every operation, in the order of the declaration.
-    pub const ALL: [UnaryOp; 26] = [
-        UnaryOp::Neg,
-        UnaryOp::Abs,
-        UnaryOp::Sign,
-        UnaryOp::Floor,
-        UnaryOp::Ceil,
-        UnaryOp::Round,
-        UnaryOp::Sqrt,
-        UnaryOp::Exp,
-        UnaryOp::Log,
-        UnaryOp::Sin,
-        UnaryOp::Cos,
-        UnaryOp::Tan,
-        UnaryOp::Asin,
-        UnaryOp::Acos,
-        UnaryOp::Atan,
-        UnaryOp::Sinh,
-        UnaryOp::Cosh,
-        UnaryOp::Tanh,
-        UnaryOp::Asinh,
-        UnaryOp::Acosh,
-        UnaryOp::Atanh,
-        UnaryOp::Erf,
-        UnaryOp::Sigmoid,
-        UnaryOp::Not,
-        UnaryOp::IsNan,
-        UnaryOp::IsInf,
-    ];
-
-    /// The name in text forms: `neg`, `exp` ...
-    pub fn name(self) -> &'static str {
-        match self {
-            UnaryOp::Neg => "neg",
-            UnaryOp::Abs => "abs",
-            UnaryOp::Sign => "sign",
-            UnaryOp::Floor => "floor",
-            UnaryOp::Ceil => "ceil",
-            UnaryOp::Round => "round",
-            UnaryOp::Sqrt => "sqrt",
-            UnaryOp::Exp => "exp",
-            UnaryOp::Log => "log",
-            UnaryOp::Sin => "sin",
-            UnaryOp::Cos => "cos",
-            UnaryOp::Tan => "tan",
-            UnaryOp::Asin => "asin",
-            UnaryOp::Acos => "acos",
-            UnaryOp::Atan => "atan",
-            UnaryOp::Sinh => "sinh",
-            UnaryOp::Cosh => "cosh",
-            UnaryOp::Tanh => "tanh",
-            UnaryOp::Asinh => "asinh",
-            UnaryOp::Acosh => "acosh",
-            UnaryOp::Atanh => "atanh",
-            UnaryOp::Erf => "erf",
-            UnaryOp::Sigmoid => "sigmoid",
-            UnaryOp::Not => "not",
-            UnaryOp::IsNan => "is_nan",
-            UnaryOp::IsInf => "is_inf",
-        }
-    }
-
     /// Whether the result is a bool whatever the operand's type.
     pub fn is_test(self) -> bool {
-        matches!(self, UnaryOp::IsNan | UnaryOp::IsInf)
+        self.on_integers() == Some(OnIntegers::False)
     }
 
-    /// The meaning on floats; a bool result is 0.0 or 1.0.
-    pub fn eval_f64(self, x: f64) -> f64 {
-        match self {
-            UnaryOp::Neg => -x,
-            UnaryOp::Abs => x.abs(),
-            UnaryOp::Sign if x == 0.0 || x.is_nan() => x,
-            UnaryOp::Sign => x.signum(),
-            UnaryOp::Floor => x.floor(),
-            UnaryOp::Ceil => x.ceil(),
-            UnaryOp::Round => x.round_ties_even(),
-            UnaryOp::Sqrt => x.sqrt(),
-            UnaryOp::Exp => x.exp(),
-            UnaryOp::Log => x.ln(),
-            UnaryOp::Sin => x.sin(),
-            UnaryOp::Cos => x.cos(),
-            UnaryOp::Tan => x.tan(),
-            UnaryOp::Asin => x.asin(),
-            UnaryOp::Acos => x.acos(),
-            UnaryOp::Atan => x.atan(),
-            UnaryOp::Sinh => x.sinh(),
-            UnaryOp::Cosh => x.cosh(),
-            UnaryOp::Tanh => x.tanh(),
-            UnaryOp::Asinh => x.asinh(),
-            UnaryOp::Acosh => x.acosh(),
-            UnaryOp::Atanh => x.atanh(),
-            UnaryOp::Erf => erf(x),
-            UnaryOp::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-            UnaryOp::Not => f64::from(u8::from(x == 0.0)),
-            UnaryOp::IsNan => f64::from(u8::from(x.is_nan())),
-            UnaryOp::IsInf => f64::from(u8::from(x.is_infinite())),
+    /// Whether the result on floats jumps somewhere, so that a last digit of the operand may decide it: what only picks or
+    /// tests integers does.
+    pub fn jumps(self) -> bool {
+        match self.on_integers() {
+            Some(OnIntegers::Sign | OnIntegers::Same | OnIntegers::Not | OnIntegers::False) => true,
+            Some(OnIntegers::Neg | OnIntegers::Abs) | None => false,
         }
     }
 
     /// The meaning on integers before they wrap to their width; `None` where the operation has none. `Not` is bitwise.
     pub fn eval_i64(self, x: i64) -> Option<i64> {
-        Some(match self {
-            UnaryOp::Neg => x.wrapping_neg(),
-            UnaryOp::Abs => x.wrapping_abs(),
-            UnaryOp::Sign => x.signum(),
-            UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => x,
-            UnaryOp::Not => !x,
-            UnaryOp::IsNan | UnaryOp::IsInf => 0,
-            UnaryOp::Sqrt
-            | UnaryOp::Exp
-            | UnaryOp::Log
-            | UnaryOp::Sin
-            | UnaryOp::Cos
-            | UnaryOp::Tan
-            | UnaryOp::Asin
-            | UnaryOp::Acos
-            | UnaryOp::Atan
-            | UnaryOp::Sinh
-            | UnaryOp::Cosh
-            | UnaryOp::Tanh
-            | UnaryOp::Asinh
-            | UnaryOp::Acosh
-            | UnaryOp::Atanh
-            | UnaryOp::Erf
-            | UnaryOp::Sigmoid => return None,
+        self.on_integers().map(|meaning| match meaning {
+            OnIntegers::Neg => x.wrapping_neg(),
+            OnIntegers::Abs => x.wrapping_abs(),
+            OnIntegers::Sign => x.signum(),
+            OnIntegers::Same => x,
+            OnIntegers::Not => !x,
+            OnIntegers::False => 0,
         })
     }
 }
@@ -297,9 +260,19 @@ impl BinaryOp {
         )
     }
 
+    /// Whether the result on floats jumps somewhere, so that a last digit of an operand may decide it.
+    pub fn jumps(self) -> bool {
+        match self {
+            BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Rem => true,
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => true,
+            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne => true,
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Pow => false,
+            BinaryOp::Min | BinaryOp::Max | BinaryOp::Shl | BinaryOp::Shr => false,
+        }
+    }
+
     /// The meaning on floats; a bool result is 0.0 or 1.0. Bitwise operations treat their operands as bools.
     pub fn eval_f64(self, a: f64, b: f64) -> f64 {
-        let truth = |value: bool| f64::from(u8::from(value));
         match self {
             BinaryOp::Add => a + b,
             BinaryOp::Sub => a - b,
@@ -359,6 +332,10 @@ impl BinaryOp {
             BinaryOp::Ne => i64::from(a != b),
         }
     }
+}
+
+fn truth(value: bool) -> f64 {
+    f64::from(u8::from(value))
 }
 
 fn integer_power(base: i64, exponent: i64) -> i64 {

@@ -6,6 +6,7 @@
 
 use half::{bf16, f16};
 
+use crate::copy::CopyArgs;
 use crate::isa::Isa;
 use crate::plane::Operand;
 use crate::scalar::{BinaryOp, UnaryOp};
@@ -119,6 +120,7 @@ macro_rules! kernels {
             vector::f32_to_bf16(target: *mut bf16, source: *const f32, count: usize);
             window::depthwise_row(args: &DepthwiseArgs);
             window::pool_row(pool: Pool, accumulate: bool, args: &WindowArgs);
+            copy::copy_planes(args: &CopyArgs<'_>);
             plane::binary_rows(op: BinaryOp, target: (*mut f32, isize), operands: [Operand; 2], extents: (usize, usize)) -> bool;
             plane::multiply_add_rows(target: (*mut f32, isize), operands: [Operand; 3], extents: (usize, usize));
         }
@@ -168,7 +170,10 @@ kernels!(raw_kernels!());
 mod generic {
     kernels!(instance! (
         Generic, crate::simd::lanes::Lanes, [],
-        { run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2] },
+        {
+            run_3x12 "fma_3x12_f32_generic" [1, 2, 3] x [1, 2, 3],
+            run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2]
+        },
     ));
 }
 

@@ -28,6 +28,11 @@ pub fn largest_divisor_up_to(value: usize, limit: usize) -> usize {
     divisors(value).into_iter().rfind(|&d| d <= limit.max(1)).unwrap_or(1)
 }
 
+/// Whether the system would grant that many bytes of memory now. Nothing is kept.
+pub fn fits_memory(bytes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use super::arguments::{ModelArguments, TargetArguments};
 use super::error::{Answer, CliError};
 use super::prepare;
 use super::report::{self, Table};
+use crate::analysis;
 use crate::compiler::{Device, Timings, compile};
 use crate::graph::Graph;
 use crate::passes::{self, GroupPolicy};
@@ -168,16 +169,19 @@ struct Roofline {
     bound: &'static str,
 }
 
-/// The roofline model (Williams, Waterman, Patterson 2009): operations at the rate of arithmetic, or bytes of parameters at the
-/// rate of memory, whichever takes longer; and the start of each step.
+/// The roofline model (Williams, Waterman, Patterson 2009): operations at the rate of arithmetic, or bytes of parameters that
+/// are touched at the rate of memory, whichever takes longer; and the start of each step.
 fn roofline(plan: &Plan, id: KernelId, rates: Option<Rates>) -> Roofline {
     let steps: Vec<_> = plan.steps.iter().filter(|step| step.kernel == id).collect();
     let flop: u64 = steps.iter().map(|step| step.flop).sum();
-    let bytes: u64 = steps
-        .iter()
-        .flat_map(|step| &step.bindings)
-        .map(|&value| plan.values[value].fact.size_bytes() as u64)
-        .sum();
+    let nest = &plan.kernels[id].nest;
+    let work = analysis::work(&nest.pool, &nest.body);
+    let touched = nest.params.iter().map(|&param| {
+        let buffer = &nest.pool.buffers[param];
+        let times = [&work.reads, &work.writes].map(|counts| counts.get(&param).copied().unwrap_or(0));
+        times[0].max(times[1]).min(buffer.len() as u64) * buffer.dtype.size_bytes() as u64
+    });
+    let bytes = touched.sum::<u64>() * steps.len() as u64;
     let rates = rates.unwrap_or(Rates::UNKNOWN);
     let times = [
         (1e9 * flop as f64 / rates.flop_per_second, "arithmetic"),

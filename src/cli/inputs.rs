@@ -3,10 +3,11 @@
 use super::arguments::ModelArguments;
 use super::error::CliError;
 use super::{files, images};
-use crate::base::Random;
+use crate::base::{Random, fits_memory};
 use crate::graph::Graph;
 use crate::onnx::{Bindings, Dim, InputDecl, Model};
 use crate::ops::Fact;
+use crate::runtime::RuntimeError;
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
 
@@ -274,9 +275,18 @@ impl Gatherer<'_> {
 
 impl Given {
     /// The inputs of `graph`, in its order: those given, and random numbers for the others.
-    pub(super) fn inputs(&self, graph: &Graph) -> Vec<Input> {
+    ///
+    /// # Errors
+    /// When they do not fit in memory.
+    pub(super) fn inputs(&self, graph: &Graph) -> Result<Vec<Input>, CliError> {
+        let made =
+            graph.inputs().iter().filter(|&&value| !self.arrays.contains_key(&graph.values()[value].name));
+        let bytes = made.map(|&value| graph.fact(value).size_bytes()).fold(0, usize::saturating_add);
+        if !fits_memory(bytes) {
+            return Err(RuntimeError::Memory { bytes }.into());
+        }
         let inputs = graph.inputs().iter().enumerate();
-        inputs
+        Ok(inputs
             .map(|(index, &value)| {
                 let name = graph.values()[value].name.clone();
                 let (tensor, source) = self.arrays.get(&name).cloned().unwrap_or_else(|| {
@@ -286,7 +296,7 @@ impl Given {
                 });
                 Input { name, tensor, source }
             })
-            .collect()
+            .collect())
     }
 }
 

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A model at concrete shapes, with its inputs.
 pub(super) struct Imported {
+    /// The path, for messages.
+    name: String,
     pub(super) model: Model,
     pub(super) given: Given,
     pub(super) graph: Graph,
@@ -32,9 +34,9 @@ pub(super) fn import(arguments: &ModelArguments) -> Result<Imported, CliError> {
     let start = Instant::now();
     let graph = model.graph(&given.bindings).map_err(|error| CliError::from(error).about(path.display()))?;
     time += start.elapsed();
-    let inputs = given.inputs(&graph);
+    let inputs = given.inputs(&graph).map_err(|error| error.about(path.display()))?;
     progress.done();
-    Ok(Imported { model, given, graph, inputs, time })
+    Ok(Imported { name: path.display().to_string(), model, given, graph, inputs, time })
 }
 
 /// Decodes the model.
@@ -59,8 +61,11 @@ pub(super) struct Prepared {
 pub(super) fn session(imported: &Imported, device: &OpenDevice) -> Result<Prepared, CliError> {
     let progress = Progress::new(&format!("compiling for {}", device.kind()));
     let mut timings = Timings::default();
-    let plan = compile(&imported.graph, &Device::from(device), &mut timings)?;
-    let session = timings.stage("prepare", || Session::new(plan, device))?;
+    let plan = compile(&imported.graph, &Device::from(device), &mut timings)
+        .map_err(|error| CliError::from(error).about(&imported.name))?;
+    let session = timings
+        .stage("prepare", || Session::new(plan, device))
+        .map_err(|error| CliError::from(error).about(&imported.name))?;
     let of_graph = |stage: &&(&str, Duration)| matches!(stage.0, "simplify" | "group");
     let load: Duration = timings.stages.iter().filter(of_graph).map(|(_, time)| *time).sum();
     let named: Vec<_> =

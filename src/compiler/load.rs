@@ -52,6 +52,7 @@ impl Error {
                 ErrorKind::Bug
             }
             Error::Runtime(RuntimeError::Input { .. } | RuntimeError::Run(_)) => ErrorKind::InvalidInput,
+            Error::Runtime(RuntimeError::Memory { .. }) => ErrorKind::Limit,
             Error::Runtime(RuntimeError::Gpu(_)) => ErrorKind::Device,
         }
     }

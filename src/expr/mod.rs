@@ -11,14 +11,16 @@
 //! - A float constant is stored as the bits of an f64 and rounded to its type; there is one NaN.
 
 mod affine;
+mod below;
 mod display;
 mod interval;
 mod simplify;
 
 pub use affine::Affine;
+pub use below::Below;
 pub(crate) use display::infix;
 pub use interval::Interval;
-pub use paisley_kernels::{BinaryOp, UnaryOp};
+pub use paisley_kernels::{BinaryOp, OnIntegers, UnaryOp};
 
 use crate::base::{Id, IdVec};
 use crate::tensor::DType;

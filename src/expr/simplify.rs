@@ -94,39 +94,42 @@ impl ExprPool {
     }
 
     /// Constant where the intervals decide; otherwise all atoms on the left, the constant on the right, so that equal
-    /// conditions are equal expressions.
+    /// conditions are equal expressions. A comparison of data stays as it is: its difference may wrap.
     fn simplify_comparison(&mut self, op: BinaryOp, a: ExprId, b: ExprId) -> ExprId {
         let mut form = self.affine(a);
         let right = self.affine(b);
         form.add_scaled(&right, -1);
-        let bound = -form.constant;
+        let bound = form.constant.checked_neg();
         form.constant = 0;
-        if let Some(range) = form.interval(self) {
-            let decided = [range.low, range.high].map(|value| op.eval_i64(value, bound));
-            let constant = match op {
-                BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => decided[0] == decided[1],
-                BinaryOp::Eq | BinaryOp::Ne => !range.contains(bound) || range.low == range.high,
-                BinaryOp::Add
-                | BinaryOp::Sub
-                | BinaryOp::Mul
-                | BinaryOp::Div
-                | BinaryOp::FloorDiv
-                | BinaryOp::Mod
-                | BinaryOp::Rem
-                | BinaryOp::Min
-                | BinaryOp::Max
-                | BinaryOp::Pow
-                | BinaryOp::And
-                | BinaryOp::Or
-                | BinaryOp::Xor
-                | BinaryOp::Shl
-                | BinaryOp::Shr => false,
-            };
-            if constant {
-                return self.intern(Expr::Int(decided[0], DType::Bool));
-            }
+        let bounded = self.interval(a).is_some() && self.interval(b).is_some();
+        let (true, Some(range), Some(bound)) = (bounded, form.interval(self), bound) else {
+            return self.binary(op, a, b);
+        };
+        let decided = [range.low, range.high].map(|value| op.eval_i64(value, bound));
+        let constant = match op {
+            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => decided[0] == decided[1],
+            BinaryOp::Eq | BinaryOp::Ne => !range.contains(bound) || range.low == range.high,
+            BinaryOp::Add
+            | BinaryOp::Sub
+            | BinaryOp::Mul
+            | BinaryOp::Div
+            | BinaryOp::FloorDiv
+            | BinaryOp::Mod
+            | BinaryOp::Rem
+            | BinaryOp::Min
+            | BinaryOp::Max
+            | BinaryOp::Pow
+            | BinaryOp::And
+            | BinaryOp::Or
+            | BinaryOp::Xor
+            | BinaryOp::Shl
+            | BinaryOp::Shr => false,
+        };
+        if constant {
+            return self.intern(Expr::Int(decided[0], DType::Bool));
         }
         // Lt and Ge are the only orders: x <= b is x < b + 1, x > b is x >= b + 1.
+        // An undecided bound is within the range, so that the next one exists.
         let (op, bound) = match op {
             BinaryOp::Le => (BinaryOp::Lt, bound + 1),
             BinaryOp::Gt => (BinaryOp::Ge, bound + 1),
@@ -250,6 +253,27 @@ mod tests {
         let sometimes = pool.at_least_int(shifted, 0);
         let shown = pool.simplify(sometimes);
         assert_eq!(pool.display(shown).to_string(), "i >= 1");
+    }
+
+    /// The difference of two integers of data may wrap, and a bound next to the largest has no next one.
+    #[test]
+    fn comparisons_of_data_stay() {
+        let (mut pool, v) = pool(&[8]);
+        let data = pool.buffers.push(Buffer {
+            name: "d".into(),
+            dtype: DType::I64,
+            shape: vec![8, 2],
+            scope: Scope::Global,
+            role: Role::Input,
+            row_padding: 0,
+        });
+        let (zero, one, largest) = (pool.int(0), pool.int(1), pool.int(i64::MAX));
+        let (x, y) = (pool.load(data, &[v[0], zero]), pool.load(data, &[v[0], one]));
+        for (a, b, text) in [(x, y, "d[i, 0] <= d[i, 1]"), (x, largest, "d[i, 0] <= 9223372036854775807")] {
+            let condition = pool.binary(BinaryOp::Le, a, b);
+            let simple = pool.simplify(condition);
+            assert_eq!(pool.display(simple).to_string(), text);
+        }
     }
 
     /// Random quasi-affine expressions keep their value at every point.

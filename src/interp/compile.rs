@@ -457,17 +457,21 @@ impl Compiler {
             }
             Expr::Unary(op, a) => {
                 let of = self.pool.dtype(a);
-                let a = self.expr(a);
+                let a = if op.jumps() { self.rounded(a) } else { self.expr(a) };
                 self.unary(op, of, a)
             }
             Expr::Binary(op, a, b) => {
                 let of = self.pool.dtype(a);
-                let (a, b) = (self.expr(a), self.expr(b));
+                let (a, b) = if op.jumps() {
+                    (self.rounded(a), self.rounded(b))
+                } else {
+                    (self.expr(a), self.expr(b))
+                };
                 self.binary(op, of, a, b)
             }
             Expr::Cast(_, a) => {
                 let of = self.pool.dtype(a);
-                let a = self.expr(a);
+                let a = if dtype.is_float() { self.expr(a) } else { self.rounded(a) };
                 self.cast(of, dtype, a)
             }
             Expr::Guard(condition, a) => {
@@ -487,6 +491,19 @@ impl Compiler {
                 target
             }
         }
+    }
+
+    /// The value of `id`, a float rounded to its type: for operations that jump, where more digits may give another side.
+    fn rounded(&mut self, id: ExprId) -> Value {
+        let value = self.expr(id);
+        let dtype = self.pool.dtype(id);
+        let exact = match self.pool.get(id) {
+            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) | Expr::Load(..) | Expr::Cast(..) => true,
+            Expr::Unary(..) | Expr::Binary(..) | Expr::Select(..) | Expr::Guard(..) => {
+                !dtype.is_float() || dtype == DType::F64
+            }
+        };
+        if exact { value } else { self.pure(Op::Round(dtype), value, value) }
     }
 
     /// A register of its own, with a first value.

@@ -3,8 +3,9 @@
 //! # Numbers
 //!
 //! Floats are computed in f64 whatever their type and rounded to the type of the buffer at each store (an accumulator in an
-//! f32 buffer is rounded at each addition); casts round as well. Integers are exact and wrap at the width of their type after
-//! each operation. A bool is 0 or 1.
+//! f32 buffer is rounded at each addition); casts round as well, and so do operations that jump (`floor`, comparisons, casts to
+//! integers ...) their operands: a tie in f32 is a tie. Integers are exact and wrap at the width of their type after each
+//! operation. A bool is 0 or 1.
 //!
 //! # Order
 //!

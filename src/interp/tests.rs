@@ -212,6 +212,26 @@ nest round
     assert_eq!(y[2].to_i64_vec().unwrap(), [0, 127]);
 }
 
+/// 0.5 over the f32 next to 5 / 255 is just below 25.5, which is the quotient in f32.
+#[test]
+fn a_tie_in_f32_is_a_tie() {
+    let text = "
+nest tie
+  in    x: f32[1]
+  in    s: f32[1]
+  out   y: f32[1]
+  out   n: u8[1]
+  out   z: f32[1]
+  round: y[0] = round(x[0] / s[0])
+  int: n[0] = u8(x[0] / s[0] * 2.0)
+  less: z[0] = select(x[0] / s[0] < 25.5, 1.0, 0.0)
+";
+    let scale = 5.0_f32 / 255.0;
+    assert!(0.5 / f64::from(scale) < 25.5);
+    let y = run_both(text, &[floats(&[0.5]), floats(&[scale])]);
+    assert_eq!(y.iter().map(|tensor| tensor.get_f64(0)).collect::<Vec<_>>(), [26.0, 51.0, 0.0]);
+}
+
 #[test]
 fn preparation_packs_constants() {
     let text = "

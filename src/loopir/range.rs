@@ -168,6 +168,9 @@ impl Facts {
             let range = Range { low: quotient.low.and_then(least), high: quotient.high.and_then(largest) };
             self.add(pool, sum, range);
         }
+        for written_out in remainders_written_out(pool, &form) {
+            self.known.push((written_out, range));
+        }
         self.known.push((form, range));
     }
 
@@ -329,6 +332,26 @@ impl Facts {
             Expr::Float(..) | Expr::Unary(..) => Range::default(),
         }
     }
+}
+
+/// The form with one of its atoms `x mod d` written as `x - d floor(x / d)`, once for each: facts of a fused loop speak of the
+/// remainder, accesses of the loop itself.
+fn remainders_written_out(pool: &mut ExprPool, form: &Affine) -> Vec<Affine> {
+    let mut result = vec![];
+    for (&atom, &coefficient) in &form.terms {
+        let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::Mod) else { continue };
+        let Some(multiple) = coefficient.checked_mul(divisor) else { continue };
+        let whole = pool.affine(operand);
+        let divisor = pool.int(divisor);
+        let quotient = pool.intern(Expr::Binary(BinaryOp::FloorDiv, operand, divisor));
+        let quotient = pool.affine(quotient);
+        let mut written_out = form.clone();
+        written_out.add_term(atom, coefficient.wrapping_neg());
+        written_out.add_scaled(&whole, coefficient);
+        written_out.add_scaled(&quotient, multiple.wrapping_neg());
+        result.push(written_out);
+    }
+    result
 }
 
 /// The terms of a form that `keep` chooses.

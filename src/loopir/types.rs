@@ -1,7 +1,7 @@
 //! Types of expressions and blocks.
 
 use super::{Combiner, Store};
-use crate::expr::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use crate::expr::{BinaryOp, Expr, ExprId, ExprPool, OnIntegers, UnaryOp};
 use crate::tensor::DType;
 use std::collections::HashSet;
 
@@ -141,29 +141,10 @@ impl Checker<'_> {
 }
 
 fn unary_fits(op: UnaryOp, dtype: DType) -> bool {
-    match op {
-        UnaryOp::Not => !dtype.is_float(),
-        UnaryOp::IsNan | UnaryOp::IsInf => dtype != DType::Bool,
-        UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => {
-            dtype != DType::Bool
-        }
-        UnaryOp::Sqrt
-        | UnaryOp::Exp
-        | UnaryOp::Log
-        | UnaryOp::Sin
-        | UnaryOp::Cos
-        | UnaryOp::Tan
-        | UnaryOp::Asin
-        | UnaryOp::Acos
-        | UnaryOp::Atan
-        | UnaryOp::Sinh
-        | UnaryOp::Cosh
-        | UnaryOp::Tanh
-        | UnaryOp::Asinh
-        | UnaryOp::Acosh
-        | UnaryOp::Atanh
-        | UnaryOp::Erf
-        | UnaryOp::Sigmoid => dtype.is_float(),
+    match op.on_integers() {
+        Some(OnIntegers::Not) => !dtype.is_float(),
+        Some(_) => dtype != DType::Bool,
+        None => dtype.is_float(),
     }
 }
 

@@ -50,6 +50,16 @@ impl Call<'_> {
         (0..self.input_count().max(1)).map(|i| self.input(i)).collect()
     }
 
+    /// Refuses a file that gives more than `most` inputs.
+    pub(crate) fn takes_inputs(&self, most: usize) -> Result<(), Refusal> {
+        match self.inputs.len() {
+            given if given > most => {
+                Err(Refusal::invalid(format!("{given} inputs are given, and it takes at most {most}")))
+            }
+            _fitting => Ok(()),
+        }
+    }
+
     /// The number of outputs the file asks for.
     pub(crate) fn output_count(&self) -> usize {
         self.node.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1)
@@ -101,6 +111,13 @@ impl Call<'_> {
 
     pub(crate) fn int(&self, name: &str, default: i64) -> Result<i64, Refusal> {
         Ok(self.attribute(name, AttributeType::Int)?.map_or(default, |a| a.i.unwrap_or(0)))
+    }
+
+    /// The attribute `name`, which the operator needs.
+    pub(crate) fn needed_int(&self, name: &str) -> Result<i64, Refusal> {
+        self.attribute(name, AttributeType::Int)?
+            .map(|a| a.i.unwrap_or(0))
+            .ok_or_else(|| Refusal::invalid(format!("its attribute `{name}` is missing")))
     }
 
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, Refusal> {
@@ -355,7 +372,7 @@ impl Call<'_> {
 
     /// `x` with permuted axes; `x` itself when the order stays.
     pub(crate) fn transpose(&mut self, x: ValueId, perm: Vec<usize>) -> Result<ValueId, Refusal> {
-        if perm.len() == self.rank(x) && perm.is_sorted() {
+        if perm.iter().copied().eq(0..self.rank(x)) {
             return Ok(x);
         }
         self.add(Transpose { perm }, &[x])

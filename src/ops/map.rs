@@ -174,10 +174,21 @@ impl Scalar {
     pub fn cost(&self) -> u64 {
         match self {
             Scalar::Input(_) | Scalar::Constant(_) => 0,
-            Scalar::Unary(op, a) => unary_cost(*op) + a.cost(),
+            Scalar::Unary(op, a) => op.flop() + a.cost(),
             Scalar::Binary(op, a, b) => binary_cost(*op) + a.cost() + b.cost(),
             Scalar::Select(c, a, b) => 1 + c.cost() + a.cost() + b.cost(),
             Scalar::Cast(_, a) => 1 + a.cost(),
+        }
+    }
+
+    /// How often the expression contains `Input(input)`.
+    pub fn reads(&self, input: usize) -> u64 {
+        match self {
+            Scalar::Input(i) => u64::from(*i == input),
+            Scalar::Constant(_) => 0,
+            Scalar::Unary(_, a) | Scalar::Cast(_, a) => a.reads(input),
+            Scalar::Binary(_, a, b) => a.reads(input) + b.reads(input),
+            Scalar::Select(c, a, b) => c.reads(input) + a.reads(input) + b.reads(input),
         }
     }
 
@@ -190,37 +201,6 @@ impl Scalar {
             Scalar::Select(c, a, b) => 1 + c.operations() + a.operations() + b.operations(),
             Scalar::Cast(_, a) => a.operations(),
         }
-    }
-}
-
-fn unary_cost(op: UnaryOp) -> u64 {
-    match op {
-        UnaryOp::Neg
-        | UnaryOp::Abs
-        | UnaryOp::Sign
-        | UnaryOp::Floor
-        | UnaryOp::Ceil
-        | UnaryOp::Round
-        | UnaryOp::Not
-        | UnaryOp::IsNan
-        | UnaryOp::IsInf => 1,
-        UnaryOp::Sqrt => 4,
-        UnaryOp::Exp
-        | UnaryOp::Log
-        | UnaryOp::Sin
-        | UnaryOp::Cos
-        | UnaryOp::Tan
-        | UnaryOp::Asin
-        | UnaryOp::Acos
-        | UnaryOp::Atan
-        | UnaryOp::Sinh
-        | UnaryOp::Cosh
-        | UnaryOp::Tanh
-        | UnaryOp::Asinh
-        | UnaryOp::Acosh
-        | UnaryOp::Atanh
-        | UnaryOp::Erf
-        | UnaryOp::Sigmoid => 16,
     }
 }
 

@@ -15,7 +15,8 @@
 //!   out, what follows an anchor forms a group with that anchor;
 //! - or it is an anchor, the group has none yet, and every element of the anchor's result is read exactly once (only maps of
 //!   the same shape, views and transposes lie between);
-//! - and the group does not read too many values with it.
+//! - and the group does not read too many values with it, nor write the node out too many times: an expression is a tree
+//!   where it is printed and stored, and `x + x` of itself doubles with each node.
 //!
 //! Then a group without anchor becomes the prologue of the one anchor that alone reads its result, when that reads each
 //! element once or the computation is cheap enough to be repeated; a contraction only takes what moves elements.
@@ -24,7 +25,7 @@
 //! cycle.
 
 use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
-use crate::ops::{self, External, GroupNode};
+use crate::ops::{self, External, GroupNode, Scalar};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -35,13 +36,15 @@ pub struct GroupPolicy {
     pub repeated_cost: u64,
     /// The most values a group reads. An anchor that reads more by itself does.
     pub most_inputs: usize,
+    /// The most times that the expression of a group's result contains one of its nodes.
+    pub most_repeats: u64,
 }
 
 impl Default for GroupPolicy {
     /// An affine map and an activation without transcendental functions may be repeated; inputs and an output fit the
     /// eight storage buffers that every WebGPU device has.
     fn default() -> Self {
-        GroupPolicy { repeated_cost: 8, most_inputs: 7 }
+        GroupPolicy { repeated_cost: 8, most_inputs: 7, most_repeats: 256 }
     }
 }
 
@@ -198,6 +201,8 @@ struct Grouping<'a> {
     unit_of: Vec<usize>,
     /// Where the result of each node is read in its unit.
     place_of: Vec<Option<Place>>,
+    /// How often the expression of its unit's result contains each node.
+    repeats_of: Vec<u64>,
     /// Where each moving or accessing node reads its operand, once asked for.
     operand_of: Vec<Option<Place>>,
     /// Whether only maps of one shape, views and transposes lie between an anchor and the node, each with one use.
@@ -215,6 +220,7 @@ pub fn group(graph: &Graph, policy: GroupPolicy) -> Vec<Group> {
         units: Vec::new(),
         unit_of: vec![usize::MAX; count],
         place_of: vec![None; count],
+        repeats_of: vec![1; count],
         operand_of: vec![None; count],
         follows_anchor: vec![false; count],
         places: 0,
@@ -259,6 +265,7 @@ impl Grouping<'_> {
     fn visit(&mut self, id: NodeId) {
         if let Some((unit, place)) = self.joinable(id) {
             self.units[unit].inputs = self.inputs_with(unit, id);
+            self.repeats_of[id.index()] = self.repeats(id);
             let is_anchor = matches!(part(&self.node(id).op), Part::Anchor { .. });
             if is_anchor {
                 self.units[unit].anchor = Some(id);
@@ -311,7 +318,24 @@ impl Grouping<'_> {
             Part::Anchor { .. } => place.bijective && self.units[unit].anchor.is_none(),
             Part::Alone => false,
         };
-        (joins && self.inputs_with(unit, id).len() <= self.policy.most_inputs).then_some((unit, place))
+        let fits = self.inputs_with(unit, id).len() <= self.policy.most_inputs
+            && self.repeats(id) <= self.policy.most_repeats;
+        (joins && fits).then_some((unit, place))
+    }
+
+    /// How often the expressions of its consumers, which are in one unit, contain the node of one result.
+    fn repeats(&self, id: NodeId) -> u64 {
+        let value = self.node(id).outputs[0];
+        let mut consumers = self.uses.nodes(value).to_vec();
+        consumers.sort_unstable();
+        consumers.dedup();
+        let of = |consumer: NodeId| {
+            let node = self.node(consumer);
+            let reads = node.inputs.iter().enumerate().filter(|(_, input)| **input == value);
+            let reads = reads.map(|(place, _)| reads_of(node, place)).fold(0, u64::saturating_add);
+            reads.saturating_mul(self.repeats_of[consumer.index()])
+        };
+        consumers.into_iter().map(of).fold(0, u64::saturating_add)
     }
 
     /// What the unit reads with the node in it, one of those that compute what it reads.
@@ -405,8 +429,18 @@ impl Grouping<'_> {
 }
 
 fn map_cost(node: &Node) -> u64 {
+    scalar(node).map_or(0, Scalar::cost)
+}
+
+/// How often the node's expression contains its input of that place.
+fn reads_of(node: &Node, place: usize) -> u64 {
+    scalar(node).map_or(1, |scalar| scalar.reads(place))
+}
+
+/// What a map computes.
+fn scalar(node: &Node) -> Option<&Scalar> {
     match &node.op {
-        Op::Map(map) => map.scalar.cost(),
+        Op::Map(map) => Some(&map.scalar),
         Op::MatMul(_)
         | Op::Conv(_)
         | Op::Pool(_)
@@ -426,6 +460,6 @@ fn map_cost(node: &Node) -> u64 {
         | Op::GatherElements(_)
         | Op::GatherNd(_)
         | Op::ScatterElements(_)
-        | Op::ScatterNd(_) => 0,
+        | Op::ScatterNd(_) => None,
     }
 }

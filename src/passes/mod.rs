@@ -10,6 +10,7 @@ mod fold_pads;
 mod group;
 mod merge_common;
 mod simplify_layout;
+mod simplify_scalars;
 
 pub use fold_affine::fold_affine;
 pub use fold_constants::fold_constants;
@@ -17,6 +18,7 @@ pub use fold_pads::fold_pads;
 pub use group::{Group, GroupPolicy, group};
 pub use merge_common::merge_common;
 pub use simplify_layout::simplify_layout;
+pub use simplify_scalars::simplify_scalars;
 
 use crate::graph::Graph;
 
@@ -32,6 +34,7 @@ pub struct Pass {
 /// What every model goes through, in order.
 pub const PIPELINE: &[Pass] = &[
     Pass { name: "fold_constants", run: fold_constants },
+    Pass { name: "simplify_scalars", run: simplify_scalars },
     Pass { name: "simplify_layout", run: simplify_layout },
     Pass { name: "merge_common", run: merge_common },
     Pass { name: "fold_affine", run: fold_affine },

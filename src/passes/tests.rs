@@ -290,3 +290,48 @@ fn what_is_repeated_must_be_cheap() {
         "#]],
     );
 }
+
+#[test]
+fn scalars_lose_what_does_nothing() {
+    let x = || Scalar::Input(0);
+    let number = |value: f64| Scalar::constant(value, DType::F32);
+    let power = |exponent: f64| x().binary(BinaryOp::Pow, number(exponent));
+    for (scalar, simple) in [
+        (number(1.0).times(x()).over(number(1.0)), x()),
+        (x().binary(BinaryOp::Sub, number(0.0)), x()),
+        (x().plus(number(0.0)), x().plus(number(0.0))),
+        (x().unary(UnaryOp::Neg).unary(UnaryOp::Neg), x()),
+        (x().cast(DType::F32).unary(UnaryOp::Exp), x().unary(UnaryOp::Exp)),
+        (x().cast(DType::F16).cast(DType::F32), x().cast(DType::F16).cast(DType::F32)),
+        (power(1.0), x()),
+        (power(2.0), x().times(x())),
+        (power(3.0), x().times(x()).times(x())),
+        (power(-1.0), number(1.0).over(x())),
+        (power(0.5), power(0.5)),
+    ] {
+        let mut graph = Graph::new("test");
+        let x = input(&mut graph, "x", &[4]);
+        let y = add(&mut graph, "y", Map { scalar: scalar.clone() }, &[x]);
+        graph.add_output("y", y);
+        let after = simplify_scalars(&graph);
+        let [node] = &after.nodes().iter().collect::<Vec<_>>()[..] else { panic!("{after}") };
+        assert_eq!(node.op, Map { scalar: simple }.into(), "{scalar:?}");
+    }
+}
+
+/// As a tree, the 20th sum of a value with itself has a million leaves.
+#[test]
+fn doubled_values_are_not_written_out_without_limit() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[4]);
+    let last = (0..20).fold(x, |value, i| add(&mut graph, &format!("t{i}"), sum(), &[value, value]));
+    graph.add_output("y", last);
+    groups(
+        &graph,
+        expect![[r#"
+        map + map -> t1 (x)
+        map + map + map + map + map + map + map + map + map -> t10 (t1)
+        map + map + map + map + map + map + map + map + map -> t19 (t10)
+    "#]],
+    );
+}

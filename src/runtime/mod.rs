@@ -40,6 +40,14 @@ pub enum RuntimeError {
     /// The computation cannot be carried out for these inputs.
     #[error("{0}")]
     Run(String),
+    /// Its values do not fit in memory.
+    #[error(
+        "it needs {bytes} bytes of memory, more than there are; choose smaller shapes or another machine"
+    )]
+    Memory {
+        /// Bytes of all of them together.
+        bytes: usize,
+    },
     /// The device failed.
     #[error(transparent)]
     Gpu(#[from] gpu::GpuError),

@@ -3,7 +3,9 @@
 use super::cpu::CpuExecutor;
 use super::gpu::GpuExecutor;
 use super::{OpenDevice, Run, RuntimeError, reference};
-use crate::plan::{Code, Plan};
+use crate::base::fits_memory;
+use crate::expr::Role;
+use crate::plan::{Code, Kernel, Place, Plan, Value};
 use crate::tensor::Tensor;
 use std::fmt;
 
@@ -53,12 +55,44 @@ impl fmt::Display for Placement {
     }
 }
 
+/// Bytes that a plan takes on the host: its values, constants aside, as they are there already, and what its CPU programs keep
+/// for themselves on each thread.
+fn host_bytes(plan: &Plan, device: &OpenDevice) -> usize {
+    let own = |value: &Value| match (&value.place, device) {
+        (Place::Constant(_), _) => 0,
+        (Place::Arena { .. }, OpenDevice::Cpu(_) | OpenDevice::Gpu(..)) => 0,
+        (Place::Arena { .. }, OpenDevice::Reference) | (Place::Input(_) | Place::Output(_), _) => {
+            value.fact.size_bytes()
+        }
+    };
+    let (arena, threads) = match device {
+        OpenDevice::Reference => (0, 1),
+        OpenDevice::Cpu(target) => (plan.arena_bytes, target.threads),
+        OpenDevice::Gpu(_, cpu) => (0, cpu.threads),
+    };
+    let locals = |kernel: &Kernel| match &kernel.code {
+        Code::Cpu(_) => {
+            let buffers = kernel.scheduled.pool.buffers.iter();
+            let local = buffers.filter(|buffer| buffer.role == Role::Local);
+            let bytes = local.map(|buffer| buffer.storage_len().saturating_mul(buffer.dtype.size_bytes()));
+            bytes.fold(0, usize::saturating_add).saturating_mul(threads)
+        }
+        Code::Gpu(_) | Code::Interpreted => 0,
+    };
+    let largest = plan.kernels.iter().map(locals).max().unwrap_or(0);
+    plan.values.iter().map(own).fold(arena.saturating_add(largest), usize::saturating_add)
+}
+
 impl Session {
     /// Makes `plan`, which was compiled for `device`, ready to run there: constants are packed and uploaded, pipelines built.
     ///
     /// # Errors
-    /// When the device fails or refuses, or the plan is for another one.
+    /// When the device fails or refuses, the plan is for another one, or its values do not fit in memory.
     pub fn new(plan: Plan, device: &OpenDevice) -> Result<Session, RuntimeError> {
+        let bytes = host_bytes(&plan, device);
+        if !fits_memory(bytes) {
+            return Err(RuntimeError::Memory { bytes });
+        }
         let executor = match device {
             OpenDevice::Reference => Executor::Reference,
             OpenDevice::Cpu(target) => Executor::Cpu(Box::new(CpuExecutor::new(&plan, target)?)),

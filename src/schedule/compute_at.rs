@@ -7,13 +7,14 @@
 //! ```
 //!
 //! For locality: the intermediate shrinks to the region one iteration reads, some of it computed more than once. Refuses what
-//! [`inline`](super::inline) refuses, and reads that are not affine or reach different regions.
+//! [`inline`](super::inline) refuses, reads that are not affine or reach different regions, and a value that is not there, or
+//! another one, at the loop: of loops or local buffers around the block only, or of a local buffer that is written again.
 
 use super::rewrite::{loops_named, new_var, substitute_store};
 use super::stage_in::{nested, redirect_reads};
 use super::{Refusal, inline};
-use crate::expr::{Affine, BinaryOp, Expr, ExprId, Role, Scope, VarId};
-use crate::loopir::{Nest, Stmt, walk};
+use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, Role, Scope, VarId};
+use crate::loopir::{Nest, Stmt, Store, walk};
 use std::collections::HashMap;
 
 pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusal> {
@@ -44,6 +45,9 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
     }
     if nest.loops_around(block).contains(&place) {
         return Err(refuse("is computed in that loop already"));
+    }
+    if !is_known_at(nest, &store, &vars, place) {
+        return Err(refuse("computes a value that is not known in that loop"));
     }
     let mut body = nest.loop_of(place).map(|of| of.body.clone()).unwrap_or_default();
     let mut inside = vec![];
@@ -140,4 +144,64 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
         of.body = body;
     }
     Ok(())
+}
+
+/// Whether the value of `store`, which its loops `vars` run over, is the same when computed in the loop `place`.
+fn is_known_at(nest: &Nest, store: &Store, vars: &[VarId], place: VarId) -> bool {
+    let around_block = nest.loops_around(&store.block);
+    let mut around_place = vec![];
+    nest.visit_loops(&mut |of, around| {
+        if of.var == place {
+            around_place = around.iter().map(|outer| outer.var).collect();
+        }
+    });
+    let only_around_block = |var: &VarId| around_block.contains(var) && !around_place.contains(var);
+    let value_vars = nest.pool.vars_of(store.value);
+    if value_vars.iter().any(|var| only_around_block(var) && !vars.contains(var)) {
+        return false;
+    }
+    let visible = allocated_before(&nest.body, place).unwrap_or_default();
+    let mut behind = false;
+    let mut written_again = vec![];
+    nest.visit_stores(&mut |writer| {
+        let repeated = nest.loops_around(&writer.block).iter().any(only_around_block);
+        if behind || repeated {
+            written_again.push(writer.buffer);
+        }
+        behind |= writer.block == store.block;
+    });
+    nest.pool.loads_of(store.value).into_iter().all(|load| match nest.pool.get(load) {
+        Expr::Load(buffer, _) => match nest.pool.buffers[*buffer].role {
+            Role::Local => visible.contains(buffer) && !written_again.contains(buffer),
+            Role::Output => !written_again.contains(buffer),
+            Role::Input | Role::Constant | Role::Packed => true,
+        },
+        Expr::Int(..)
+        | Expr::Float(..)
+        | Expr::Var(_)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Select(..)
+        | Expr::Guard(..)
+        | Expr::Cast(..) => true,
+    })
+}
+
+/// The buffers allocated in the bodies around the loop `place`, in front of it; `None` where it is not under `stmts`.
+fn allocated_before(stmts: &[Stmt], place: VarId) -> Option<Vec<BufferId>> {
+    let mut allocated = vec![];
+    for stmt in stmts {
+        match stmt {
+            Stmt::Alloc(id) => allocated.push(*id),
+            Stmt::Loop(of) if of.var == place => return Some(allocated),
+            Stmt::Loop(of) => {
+                if let Some(inside) = allocated_before(&of.body, place) {
+                    allocated.extend(inside);
+                    return Some(allocated);
+                }
+            }
+            Stmt::Store(_) | Stmt::Barrier => {}
+        }
+    }
+    None
 }

@@ -40,6 +40,15 @@ pub struct Operand {
     pub strides: &'static [Stride],
 }
 
+/// The family of micro-kernels that an instruction is emitted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emission {
+    /// A matrix tile: the first of the target that holds the loops' extents.
+    Tile,
+    /// Windows over planes.
+    Window,
+}
+
 /// A nest with a name: `result[..] combine= value` in a chain of loops, all of f32.
 #[derive(Clone, Copy, Debug)]
 pub struct Instruction {
@@ -57,6 +66,8 @@ pub struct Instruction {
     pub combine: Combiner,
     /// The result's stride over each loop.
     pub result: Operand,
+    /// What is called for it.
+    pub emission: Emission,
 }
 
 const UNLIMITED: usize = usize::MAX;
@@ -74,6 +85,7 @@ macro_rules! fma {
             value: Shape::Product,
             combine: Combiner::Add,
             result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One] },
+            emission: Emission::Tile,
         }
     };
 }
@@ -89,6 +101,7 @@ macro_rules! windows {
             value: $value,
             combine: $combine,
             result: Operand { name: "y", strides: &[Stride::Zero, Stride::Zero, Stride::Row, Stride::One] },
+            emission: Emission::Window,
         }
     };
 }
@@ -102,6 +115,7 @@ const WINDOW_WEIGHTS: Operand =
 pub const INSTRUCTIONS: &[Instruction] = &[
     fma!("fma_12x32", 12, 32),
     fma!("fma_6x16", 6, 16),
+    fma!("fma_3x12", 3, 12),
     fma!("fma_4x8", 4, 8),
     windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
     windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
@@ -200,11 +214,27 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             let name = &pool.vars[whole].name;
             return Err(format!("it runs under a condition on loop '{name}'"));
         }
-        if loops.iter().filter(|&&var| pool.uses_var(condition, var)).count() > 1 {
-            return Err("it runs under a condition on several of its loops".into());
-        }
+        limits_one_loop(pool, condition, &loops)?;
     }
     Ok(Match { loops, operands, result, conditions })
+}
+
+/// Fails unless the condition holds for the iterations before some end of at most one of the loops: a micro-kernel is given
+/// counts, which say how many iterations run from the first one on.
+fn limits_one_loop(pool: &mut ExprPool, condition: ExprId, loops: &[VarId]) -> Result<(), String> {
+    if loops.iter().filter(|&&var| pool.uses_var(condition, var)).count() > 1 {
+        return Err("it runs under a condition on several of its loops".into());
+    }
+    let terms = pool.below(condition).and_then(|below| below.terms.variables(pool)).ok_or_else(|| {
+        format!("it runs under the condition '{}', which limits no loop", pool.display(condition))
+    })?;
+    match terms.into_iter().find(|(var, factor)| loops.contains(var) && *factor < 0) {
+        Some((var, _)) => Err(format!(
+            "it runs under a condition that leaves out the first of loop '{}'",
+            pool.vars[var].name
+        )),
+        None => Ok(()),
+    }
 }
 
 fn fits(

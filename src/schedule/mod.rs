@@ -17,12 +17,15 @@ mod split;
 mod split_reduction;
 mod stage_in;
 mod stage_out;
+mod swizzle;
 mod trace;
 
 #[cfg(test)]
 mod tests;
 
-pub use instruction::{INSTRUCTIONS, Instruction, Match, Operand, Shape, Stride, instruction_named, unify};
+pub use instruction::{
+    Emission, INSTRUCTIONS, Instruction, Match, Operand, Shape, Stride, instruction_named, unify,
+};
 pub use trace::{Trace, TraceError};
 
 use crate::loopir::{LoopKind, Nest, Scope, VerifyError};
@@ -54,6 +57,17 @@ pub enum Step {
         outer: String,
         /// The inner loop's name.
         inner: String,
+        /// The new loop's name.
+        name: String,
+    },
+    /// Two loops, one directly in the other, into one that goes through bands of the outer one: `swizzle i j in 4 as ij`.
+    Swizzle {
+        /// The outer loop's name.
+        outer: String,
+        /// The inner loop's name.
+        inner: String,
+        /// Iterations of the outer loop in a band.
+        height: usize,
         /// The new loop's name.
         name: String,
     },
@@ -226,6 +240,9 @@ impl Step {
         match self {
             Step::Split { of, factors, tail } => split::apply(&mut changed, of, factors, *tail),
             Step::Fuse { outer, inner, name } => fuse::apply(&mut changed, outer, inner, name),
+            Step::Swizzle { outer, inner, height, name } => {
+                swizzle::apply(&mut changed, outer, inner, *height, name)
+            }
             Step::Reorder { order } => reorder::apply(&mut changed, order),
             Step::Bind { of, kind } => bind::apply(&mut changed, of, *kind),
             Step::Inline { block } => inline::apply(&mut changed, block),

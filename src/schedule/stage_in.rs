@@ -14,8 +14,8 @@
 //! `invocation` loops and the scope is `workgroup`, the invocations copy together, between barriers, `vector` elements at once.
 //!
 //! Refuses where reads of the buffer differ, depend on a loop inside the place that is not in `by`, or are not affine (region),
-//! where a local buffer is not written as far as the copy would read it, and where invocations would need different copies of
-//! the one that they share.
+//! where a local buffer is not written as far as the copy would read it, and where invocations that copy together would each
+//! need another copy.
 
 use super::Refusal;
 use super::rewrite::{buffer_named, change_exprs, loops_named, new_var};
@@ -452,18 +452,16 @@ fn stage_at(nest: &mut Nest, id: BufferId, staging: &Staging, at: Option<VarId>)
             |&(var, kind)| if let LoopKind::Invocation(axis) = kind { Some((var, axis)) } else { None },
         )
         .collect();
-    if staging.scope == Scope::Workgroup {
-        let pool = &nest.pool;
-        let copied = |var: VarId| {
-            pool.uses_var(capture.value, var)
-                || condition.is_some_and(|condition| pool.uses_var(condition, var))
-        };
-        if let Some((var, _)) = invocations.iter().find(|(var, _)| copied(*var)) {
-            let name = &pool.vars[*var].name;
-            let reason =
-                format!("is read in another place by each invocation of '{name}', which share the copy");
-            return Err(refuse(nest, id, reason));
-        }
+    let together = staging.scope == Scope::Workgroup && !invocations.is_empty();
+    let mut needed = nest.pool.vars_of(capture.value);
+    needed.extend(condition.map(|condition| nest.pool.vars_of(condition)).unwrap_or_default());
+    if let Some((var, _)) = invocations.iter().find(|(var, _)| together && needed.contains(var)) {
+        let name = nest.pool.vars[*var].name.clone();
+        return Err(refuse(
+            nest,
+            id,
+            format!("is read by each invocation of loop '{name}' at places of its own"),
+        ));
     }
     let shape: Vec<usize> = capture.vars.iter().map(|&var| nest.pool.vars[var].extent).collect();
     let dtype = nest.pool.buffers[id].dtype;

@@ -201,6 +201,42 @@ fn a_split_reduction() {
 }
 
 #[test]
+fn swizzled_loops_go_through_bands() {
+    check(
+        matmul(8, 6, 2),
+        "swizzle i j in 4 as ij",
+        expect![[r#"
+        nest matmul
+          in    a: f32[8, 2]
+          const b: f32[2, 6]
+          out   y: f32[8, 6]
+          for ij in 48:
+            register acc: f32
+            init: acc = 0.0
+            for k in 2:
+              update: acc += a[ij // 24 * 4 + ij % 24 % 4, k] * b[k, ij % 24 // 4]
+            store: y[ij // 24 * 4 + ij % 24 % 4, ij % 24 // 4] = acc
+    "#]],
+    );
+    check(
+        matmul(5, 6, 2),
+        "swizzle i j in 2 as ij",
+        expect![[r#"
+        nest matmul
+          in    a: f32[5, 2]
+          const b: f32[2, 6]
+          out   y: f32[5, 6]
+          for ij in 36:
+            register acc: f32
+            init: acc = 0.0 if ij // 12 * 2 + ij % 12 % 2 < 5
+            for k in 2:
+              update: acc += a[ij // 12 * 2 + ij % 12 % 2, k] * b[k, ij % 12 // 2] if ij // 12 * 2 + ij % 12 % 2 < 5
+            store: y[ij // 12 * 2 + ij % 12 % 2, ij % 12 // 2] = acc if ij // 12 * 2 + ij % 12 % 2 < 5
+    "#]],
+    );
+}
+
+#[test]
 fn loops_of_no_iterations_fuse() {
     check(
         matmul(4, 0, 2),
@@ -308,6 +344,8 @@ fn refusals() {
     refused(m(), "split z = [_, 4]", expect!["there is no loop 'z'"]);
     refused(m(), "split i = [_, 0]", expect!["the factors [0] cannot split loop 'i' of extent 8"]);
     refused(m(), "fuse i k as f", expect!["loop 'k' is not directly inside loop 'i'"]);
+    refused(m(), "swizzle i k in 4 as f", expect!["loop 'k' is not directly inside loop 'i.0'"]);
+    refused(m(), "swizzle i j in 0 as f", expect!["the factors [0] cannot split loop 'i' of extent 8"]);
     refused(m(), "reorder j k", expect!["loop 'k' is not directly inside loop 'j'"]);
     refused(m(), "parallel k", expect!["the iterations of loop 'k' depend on one another through 'acc'"]);
     refused(
@@ -315,6 +353,9 @@ fn refusals() {
         "stage_in a at j in register by i",
         expect!["buffer 'a': is read at loop 'k', which is not listed"],
     );
+    let mut bound = m();
+    Trace::parse("bind i invocation.x").unwrap().apply(&mut bound).unwrap();
+    refused(bound, "stage_in a at i in workgroup", expect![]);
     refused(m(), "relayout a by i k", expect!["buffer 'a': is not a constant"]);
     refused(
         m(),
@@ -370,9 +411,7 @@ fn windows_are_refused_with_a_reason() {
     refused(
         depthwise("q * 2 + s", "s, r", "p, q", ""),
         by,
-        expect![
-            "loop 'r' is not instruction 'depthwise': operand 'x' has stride -2 over loop 'q', not Positive"
-        ],
+        expect!["loop 'r' is not instruction 'depthwise': operand 'w' has stride 1 over loop 'r', not Row"],
     );
     refused(
         depthwise("q * 2 + s", "r, s", "q, p", ""),
@@ -389,6 +428,22 @@ fn windows_are_refused_with_a_reason() {
         by,
         expect!["loop 'r' is not instruction 'depthwise': it runs under a condition on several of its loops"],
     );
+    refused(
+        depthwise("q * 2 + s", "r, s", "p, q", " if p >= 1"),
+        by,
+        expect![
+            "loop 'r' is not instruction 'depthwise': it runs under a condition that leaves out the first of loop 'p'"
+        ],
+    );
+    refused(
+        depthwise("q * 2 + s", "r, s", "p, q", " if q % 2 < 1"),
+        by,
+        expect![
+            "loop 'r' is not instruction 'depthwise': it runs under the condition 'q % 2 < 1', which limits no loop"
+        ],
+    );
+    let ends_before = || depthwise("q * 2 + s", "r, s", "p, q", " if q * 2 < 9 and p < 7");
+    assert!(Trace::parse(by).unwrap().apply(&mut ends_before()).is_ok());
 }
 
 #[test]
@@ -402,4 +457,43 @@ fn buffers_keep_their_padding() {
         row_padding: 1,
     };
     assert_eq!((buffer.strides(), buffer.storage_len()), (vec![9, 1], 36));
+}
+
+#[test]
+fn what_a_loop_does_not_know_is_not_computed_there() {
+    let text = "
+        nest n
+          in    x: f32[8]
+          out   y: f32[8]
+          global t: f32[8]
+          for a in 8:
+            register r: f32
+            first: r = x[a]
+            double: t[a] = r * 2.0
+          for b in 8:
+            store: y[b] = t[b]";
+    refused(
+        Nest::parse(text).unwrap(),
+        "compute_at double in b",
+        expect!["block 'double': computes a value that is not known in that loop"],
+    );
+    let text = "
+        nest n
+          in    x: f32[8]
+          out   y: f32[8]
+          global t: f32[8]
+          register r: f32
+          first: r = 1.0
+          for a in 8:
+            double: t[a] = x[a] * r
+          second: r = 2.0
+          for b in 8:
+            store: y[b] = t[b]";
+    refused(
+        Nest::parse(text).unwrap(),
+        "compute_at double in b",
+        expect!["block 'double': computes a value that is not known in that loop"],
+    );
+    let known = text.replace("          second: r = 2.0\n", "");
+    assert!(Trace::parse("compute_at double in b").unwrap().apply(&mut Nest::parse(&known).unwrap()).is_ok());
 }

@@ -104,6 +104,9 @@ impl fmt::Display for Step {
                 write!(f, "]{}", if *tail == Tail::Peel { " peel" } else { "" })
             }
             Step::Fuse { outer, inner, name } => write!(f, "fuse {outer} {inner} as {name}"),
+            Step::Swizzle { outer, inner, height, name } => {
+                write!(f, "swizzle {outer} {inner} in {height} as {name}")
+            }
             Step::Reorder { order } => write!(f, "reorder {}", order.join(" ")),
             Step::Bind { of, kind } => match kind {
                 LoopKind::Parallel => write!(f, "parallel {of}"),
@@ -158,6 +161,10 @@ fn parse_step(line: &str) -> Result<Step, &'static str> {
         ["fuse", outer, inner, "as", fused] => {
             Ok(Step::Fuse { outer: name(outer), inner: name(inner), name: name(fused) })
         }
+        ["swizzle", outer, inner, "in", height, "as", fused] => {
+            let height = height.parse().map_err(|_| "write 'swizzle i j in 4 as ij'")?;
+            Ok(Step::Swizzle { outer: name(outer), inner: name(inner), height, name: name(fused) })
+        }
         ["reorder", order @ ..] if !order.is_empty() => {
             Ok(Step::Reorder { order: order.iter().map(name).collect() })
         }
@@ -189,7 +196,7 @@ fn parse_step(line: &str) -> Result<Step, &'static str> {
             Ok(Step::Replace { of: name(of), instruction: name(instruction) })
         }
         _other => Err(
-            "known steps: split, fuse, reorder, bind, parallel, vectorise, unroll, inline, compute_at, stage_in, \
+            "known steps: split, fuse, swizzle, reorder, bind, parallel, vectorise, unroll, inline, compute_at, stage_in, \
                        stage_out, split_reduction, relayout, replace",
         ),
     }

@@ -433,6 +433,7 @@ fn float_functions() {
             UnaryOp::Not => continue,
             UnaryOp::Log | UnaryOp::Sqrt => (1e-3, 50.0),
             UnaryOp::Asin | UnaryOp::Acos | UnaryOp::Atanh => (-0.999, 0.999),
+            UnaryOp::Log1p => (-0.999, 50.0),
             UnaryOp::Acosh => (1.0, 1e4),
             UnaryOp::Tan => (-1.4, 1.4),
             UnaryOp::Sin | UnaryOp::Cos => (-9.0, 9.0),

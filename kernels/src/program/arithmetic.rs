@@ -2,7 +2,7 @@
 //! Each operation means what [`crate::scalar`] says, at the type's own width.
 
 use super::convert::map;
-use crate::scalar::{BinaryOp, UnaryOp};
+use crate::scalar::{BinaryOp, OnIntegers, UnaryOp};
 
 /// A native type and its operations on single values.
 pub(super) trait Lane: Copy {
@@ -103,33 +103,12 @@ macro_rules! integers {
             #[inline(always)]
             fn unary(op: UnaryOp, x: $own) -> $own {
                 const ZERO: $own = 0;
-                match op {
-                    UnaryOp::Neg => x.wrapping_neg(),
-                    UnaryOp::Abs => if x < ZERO { x.wrapping_neg() } else { x },
-                    UnaryOp::Sign => $own::from(x > ZERO).wrapping_sub($own::from(x < ZERO)),
-                    UnaryOp::Not => !x,
-                    UnaryOp::Floor
-                    | UnaryOp::Ceil
-                    | UnaryOp::Round
-                    | UnaryOp::Sqrt
-                    | UnaryOp::Exp
-                    | UnaryOp::Log
-                    | UnaryOp::Sin
-                    | UnaryOp::Cos
-                    | UnaryOp::Tan
-                    | UnaryOp::Asin
-                    | UnaryOp::Acos
-                    | UnaryOp::Atan
-                    | UnaryOp::Sinh
-                    | UnaryOp::Cosh
-                    | UnaryOp::Tanh
-                    | UnaryOp::Asinh
-                    | UnaryOp::Acosh
-                    | UnaryOp::Atanh
-                    | UnaryOp::Erf
-                    | UnaryOp::Sigmoid
-                    | UnaryOp::IsNan
-                    | UnaryOp::IsInf => x,
+                match op.on_integers() {
+                    Some(OnIntegers::Neg) => x.wrapping_neg(),
+                    Some(OnIntegers::Abs) => if x < ZERO { x.wrapping_neg() } else { x },
+                    Some(OnIntegers::Sign) => $own::from(x > ZERO).wrapping_sub($own::from(x < ZERO)),
+                    Some(OnIntegers::Not) => !x,
+                    Some(OnIntegers::Same | OnIntegers::False) | None => x,
                 }
             }
 

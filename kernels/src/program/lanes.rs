@@ -11,7 +11,7 @@ use super::arithmetic::{self, Lane, zip};
 use super::code::{Combine, ElementType};
 use super::convert::{Temporaries, map, narrow, widen, with_native};
 use crate::plane::Operand;
-use crate::scalar::{BinaryOp, UnaryOp};
+use crate::scalar::{BinaryOp, OnIntegers, UnaryOp};
 use crate::table::KernelTable;
 use crate::vector::body::Form;
 
@@ -138,32 +138,10 @@ pub(super) unsafe fn unary(
 }
 
 fn bool_unary(op: UnaryOp, x: bool) -> u8 {
-    match op {
-        UnaryOp::Not => u8::from(!x),
-        UnaryOp::IsNan | UnaryOp::IsInf => 0,
-        UnaryOp::Neg
-        | UnaryOp::Abs
-        | UnaryOp::Sign
-        | UnaryOp::Floor
-        | UnaryOp::Ceil
-        | UnaryOp::Round
-        | UnaryOp::Sqrt
-        | UnaryOp::Exp
-        | UnaryOp::Log
-        | UnaryOp::Sin
-        | UnaryOp::Cos
-        | UnaryOp::Tan
-        | UnaryOp::Asin
-        | UnaryOp::Acos
-        | UnaryOp::Atan
-        | UnaryOp::Sinh
-        | UnaryOp::Cosh
-        | UnaryOp::Tanh
-        | UnaryOp::Asinh
-        | UnaryOp::Acosh
-        | UnaryOp::Atanh
-        | UnaryOp::Erf
-        | UnaryOp::Sigmoid => u8::from(x),
+    match op.on_integers() {
+        Some(OnIntegers::Not) => u8::from(!x),
+        Some(OnIntegers::False) => 0,
+        Some(OnIntegers::Neg | OnIntegers::Abs | OnIntegers::Sign | OnIntegers::Same) | None => u8::from(x),
     }
 }
 

@@ -51,8 +51,23 @@ pub(super) enum Op {
     Loop(LoopOp),
     Tile(TileOp),
     Window(Window),
+    Copy(CopyOp),
     Block(BlockCode),
 }
+
+/// A block that only copies f32, of contiguous columns, into another buffer.
+#[derive(Debug)]
+pub(super) struct CopyOp {
+    /// Outer, rows, columns.
+    pub(super) dims: [Trip; 3],
+    pub(super) source: View,
+    pub(super) target: View,
+    /// At most [`COPY_LIMITS`].
+    pub(super) guard: Box<[Guard]>,
+}
+
+/// Conditions of a copy at most.
+pub(super) const COPY_LIMITS: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct LoopOp {
@@ -263,7 +278,13 @@ impl Lowering<'_> {
                 }
                 Op::Window(window.clone())
             }
-            Node::Call(Call::Block(block)) => Op::Block(self.block(block, used)),
+            Node::Call(Call::Block(block)) => match self.copy(block) {
+                Some(copy) => {
+                    used.extend([copy.source.access, copy.target.access]);
+                    Op::Copy(copy)
+                }
+                None => Op::Block(self.block(block, used)),
+            },
         }
     }
 
@@ -308,6 +329,37 @@ impl Lowering<'_> {
             depth: depth.clone(),
             accumulate: accumulate.clone(),
         }
+    }
+
+    /// The block as a copy, if it is one.
+    fn copy(&self, block: &Block) -> Option<CopyOp> {
+        let [
+            BlockOp::Load { to, access: source, strides: source_strides, guard },
+            BlockOp::Store {
+                access: target,
+                strides: target_strides,
+                value,
+                combine: Combine::Replace,
+                guard: unguarded,
+                mask: None,
+            },
+        ] = block.ops.as_slice()
+        else {
+            return None;
+        };
+        let buffer = |access: &AccessId| self.code.accesses[access.index()].buffer;
+        let elsewhere = buffer(source) != buffer(target);
+        let shape = Shape::of(block);
+        let (places, chunk) = (Places::of(block), CHUNK);
+        let lanes = LaneLowering { code: self.code, block, shape: &shape, places: &places, chunk };
+        let (source, target) = (lanes.view(*source, source_strides), lanes.view(*target, target_strides));
+        let fits = value == to
+            && block.registers[to.index()] == ElementType::F32
+            && unguarded.is_empty()
+            && guard.len() <= COPY_LIMITS
+            && elsewhere
+            && (target.strides[2] == 1 || shape.dims[2] == Trip::Constant(1));
+        fits.then(|| CopyOp { guard: lanes.guard(guard), source, target, dims: shape.dims.clone() })
     }
 
     fn block(&mut self, block: &Block, used: &mut Used) -> BlockCode {

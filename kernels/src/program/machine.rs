@@ -3,8 +3,9 @@
 use super::block::Plane;
 use super::code::{Accumulate, BufferId, Window, WindowKind};
 use super::convert::Temporaries;
-use super::lower::{LoopOp, Op, Phase, PointerStep, TileOp};
+use super::lower::{COPY_LIMITS, CopyOp, LoopOp, Op, Phase, PointerStep, TileOp};
 use super::{Code, Program};
+use crate::copy::{CopyArgs, Limit};
 use crate::table::KernelTable;
 use crate::tile::TileArgs;
 use crate::window::{DepthwiseArgs, Pool, WindowArgs};
@@ -109,6 +110,7 @@ impl Machine<'_> {
                     Op::Loop(inner) => self.count(inner)?,
                     Op::Tile(tile) => self.tile(tile),
                     Op::Window(window) => self.window(window),
+                    Op::Copy(copy) => self.copy(copy),
                     Op::Block(block) => self.block(block)?,
                 }
             }
@@ -160,6 +162,28 @@ impl Machine<'_> {
         // SAFETY: the verifier proved the elements of all three operands in range and `c` apart from the others, with
         // rows of its own; the kernel is of a table the CPU has the instruction set of, and takes tiles this large.
         unsafe { (kernel.run)(args) };
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn copy(&mut self, op: &CopyOp) {
+        let CopyOp { dims, source, target, guard } = op;
+        let mut limits = [Limit { start: 0, strides: [0; 3], end: 0 }; COPY_LIMITS];
+        for (limit, guard) in limits.iter_mut().zip(guard) {
+            let start = guard.value.evaluate(self.counters);
+            *limit = Limit { start, strides: guard.strides, end: guard.limit };
+        }
+        let args = CopyArgs {
+            target: self.pointers[target.access].cast(),
+            target_strides: [target.strides[0], target.strides[1]],
+            source: self.pointers[source.access].cast_const().cast(),
+            source_strides: source.strides,
+            extents: [0, 1, 2].map(|dim: usize| dims[dim].evaluate(self.counters)),
+            limits: &limits[..guard.len()],
+        };
+        // SAFETY: the verifier proved the elements of both in range, those of the source under the limits; they are in buffers
+        // of their own, and columns of the target are next to one another.
+        unsafe { (self.table.raw.copy_planes)(&args) };
     }
 
     /// # Safety

@@ -329,7 +329,10 @@ impl Verifier<'_> {
             let mut space = self.space.clone();
             for condition in guard {
                 let form = self.with_dims(&condition.value, first, &condition.strides)?;
-                space.constraints.push(form.subtracted_from(i128::from(condition.limit) - 1));
+                let below = form.subtracted_from(i128::from(condition.limit) - 1);
+                // What is left below the limit is computed as well.
+                self.fits(&below)?;
+                space.constraints.push(below);
                 space.constraints.push(form);
             }
             within(&space)

@@ -58,6 +58,11 @@ impl Vector for Avx2 {
         Avx2(unsafe { _mm256_maskload_ps(source, first(count)) })
     }
     #[inline(always)]
+    unsafe fn load_between(source: *const f32, from: usize, to: usize) -> Self {
+        // SAFETY: as said at the impl; lanes that the mask leaves out are not read.
+        Avx2(unsafe { _mm256_maskload_ps(source, _mm256_andnot_si256(first(from), first(to))) })
+    }
+    #[inline(always)]
     unsafe fn gather(source: *const f32, stride: isize, count: usize) -> Self {
         let mut lanes = [0.0; 8];
         for (l, lane) in lanes.iter_mut().enumerate() {

@@ -60,6 +60,10 @@ impl Vector for Avx512 {
         op!(_mm512_maskz_loadu_ps(first(count), source))
     }
     #[inline(always)]
+    unsafe fn load_between(source: *const f32, from: usize, to: usize) -> Self {
+        op!(_mm512_maskz_loadu_ps(first(to) & !first(from), source))
+    }
+    #[inline(always)]
     unsafe fn gather(source: *const f32, stride: isize, count: usize) -> Self {
         let mut lanes = [0.0; 16];
         for (l, lane) in lanes.iter_mut().enumerate() {

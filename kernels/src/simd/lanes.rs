@@ -58,6 +58,14 @@ impl Vector for Lanes {
         unsafe { Self::gather(source, 1, count) }
     }
     #[inline(always)]
+    unsafe fn load_between(source: *const f32, from: usize, to: usize) -> Self {
+        let lane = |l: usize| {
+            // SAFETY: the caller grants the lanes of the interval.
+            if (from..to).contains(&l) { unsafe { *source.wrapping_add(l) } } else { 0.0 }
+        };
+        Lanes(std::array::from_fn(lane))
+    }
+    #[inline(always)]
     unsafe fn gather(source: *const f32, stride: isize, count: usize) -> Self {
         // SAFETY: the caller grants the lanes below `count`.
         let lane = |l: usize| if l < count { unsafe { *source.offset(l as isize * stride) } } else { 0.0 };

@@ -74,6 +74,7 @@ pub(crate) unsafe fn unary<V: Vector>(op: UnaryOp, target: *mut f32, source: *co
         UnaryOp::Sqrt => lanewise!(V, target, count, |x = source| x.sqrt()),
         UnaryOp::Exp => lanewise!(V, target, count, |x = source| math::exp(x)),
         UnaryOp::Log => lanewise!(V, target, count, |x = source| math::log(x)),
+        UnaryOp::Log1p => lanewise!(V, target, count, |x = source| math::log1p(x)),
         UnaryOp::Tanh => lanewise!(V, target, count, |x = source| math::tanh(x)),
         UnaryOp::Erf => lanewise!(V, target, count, |x = source| math::erf(x)),
         UnaryOp::Sigmoid => lanewise!(V, target, count, |x = source| math::sigmoid(x)),

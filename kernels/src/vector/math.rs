@@ -129,6 +129,17 @@ pub(crate) fn log<V: Vector>(x: V) -> V {
     x.less(zero).select(x.like(f32::NAN), value)
 }
 
+/// `log(1 + x)` within 2.4 ulp: Kahan's correction of the rounding of `1 + x`.
+#[inline(always)]
+pub(crate) fn log1p<V: Vector>(x: V) -> V {
+    let one = x.like(1.0);
+    let sum = x.add(one);
+    let rounded = sum.sub(one);
+    let value = log(sum).mul(x.div(rounded));
+    let value = rounded.equal(x.like(0.0)).select(x, value);
+    x.less(x.like(f32::INFINITY)).select(value, x)
+}
+
 /// Hyperbolic tangent within 1.4 ulp.
 #[inline(always)]
 pub(crate) fn tanh<V: Vector>(x: V) -> V {

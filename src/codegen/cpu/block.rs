@@ -2,7 +2,7 @@
 
 use super::{CpuError, Emitter, element_type};
 use crate::expr::{BinaryOp, Expr, ExprId, UnaryOp, VarId};
-use crate::loopir::{Combiner, Store};
+use crate::loopir::{Combiner, Facts, Store};
 use crate::tensor::DType;
 use paisley_kernels::program as cpu;
 use std::collections::HashMap;
@@ -27,7 +27,12 @@ impl Emitter {
             trips.push(cpu::Trip::Constant(1));
         }
         let block = cpu::Block::new(store.block.clone(), trips);
-        let mut lowering = Lowering { emitter: self, dims, block, done: HashMap::new(), name: &store.block };
+        let mut facts = Facts::default();
+        for &conjunct in &conjuncts {
+            facts.assume(&mut self.pool, conjunct);
+        }
+        let mut lowering =
+            Lowering { emitter: self, dims, block, done: HashMap::new(), name: &store.block, facts };
         let guards = lowering.guards(&limits.rest)?;
         let value = lowering.expr(value, &guards)?;
         lowering.store(store, value, guards)?;
@@ -62,7 +67,7 @@ impl Emitter {
         let Expr::Load(buffer, _) = *self.pool.get(load) else { return None };
         let conjuncts = self.pool.conjuncts(condition);
         let affine = conjuncts.iter().all(|&conjunct| {
-            self.below(conjunct).is_some_and(|below| below.terms.variables(&self.pool).is_some())
+            self.pool.below(conjunct).is_some_and(|below| below.terms.variables(&self.pool).is_some())
         });
         let reads = self.pool.loads_of(load).len();
         if store.combine.is_some() || !constant || !affine || buffer == store.buffer || reads != 1 {
@@ -110,6 +115,8 @@ struct Lowering<'a> {
     /// Registers of expressions, by what must hold where they are evaluated.
     done: HashMap<(ExprId, Guards), cpu::Register>,
     name: &'a str,
+    /// What holds wherever the block runs.
+    facts: Facts,
 }
 
 impl Lowering<'_> {
@@ -133,11 +140,11 @@ impl Lowering<'_> {
     fn guards(&mut self, conjuncts: &[ExprId]) -> Result<Guards, CpuError> {
         let mut guards = Guards::default();
         for &conjunct in conjuncts {
-            let condition = self.emitter.below(conjunct).and_then(|below| {
+            let condition = self.emitter.pool.below(conjunct).and_then(|below| {
                 let (value, mut strides) = self.emitter.counters_and_strides(&below.terms, self.dims)?;
                 strides.resize(self.rank(), 0);
                 // terms < bound  is  0 <= bound - 1 - terms
-                let mut room = cpu::Affine::constant(below.bound - 1 - value.constant);
+                let mut room = cpu::Affine::constant(below.bound.checked_sub(1)?);
                 for &(counter, factor) in &value.terms {
                     room.add_term(counter, -factor);
                 }
@@ -260,7 +267,8 @@ impl Lowering<'_> {
         register: cpu::Register,
         guards: &Guards,
     ) -> Result<(Guards, Guards), CpuError> {
-        let reads = values.map(|value| !self.emitter.pool.loads_of(value).is_empty());
+        // Where reading is safe anyway, both values are computed and need no condition.
+        let reads = values.map(|value| !self.reads_in_range(value));
         let then = if reads[0] {
             let conjuncts = self.emitter.pool.conjuncts(condition);
             let inner = self.guards(&conjuncts)?;
@@ -275,6 +283,19 @@ impl Lowering<'_> {
             guards.clone()
         };
         Ok((then, otherwise))
+    }
+
+    /// Whether everything that `value` reads is in range wherever the block runs.
+    fn reads_in_range(&mut self, value: ExprId) -> bool {
+        self.emitter.pool.loads_of(value).into_iter().all(|load| {
+            let Expr::Load(buffer, index) = self.emitter.pool.get(load).clone() else { return false };
+            let shape = self.emitter.pool.buffers[buffer].shape.clone();
+            index.len() == shape.len()
+                && index
+                    .iter()
+                    .zip(shape)
+                    .all(|(&i, extent)| self.facts.range(&mut self.emitter.pool, i).within(extent))
+        })
     }
 
     fn sum(&mut self, a: ExprId, b: ExprId, guards: &Guards) -> Result<cpu::Register, CpuError> {

@@ -3,16 +3,15 @@
 use super::Emitter;
 use crate::expr::{Affine, BufferId, VarId};
 use crate::loopir::{Combiner, Loop};
-use crate::schedule::{Instruction, Match, unify};
+use crate::schedule::{Emission, Instruction, Match, unify};
 use paisley_kernels::program as cpu;
 
 /// The call of `wanted` for the loop it stands for.
 pub(super) fn emit(emitter: &mut Emitter, of: &Loop, wanted: &Instruction) -> Result<cpu::Node, String> {
     let found = unify(&mut emitter.pool, of, wanted)?;
-    match wanted.name {
-        "fma_12x32" | "fma_6x16" | "fma_4x8" => tile(emitter, &found),
-        "depthwise" | "pool_max" | "pool_sum" => window(emitter, wanted, &found),
-        _other => Err("its micro-kernel is not linked in".into()),
+    match wanted.emission {
+        Emission::Tile => tile(emitter, &found),
+        Emission::Window => window(emitter, wanted, &found),
     }
 }
 
@@ -100,4 +99,21 @@ fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<
         count: emitter.trip(q, q_bounds.clone()),
     });
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
+}
+
+/// Whether `block` writes zeros to exactly what `tile` adds to.
+pub(super) fn zeroes(block: &cpu::Block, tile: &cpu::Tile) -> bool {
+    let [
+        cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
+        cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
+    ] = block.ops.as_slice()
+    else {
+        return false;
+    };
+    value == to
+        && guard.is_empty()
+        && *access == tile.c
+        && strides.as_slice() == [tile.c_row_stride, 1]
+        && block.dims.as_slice() == [tile.rows.clone(), tile.cols.clone()]
+        && tile.accumulate == cpu::Accumulate::Always
 }

@@ -12,7 +12,7 @@ mod block;
 mod instruction;
 
 use crate::analysis::{accesses, carried_buffers};
-use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, Role, VarId};
+use crate::expr::{Affine, BufferId, ExprId, ExprPool, Role, VarId};
 use crate::loopir::{Loop, LoopKind, Nest, Stmt, Store};
 use crate::schedule::INSTRUCTIONS;
 use crate::tensor::DType;
@@ -135,12 +135,6 @@ struct Emitter {
     counters: BTreeMap<VarId, cpu::CounterId>,
 }
 
-/// A condition `sum(terms) < bound`.
-struct Below {
-    terms: Affine,
-    bound: i64,
-}
-
 impl Emitter {
     fn declare(&mut self, id: BufferId, place: cpu::Place) {
         let buffer = &self.pool.buffers[id];
@@ -192,9 +186,25 @@ impl Emitter {
         for stmt in &of.body {
             self.stmt(stmt, top && parallel_inside, &mut body)?;
         }
+        self.fold_zeros(&mut body);
         let trip = cpu::Trip::Constant(self.pool.vars[of.var].extent);
         out.push(cpu::Node::Loop(cpu::Loop { counter, trip, parallel, body }));
         Ok(())
+    }
+
+    /// Drops a fill of zeros directly before the tile that adds to them all, which overwrites instead.
+    fn fold_zeros(&self, body: &mut Vec<cpu::Node>) {
+        let mut place = 0;
+        while place + 1 < body.len() {
+            if let [cpu::Node::Call(cpu::Call::Block(block)), cpu::Node::Call(cpu::Call::Tile(tile))] =
+                &mut body[place..place + 2]
+                && instruction::zeroes(block, tile)
+            {
+                tile.accumulate = cpu::Accumulate::Never;
+                body.remove(place);
+            }
+            place += 1;
+        }
     }
 
     /// The loops and the block of a chain of at most three loops around one block that can run as lanes: no iteration sees
@@ -250,74 +260,16 @@ impl Emitter {
         Some((value, strides))
     }
 
-    /// A conjunct as `terms < bound`, with floor divisions of one atom multiplied out; `None` for other forms.
-    fn below(&mut self, conjunct: ExprId) -> Option<Below> {
-        let Expr::Binary(op, a, b) = *self.pool.get(conjunct) else { return None };
-        if self.pool.dtype(a) != DType::I64
-            || !matches!(op, BinaryOp::Lt | BinaryOp::Ge | BinaryOp::Le | BinaryOp::Gt)
-        {
-            return None;
-        }
-        // a - b < 0 for Lt; the others turned into it.
-        let mut terms = self.pool.affine(a);
-        let right = self.pool.affine(b);
-        terms.add_scaled(&right, -1);
-        let negated = matches!(op, BinaryOp::Ge | BinaryOp::Gt);
-        if negated {
-            let mut flipped = Affine::default();
-            flipped.add_scaled(&terms, -1);
-            terms = flipped;
-        }
-        if matches!(op, BinaryOp::Le | BinaryOp::Ge) {
-            terms.constant -= 1;
-        }
-        let bound = -terms.constant;
-        terms.constant = 0;
-        let divided = terms.terms.iter().find_map(|(&atom, &coefficient)| match *self.pool.get(atom) {
-            Expr::Binary(BinaryOp::FloorDiv, x, c) if coefficient == 1 => match *self.pool.get(c) {
-                Expr::Int(c, _) => Some((atom, x, c)),
-                Expr::Float(..)
-                | Expr::Var(_)
-                | Expr::Load(..)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => None,
-            },
-            Expr::Binary(..)
-            | Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Var(_)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => None,
-        });
-        // floor(x / c) + rest < bound  is  x + c * rest < c * bound
-        if let Some((atom, x, c)) = divided {
-            terms.add_term(atom, -1);
-            let mut scaled = self.pool.affine(x);
-            scaled.add_scaled(&terms, c);
-            let bound = c.checked_mul(bound)? - scaled.constant;
-            scaled.constant = 0;
-            return Some(Below { terms: scaled, bound });
-        }
-        Some(Below { terms, bound })
-    }
-
     /// Splits conjuncts into limits of single dimensions, limits without a dimension, and the rest as they are.
     fn limits(&mut self, conjuncts: &[ExprId], dims: &[VarId]) -> Limits {
         let mut limits = Limits { trips: vec![vec![]; dims.len()], outside: vec![], rest: vec![] };
         for &conjunct in conjuncts {
-            let placed = self.below(conjunct).and_then(|below| {
+            let placed = self.pool.below(conjunct).and_then(|below| {
                 let (value, strides) = self.counters_and_strides(&below.terms, dims)?;
                 let mut room = cpu::Affine::constant(below.bound);
                 for &(counter, factor) in &value.terms {
                     room.add_term(counter, -factor);
                 }
-                room.constant -= value.constant;
                 let moving: Vec<usize> = (0..dims.len()).filter(|&dim| strides[dim] != 0).collect();
                 match moving.as_slice() {
                     [] => limits.outside.push(cpu::Bound { value: room, divisor: 1 }),

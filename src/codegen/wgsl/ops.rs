@@ -1,6 +1,6 @@
 //! Operations as WGSL text, and the helper functions they need.
 
-use crate::expr::{BinaryOp, UnaryOp};
+use crate::expr::{BinaryOp, OnIntegers, UnaryOp};
 use crate::tensor::DType;
 
 /// A function of `shaders/`.
@@ -137,6 +137,72 @@ fn infix(a: &Fragment, symbol: &str, b: &Fragment, level: Level) -> Fragment {
     Fragment::new(format!("{} {symbol} {}", a.at(left), b.at(right)), level)
 }
 
+/// How WGSL says an operation on floats.
+enum FloatForm {
+    Negation,
+    /// A function of WGSL that is exact on each float type.
+    Exact(&'static str),
+    /// A function of WGSL.
+    Builtin(&'static str),
+    /// A function of `shaders/` on f32.
+    Helper(&'static str),
+    /// A function of `shaders/` from f32 to bool.
+    Test(&'static str),
+}
+
+/// `None` for what has no meaning on floats.
+fn float_form(op: UnaryOp) -> Option<FloatForm> {
+    use FloatForm::{Builtin, Exact, Helper, Negation, Test};
+    Some(match op {
+        UnaryOp::Neg => Negation,
+        UnaryOp::Abs => Exact("abs"),
+        UnaryOp::Sign => Exact("sign"),
+        UnaryOp::Floor => Exact("floor"),
+        UnaryOp::Ceil => Exact("ceil"),
+        UnaryOp::Round => Exact("round"),
+        UnaryOp::Sqrt => Builtin("sqrt"),
+        UnaryOp::Exp => Builtin("exp"),
+        UnaryOp::Log => Builtin("log"),
+        UnaryOp::Log1p => Helper("log1p_f32"),
+        UnaryOp::Sin => Builtin("sin"),
+        UnaryOp::Cos => Builtin("cos"),
+        UnaryOp::Tan => Builtin("tan"),
+        UnaryOp::Sinh => Builtin("sinh"),
+        UnaryOp::Cosh => Builtin("cosh"),
+        UnaryOp::Asin => Helper("asin_f32"),
+        UnaryOp::Acos => Helper("acos_f32"),
+        UnaryOp::Atan => Helper("atan_f32"),
+        UnaryOp::Tanh => Helper("tanh_f32"),
+        UnaryOp::Asinh => Helper("asinh_f32"),
+        UnaryOp::Acosh => Helper("acosh_f32"),
+        UnaryOp::Atanh => Helper("atanh_f32"),
+        UnaryOp::Erf => Helper("erf_f32"),
+        UnaryOp::Sigmoid => Helper("sigmoid_f32"),
+        UnaryOp::IsNan => Test("is_nan_f32"),
+        UnaryOp::IsInf => Test("is_inf_f32"),
+        UnaryOp::Not => return None,
+    })
+}
+
+/// Whether the text of the operation on `vec4`s is that on scalars.
+pub(super) fn is_wide_unary(op: UnaryOp, dtype: DType) -> bool {
+    if dtype.is_float() {
+        return match float_form(op) {
+            Some(FloatForm::Negation | FloatForm::Exact(_)) => true,
+            Some(FloatForm::Builtin(_)) => dtype == DType::F32,
+            Some(FloatForm::Helper(_) | FloatForm::Test(_)) | None => false,
+        };
+    }
+    match op.on_integers() {
+        Some(OnIntegers::Neg | OnIntegers::Abs | OnIntegers::Sign) => {
+            matches!(dtype, DType::I32 | DType::I64)
+        }
+        Some(OnIntegers::Same) => true,
+        Some(OnIntegers::Not) => matches!(dtype, DType::Bool | DType::I32 | DType::I64 | DType::U32),
+        Some(OnIntegers::False) | None => false,
+    }
+}
+
 impl OpWriter<'_> {
     fn helper(&mut self, name: &'static str, arguments: &[&Fragment]) -> Fragment {
         self.helpers.insert(name);
@@ -233,76 +299,37 @@ impl OpWriter<'_> {
         if !dtype.is_float() {
             return self.integer_unary(op, dtype, x);
         }
-        let f16 = dtype == DType::F16;
-        // Functions of f16 are computed in f32, as the nest's meaning is the exact value rounded.
-        let exact = |name: &str| {
-            if f16 { call("f16", &[&call(name, &[&call("f32", &[x])])]) } else { call(name, &[x]) }
-        };
-        Some(match op {
-            UnaryOp::Neg => negated(x),
-            UnaryOp::Abs => call("abs", &[x]),
-            UnaryOp::Sign => call("sign", &[x]),
-            UnaryOp::Floor => call("floor", &[x]),
-            UnaryOp::Ceil => call("ceil", &[x]),
-            UnaryOp::Round => call("round", &[x]),
-            UnaryOp::Sqrt => exact("sqrt"),
-            UnaryOp::Exp => exact("exp"),
-            UnaryOp::Log => exact("log"),
-            UnaryOp::Sin => exact("sin"),
-            UnaryOp::Cos => exact("cos"),
-            UnaryOp::Tan => exact("tan"),
-            UnaryOp::Sinh => exact("sinh"),
-            UnaryOp::Cosh => exact("cosh"),
-            UnaryOp::Asin => self.float_helper("asin_f32", dtype, &[x]),
-            UnaryOp::Acos => self.float_helper("acos_f32", dtype, &[x]),
-            UnaryOp::Atan => self.float_helper("atan_f32", dtype, &[x]),
-            UnaryOp::Tanh => self.float_helper("tanh_f32", dtype, &[x]),
-            UnaryOp::Asinh => self.float_helper("asinh_f32", dtype, &[x]),
-            UnaryOp::Acosh => self.float_helper("acosh_f32", dtype, &[x]),
-            UnaryOp::Atanh => self.float_helper("atanh_f32", dtype, &[x]),
-            UnaryOp::Erf => self.float_helper("erf_f32", dtype, &[x]),
-            UnaryOp::Sigmoid => self.float_helper("sigmoid_f32", dtype, &[x]),
-            UnaryOp::IsNan | UnaryOp::IsInf => {
-                let name = if op == UnaryOp::IsNan { "is_nan_f32" } else { "is_inf_f32" };
-                let x = if f16 { call("f32", &[x]) } else { x.clone() };
+        Some(match float_form(op)? {
+            FloatForm::Negation => negated(x),
+            FloatForm::Exact(name) => call(name, &[x]),
+            // In f32 for f16 too, as the nest's meaning is the exact value rounded.
+            FloatForm::Builtin(name) if dtype == DType::F16 => {
+                call("f16", &[&call(name, &[&call("f32", &[x])])])
+            }
+            FloatForm::Builtin(name) => call(name, &[x]),
+            FloatForm::Helper(name) => self.float_helper(name, dtype, &[x]),
+            FloatForm::Test(name) => {
+                let x = if dtype == DType::F16 { call("f32", &[x]) } else { x.clone() };
                 self.helper(name, &[&x])
             }
-            UnaryOp::Not => return None,
         })
     }
 
     fn integer_unary(&mut self, op: UnaryOp, dtype: DType, x: &Fragment) -> Option<Fragment> {
         let unsigned = dtype == DType::U32;
         let zero = Self::integer(0, dtype);
-        Some(match op {
-            UnaryOp::Neg if unsigned => infix(&zero, "-", x, Level::Sum),
-            UnaryOp::Neg => Self::wrapped(negated(x), dtype),
-            UnaryOp::Abs if unsigned => x.clone(),
-            UnaryOp::Abs => Self::wrapped(call("abs", &[x]), dtype),
-            UnaryOp::Sign if unsigned => call("min", &[x, &Self::integer(1, dtype)]),
-            UnaryOp::Sign => call("sign", &[x]),
-            UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => x.clone(),
-            UnaryOp::Not => {
+        Some(match op.on_integers()? {
+            OnIntegers::Neg if unsigned => infix(&zero, "-", x, Level::Sum),
+            OnIntegers::Neg => Self::wrapped(negated(x), dtype),
+            OnIntegers::Abs if unsigned => x.clone(),
+            OnIntegers::Abs => Self::wrapped(call("abs", &[x]), dtype),
+            OnIntegers::Sign if unsigned => call("min", &[x, &Self::integer(1, dtype)]),
+            OnIntegers::Sign => call("sign", &[x]),
+            OnIntegers::Same => x.clone(),
+            OnIntegers::Not => {
                 Self::wrapped(Fragment::new(format!("~{}", x.at(Level::Unary)), Level::Unary), dtype)
             }
-            UnaryOp::IsNan | UnaryOp::IsInf => Fragment::primary("false"),
-            UnaryOp::Sqrt
-            | UnaryOp::Exp
-            | UnaryOp::Log
-            | UnaryOp::Sin
-            | UnaryOp::Cos
-            | UnaryOp::Tan
-            | UnaryOp::Asin
-            | UnaryOp::Acos
-            | UnaryOp::Atan
-            | UnaryOp::Sinh
-            | UnaryOp::Cosh
-            | UnaryOp::Tanh
-            | UnaryOp::Asinh
-            | UnaryOp::Acosh
-            | UnaryOp::Atanh
-            | UnaryOp::Erf
-            | UnaryOp::Sigmoid => return None,
+            OnIntegers::False => Fragment::primary("false"),
         })
     }
 

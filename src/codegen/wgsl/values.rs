@@ -3,7 +3,7 @@
 use super::WgslError;
 use super::expand::{FlatStore, Step};
 use super::layout::{self, Place};
-use super::ops::{Fragment, Level, OpWriter, value_type};
+use super::ops::{Fragment, Level, OpWriter, is_wide_unary, value_type};
 use super::writer::{Named, Writer};
 use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, UnaryOp, VarId};
 use crate::tensor::DType;
@@ -746,36 +746,6 @@ fn is_name(text: &str) -> bool {
 
 fn select(condition: &Fragment, a: &Fragment, b: &Fragment) -> Fragment {
     Fragment::primary(format!("select({}, {}, {})", b.argument(), a.argument(), condition.argument()))
-}
-
-/// Whether the text of the operation on `vec4`s is that on scalars.
-fn is_wide_unary(op: UnaryOp, dtype: DType) -> bool {
-    match op {
-        UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sign => {
-            matches!(dtype, DType::F32 | DType::F16 | DType::I32 | DType::I64)
-        }
-        UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => true,
-        UnaryOp::Sqrt
-        | UnaryOp::Exp
-        | UnaryOp::Log
-        | UnaryOp::Sin
-        | UnaryOp::Cos
-        | UnaryOp::Tan
-        | UnaryOp::Sinh
-        | UnaryOp::Cosh => dtype == DType::F32,
-        UnaryOp::Not => matches!(dtype, DType::Bool | DType::I32 | DType::I64 | DType::U32),
-        UnaryOp::Asin
-        | UnaryOp::Acos
-        | UnaryOp::Atan
-        | UnaryOp::Tanh
-        | UnaryOp::Asinh
-        | UnaryOp::Acosh
-        | UnaryOp::Atanh
-        | UnaryOp::Erf
-        | UnaryOp::Sigmoid
-        | UnaryOp::IsNan
-        | UnaryOp::IsInf => false,
-    }
 }
 
 /// Whether the text of the operation on `vec4`s is that on scalars.

@@ -311,6 +311,23 @@ fn quotients_taken_apart_are_proved() {
 }
 
 #[test]
+fn windows_in_rows_of_a_fused_loop_are_proved() {
+    let text = "
+        nest n
+          in    x: f32[25]
+          out   y: f32[25]
+          for f in 25:
+            register acc: f32
+            init: acc = 0.0
+            for r in 3:
+              update: acc += guard(r + f % 5 >= 1 and r + f % 5 < 6, x[r + f - 1])
+            store: y[f] = acc
+          for g in 4, h in 8:
+            t: y[g * 8 + h] = guard((g * 8 + h) % 5 < 4, x[g * 8 + h + 1]) if g * 8 + h < 25";
+    assert_eq!(Nest::parse(text).unwrap().verify(), Ok(()));
+}
+
+#[test]
 fn clamped_and_guarded_data_is_proved() {
     proves("s: y[a] = x[max(0, min(i[a], 7))]");
     proves("s: y[a] = guard(i[a] >= 0 and i[a] < 8, x[i[a]])");

@@ -9,6 +9,7 @@ use crate::tensor::DType;
 macro_rules! unary {
     ($op:ident) => {
         |call| {
+            call.takes_inputs(1)?;
             let x = call.input(0)?;
             Ok(vec![call.unary(UnaryOp::$op, x)?])
         }
@@ -18,6 +19,7 @@ macro_rules! unary {
 macro_rules! binary {
     ($op:ident) => {
         |call| {
+            call.takes_inputs(2)?;
             let (a, b) = (call.input(0)?, call.input(1)?);
             Ok(vec![call.binary(BinaryOp::$op, a, b)?])
         }
@@ -171,12 +173,12 @@ impl Operand {
     /// `log(1 + e^x)` without overflow: `max(x, 0) + log(1 + e^-|x|)`.
     fn softplus(&self) -> Scalar {
         let small = self.x().unary(UnaryOp::Abs).unary(UnaryOp::Neg).unary(UnaryOp::Exp);
-        let tail = self.constant(1.0).plus(small).unary(UnaryOp::Log);
-        self.x().max(self.constant(0.0)).plus(tail)
+        self.x().max(self.constant(0.0)).plus(small.unary(UnaryOp::Log1p))
     }
 }
 
 fn activation(call: &mut Call<'_>, scalar: impl FnOnce(&Operand) -> Scalar) -> Values {
+    call.takes_inputs(1)?;
     let x = call.input(0)?;
     let operand = Operand(call.dtype(x));
     Ok(vec![call.map_scalar(&[x], &scalar(&operand))?])

@@ -85,6 +85,7 @@ fn unsqueeze(call: &mut Call<'_>) -> Values {
 }
 
 fn transpose(call: &mut Call<'_>) -> Values {
+    call.takes_inputs(1)?;
     let x = call.input(0)?;
     let rank = call.rank(x);
     let perm = match call.ints("perm")? {
@@ -132,7 +133,7 @@ fn tile(call: &mut Call<'_>) -> Values {
 
 fn concat(call: &mut Call<'_>) -> Values {
     let inputs = call.all_inputs()?;
-    let axis = call.int("axis", 0)?;
+    let axis = call.needed_int("axis")?;
     let axis = call.axis(axis, call.rank(inputs[0]))?;
     match inputs[..] {
         [x] => Ok(vec![x]),

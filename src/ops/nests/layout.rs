@@ -36,10 +36,32 @@ impl ElementForm for View {
     }
 }
 
-/// The index in shape `to` of the element at `index` in shape `from`, of as many elements.
+/// The index in shape `to` of the element at `index` in shape `from`, of as many elements. Axes are regrouped within the
+/// shortest runs of equal products only: an index outside of its axis, as below a guard, then concerns no axis of other runs.
 fn reshape(at: &mut Definer<'_>, index: &[ExprId], from: &[usize], to: &[usize]) -> Vec<ExprId> {
-    let position = linearise(at.pool(), index, from);
-    delinearise(at.pool(), position, to)
+    let mut result = Vec::with_capacity(to.len());
+    let (mut first_from, mut first_to) = (0, 0);
+    while first_from < from.len() && first_to < to.len() {
+        let (mut end_from, mut end_to) = (first_from + 1, first_to + 1);
+        let (mut product_from, mut product_to) = (from[first_from], to[first_to]);
+        while product_from != product_to {
+            let (product, shape, end) = if product_from < product_to && end_from < from.len() {
+                (&mut product_from, from, &mut end_from)
+            } else if end_to < to.len() {
+                (&mut product_to, to, &mut end_to)
+            } else {
+                break;
+            };
+            *product = product.saturating_mul(shape[*end]);
+            *end += 1;
+        }
+        let run = linearise(at.pool(), &index[first_from..end_from], &from[first_from..end_from]);
+        result.extend(delinearise(at.pool(), run, &to[first_to..end_to]));
+        (first_from, first_to) = (end_from, end_to);
+    }
+    // What is left has extent 1.
+    result.resize_with(to.len(), || at.pool().int(0));
+    result
 }
 
 impl ElementForm for Transpose {

@@ -210,7 +210,7 @@ fn place_values(
     let mut constants: Vec<(BufferRange, Vec<u8>)> = vec![];
     for &value in &touched {
         let fact = &plan.values[value].fact;
-        let bytes = stored_bytes(fact).max(4) as u64;
+        let bytes = stored_bytes(fact) as u64;
         let range = match (&plan.values[value].place, &arena) {
             (Place::Arena { offset_bytes }, Some(arena)) => {
                 arena.range(round_up(*offset_bytes, alignment) as u64, bytes)
@@ -239,7 +239,7 @@ fn scratch(kernel: &crate::plan::Kernel, alignment: usize) -> (HashMap<BufferId,
             let local = kernel.scheduled.pool.buffers[binding.buffer].role == crate::expr::Role::Local;
             if local && !offsets.contains_key(&binding.buffer) {
                 let buffer = &kernel.scheduled.pool.buffers[binding.buffer];
-                let bytes = 4 * buffer.storage_len();
+                let bytes = 4 * buffer.storage_len().max(1);
                 offsets.insert(binding.buffer, (total, bytes));
                 total += round_up(bytes, alignment);
             }

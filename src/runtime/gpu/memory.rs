@@ -5,10 +5,14 @@ use super::{Gpu, GpuError};
 use crate::base::round_up;
 use bytes::Bytes;
 use std::ops::Range;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 /// The most bytes staged at once; more is moved in parts.
 const MAX_STAGING_BYTES: u64 = 256 << 20;
+
+/// How long a callback that another thread is about to call is waited for between two looks at the device.
+const CALLBACK_POLL: Duration = Duration::from_millis(1);
 
 /// One buffer of a device. Cloning shares it.
 #[derive(Clone, Debug, PartialEq)]
@@ -366,8 +370,20 @@ pub(super) fn map(
     })?;
     let mut result = receiver.try_recv();
     if result.is_err() {
+        let start = Instant::now();
         shared.wait(submission)?;
+        // A poll of another thread may have taken the callback up, and call it only after this wait is over.
         result = receiver.try_recv();
+        while result == Err(TryRecvError::Empty) {
+            if start.elapsed() >= shared.options.timeout {
+                return Err(GpuError::Timeout { after: shared.options.timeout });
+            }
+            shared.alive()?;
+            result = receiver.recv_timeout(CALLBACK_POLL).map_err(|error| match error {
+                RecvTimeoutError::Timeout => TryRecvError::Empty,
+                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+            });
+        }
     }
     shared.alive()?;
     match result {

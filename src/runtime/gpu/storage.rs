@@ -11,19 +11,26 @@ fn stored(dtype: DType) -> DType {
     storage_type(dtype).unwrap_or(dtype)
 }
 
-/// Bytes of a tensor on a device.
-pub(super) fn stored_bytes(fact: &Fact) -> usize {
-    fact.len() * stored(fact.dtype).size_bytes()
+/// Bytes of a tensor of `elements` elements on a device: a multiple of 4 and positive, as a binding must be.
+fn padded_bytes(elements: usize, dtype: DType) -> usize {
+    (elements * stored(dtype).size_bytes()).max(1).next_multiple_of(4)
 }
 
-/// The bytes a device gets for a tensor. Integers wrap to 32 bits.
+/// Bytes that a device keeps for a tensor: a multiple of 4, and positive even where there are no elements.
+pub(super) fn stored_bytes(fact: &Fact) -> usize {
+    padded_bytes(fact.len(), fact.dtype)
+}
+
+/// The bytes a device gets for a tensor, as many as [`stored_bytes`] says. Integers wrap to 32 bits.
 pub(super) fn to_device(tensor: &Tensor) -> Vec<u8> {
-    tensor.cast(stored(tensor.dtype())).bytes().to_vec()
+    let mut bytes = tensor.cast(stored(tensor.dtype())).bytes().to_vec();
+    bytes.resize(padded_bytes(tensor.len(), tensor.dtype()), 0);
+    bytes
 }
 
 /// The tensor that a device gives back; more bytes than it needs may follow.
 pub(super) fn from_device(bytes: &Bytes, fact: &Fact) -> Result<Tensor, RuntimeError> {
-    let needed = stored_bytes(fact);
+    let needed = fact.len() * stored(fact.dtype).size_bytes();
     let exact = bytes.slice(..needed.min(bytes.len()));
     let tensor = Tensor::new(stored(fact.dtype), fact.shape.clone(), exact).map_err(RuntimeError::defect)?;
     Ok(tensor.cast(fact.dtype))

@@ -17,12 +17,18 @@ pub(super) fn step(nest: &Nest, side: Side, rng: &mut Random) -> Step {
     let names = Names::of(nest);
     let mut splits = 0;
     loop {
-        let drawn = match rng.below(14) {
+        let drawn = match rng.below(15) {
             0..=2 => names.any_loop(rng).map(|of| split(nest, of, rng)),
             3 => names.nested(rng, 2).map(|pair| Step::Fuse {
                 name: format!("{}{}", pair[0].replace('.', ""), pair[1].replace('.', "")),
                 outer: pair[0].clone(),
                 inner: pair[1].clone(),
+            }),
+            13 => names.nested(rng, 2).map(|pair| Step::Swizzle {
+                name: format!("{}{}", pair[0].replace('.', ""), pair[1].replace('.', "")),
+                outer: pair[0].clone(),
+                inner: pair[1].clone(),
+                height: 1 + rng.below(4),
             }),
             4 => {
                 let count = 2 + rng.below(3);

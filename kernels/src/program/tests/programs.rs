@@ -85,6 +85,28 @@ fn guards_with_falling_indices_and_two_dimensions() {
     check(&code);
 }
 
+#[test]
+fn limits_next_to_overflow_are_refused() {
+    let mut code = Code::new("limit");
+    let x = input(&mut code, 0, ElementType::I32, 8);
+    let y = output(&mut code, 1, ElementType::I32, 8);
+    let (from, to) = (code.access(x, affine(-4, &[])), code.access(y, affine(0, &[])));
+    let with_limit = |limit: i64| {
+        let mut code = code.clone();
+        let mut block = Block::new("copy", vec![Trip::Constant(8)]);
+        let guard = vec![Condition { value: affine(-4, &[]), strides: vec![1], limit }];
+        let value = block.load(&code, from, &[1], guard);
+        block.store(to, &[1], value, Combine::Replace);
+        code.body.push(block.node());
+        code
+    };
+    check(&with_limit(1 << 48));
+    for limit in [i64::MAX, i64::MIN, 1 << 62] {
+        let error = Program::serial(with_limit(limit), table(Isa::Generic)).err().unwrap();
+        assert!(matches!(error.problem, Problem::Overflow), "{error}");
+    }
+}
+
 /// A reduction with each combiner over the given dimensions of a 5 x 70 x 33 block.
 fn reduction(dtype: ElementType, combine: Combine, strides: [i64; 3], length: usize) -> Code {
     let mut code = Code::new("reduction");
@@ -369,7 +391,9 @@ fn every_operation_of_every_type() {
             }
         }
     }
-    assert_eq!(ran, 4 * 25 + 9 * 9 + 4 * 4 * 16 + 9 * 4 * 21);
+    // All but `not` on the four float types, and on the nine others what has a meaning there.
+    let on_integers = UnaryOp::ALL.into_iter().filter(|op| op.on_integers().is_some()).count();
+    assert_eq!(ran, 4 * (UnaryOp::ALL.len() - 1) + 9 * on_integers + 4 * 4 * 16 + 9 * 4 * 21);
 }
 
 #[test]

@@ -351,11 +351,11 @@ fn top_k_is_in_order_and_stable() {
                 register best: f32
                 init_best: best = -inf
                 for r in 1000:
-                  update_best: best max= select(j < 1 or (x[r] < last or x[r] == last and r + last_place * -1 >= 1), x[r], -inf)
+                  update_best: best max= select(j < 1 or (x[r] < last or x[r] == last and r > last_place), x[r], -inf)
                 register place: i64
                 init_place: place = 999
                 for r in 1000:
-                  update_place: place min= select((j < 1 or (x[r] < last or x[r] == last and last_place * -1 + r >= 1)) and x[r] == best, r, 999)
+                  update_place: place min= select((j < 1 or (x[r] < last or x[r] == last and r > last_place)) and x[r] == best, r, 999)
                 store: y[j] = best
                 store1: y1[j] = place
                 last: last = best

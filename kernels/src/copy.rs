@@ -1,0 +1,221 @@
+//! Copies between planes of different pitches, with zeros where the source ends: padding, packing and im2col.
+
+#[cfg(all(test, unix))]
+mod tests;
+
+/// `0 <= start + strides . (outer, row, column) < end`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    pub(crate) start: i64,
+    pub(crate) strides: [i64; 3],
+    pub(crate) end: i64,
+}
+
+/// `target[o, r, c] = source[o, r, c]` where all limits hold, and 0 elsewhere. Strides count elements; the columns of the
+/// target are contiguous.
+///
+/// Every element of the target is written, and must be valid for that; the source is read only where all limits hold, must be
+/// valid for reads there, and lies outside of the target.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CopyArgs<'a> {
+    pub(crate) target: *mut f32,
+    /// Over the outer dimension and the rows.
+    pub(crate) target_strides: [isize; 2],
+    pub(crate) source: *const f32,
+    pub(crate) source_strides: [isize; 3],
+    /// Outer dimension, rows, columns.
+    pub(crate) extents: [usize; 3],
+    pub(crate) limits: &'a [Limit],
+}
+
+/// The loops. Each is unsafe for the same reason: the caller grants the instruction set of `V` and the contract of [`CopyArgs`].
+pub(crate) mod body {
+    use super::{CopyArgs, Limit};
+    use crate::simd::Vector;
+
+    /// An interval of indices, empty where `from == to`.
+    #[derive(Clone, Copy)]
+    struct Interval {
+        from: usize,
+        to: usize,
+    }
+
+    impl Interval {
+        /// The indices `i` of the interval with `0 <= start + stride * i < end`.
+        #[inline(always)]
+        fn narrowed(self, start: i64, stride: i64, end: i64) -> Interval {
+            let (low, high) = match stride {
+                0 if 0 <= start && start < end => return self,
+                0 => (0, 0),
+                1 => (-start, end.saturating_sub(start)),
+                2.. => (ceiling(-start, stride), ceiling(end.saturating_sub(start), stride)),
+                _ => (start.saturating_sub(end).div_euclid(-stride) + 1, start.div_euclid(-stride) + 1),
+            };
+            let from = low.clamp(self.from as i64, self.to as i64);
+            Interval { from: from as usize, to: high.clamp(from, self.to as i64) as usize }
+        }
+    }
+
+    fn ceiling(value: i64, divisor: i64) -> i64 {
+        -(-value).div_euclid(divisor)
+    }
+
+    /// Copies a block as [`CopyArgs`] says.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_planes<V: Vector>(args: &CopyArgs<'_>) {
+        let CopyArgs { target, target_strides, source, source_strides, extents, limits } = *args;
+        let [outers, rows, cols] = extents;
+        for outer in 0..outers {
+            let starts_at = |limit: &Limit| limit.start + limit.strides[0] * outer as i64;
+            let (mut inside, mut across) = (Interval { from: 0, to: rows }, Interval { from: 0, to: cols });
+            let mut slanted = false;
+            for limit in limits {
+                match limit.strides {
+                    [_, 0, stride] => across = across.narrowed(starts_at(limit), stride, limit.end),
+                    [_, stride, 0] => inside = inside.narrowed(starts_at(limit), stride, limit.end),
+                    _ => slanted = true,
+                }
+            }
+            let target = target.wrapping_offset(outer as isize * target_strides[0]);
+            let source = source.wrapping_offset(outer as isize * source_strides[0]);
+            if source_strides[1] == 1 && !matches!(source_strides[2], 1 | 2) && !slanted {
+                // SAFETY: the caller grants the rows and columns of the target, and those inside of the source.
+                unsafe {
+                    transposed::<V>(
+                        (target, target_strides[1]),
+                        (source, source_strides[2]),
+                        [rows, cols],
+                        [inside, across],
+                    )
+                };
+                continue;
+            }
+            for row in 0..rows {
+                let target = target.wrapping_offset(row as isize * target_strides[1]);
+                let source = source.wrapping_offset(row as isize * source_strides[1]);
+                let mut across = across;
+                if row < inside.from || row >= inside.to {
+                    across = Interval { from: 0, to: 0 };
+                } else if slanted {
+                    for limit in limits.iter().filter(|limit| limit.strides[1] != 0 && limit.strides[2] != 0)
+                    {
+                        let start = starts_at(limit) + limit.strides[1] * row as i64;
+                        across = across.narrowed(start, limit.strides[2], limit.end);
+                    }
+                }
+                // SAFETY: the caller grants the row of the target, and of the source the columns in the interval.
+                unsafe {
+                    match source_strides[2] {
+                        1 => adjacent::<V>(target, source, across, cols),
+                        2 => alternate::<V>(target, source, across, cols),
+                        stride => apart::<V>(target, (source, stride), across, cols),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A row whose source is contiguous.
+    #[inline(always)]
+    unsafe fn adjacent<V: Vector>(target: *mut f32, source: *const f32, across: Interval, cols: usize) {
+        let mut at = 0;
+        // SAFETY: lanes below `cols` are written, and those of the interval read.
+        unsafe {
+            while at < cols {
+                let lanes = V::LANES.min(cols - at);
+                let [from, to] = [across.from, across.to].map(|edge| edge.saturating_sub(at).min(lanes));
+                let source = source.wrapping_add(at);
+                if lanes == V::LANES {
+                    let whole = from == 0 && to == lanes;
+                    let value = if whole { V::load(source) } else { V::load_between(source, from, to) };
+                    value.store(target.add(at));
+                } else {
+                    V::load_between(source, from, to).store_first(target.add(at), lanes);
+                }
+                at += lanes;
+            }
+        }
+    }
+
+    /// A row of every other element.
+    #[inline(always)]
+    unsafe fn alternate<V: Vector>(target: *mut f32, source: *const f32, across: Interval, cols: usize) {
+        let mut at = 0;
+        while at < cols {
+            let lanes = V::LANES.min(cols - at);
+            let [from, to] = [across.from, across.to].map(|edge| edge.saturating_sub(at).min(lanes));
+            // The elements from the first lane's to the last's; none where no lane is in the interval.
+            let [from, to] = if from < to { [2 * from, 2 * to - 1] } else { [0, 0] };
+            let source = source.wrapping_add(2 * at);
+            // SAFETY: lanes below `cols` are written, and elements between those of the interval's lanes read.
+            unsafe {
+                let low = V::load_between(source, from.min(V::LANES), to.min(V::LANES));
+                let behind = [from, to].map(|edge| edge.saturating_sub(V::LANES));
+                let high = V::load_between(source.wrapping_add(V::LANES), behind[0], behind[1]);
+                low.deinterleave(high).0.store_first(target.add(at), lanes);
+            }
+            at += lanes;
+        }
+    }
+
+    /// A row of elements in other steps.
+    #[inline(always)]
+    unsafe fn apart<V: Vector>(
+        target: *mut f32,
+        (source, stride): (*const f32, isize),
+        across: Interval,
+        cols: usize,
+    ) {
+        // SAFETY: the caller grants the columns of the target and, in the interval, of the source.
+        unsafe {
+            zero::<V>(target, across.from);
+            for col in across.from..across.to {
+                *target.add(col) = *source.wrapping_offset(col as isize * stride);
+            }
+            zero::<V>(target.add(across.to), cols - across.to);
+        }
+    }
+
+    /// Rows of which the source's are columns: by lines of the source, so that each comes into the cache once.
+    #[inline(always)]
+    unsafe fn transposed<V: Vector>(
+        (target, pitch): (*mut f32, isize),
+        (source, stride): (*const f32, isize),
+        [rows, cols]: [usize; 2],
+        [inside, across]: [Interval; 2],
+    ) {
+        const LINE: usize = 16;
+        // SAFETY: the caller grants the rows and columns of the target, and those of the intervals of the source.
+        unsafe {
+            if inside.to - inside.from < rows || across.to - across.from < cols {
+                for row in 0..rows {
+                    zero::<V>(target.wrapping_offset(row as isize * pitch), cols);
+                }
+            }
+            let mut first = inside.from;
+            while first < inside.to {
+                let behind = inside.to.min(first + LINE);
+                for col in across.from..across.to {
+                    let source = source.wrapping_offset(col as isize * stride);
+                    let target = target.wrapping_add(col);
+                    for row in first..behind {
+                        *target.wrapping_offset(row as isize * pitch) = *source.wrapping_add(row);
+                    }
+                }
+                first = behind;
+            }
+        }
+    }
+
+    /// Zeros.
+    #[inline(always)]
+    unsafe fn zero<V: Vector>(target: *mut f32, count: usize) {
+        let mut at = 0;
+        while at < count {
+            let lanes = V::LANES.min(count - at);
+            // SAFETY: the caller grants `count` elements.
+            unsafe { V::splat(0.0).store_first(target.add(at), lanes) };
+            at += lanes;
+        }
+    }
+}

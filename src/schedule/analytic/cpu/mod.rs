@@ -1,0 +1,166 @@
+//! The rules for CPUs.
+//!
+//! - A contraction becomes matrix tiles: rows and columns are cut to the micro-kernel's tile, constant factors packed when the
+//!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
+//!   finished tile by tile while they are in the first-level cache.
+//! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
+//!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
+//!   plane becomes a window instruction.
+//! - Everything else runs its innermost loops as vectors.
+//! - The outermost loops are divided over the threads where there is enough to do.
+
+mod contraction;
+mod reduction;
+
+use super::Scheduler;
+use super::shape::{Reduction, find_reductions};
+use crate::expr::{BinaryOp, Expr, VarId};
+use crate::loopir::{LoopKind, Nest, Stmt};
+use crate::target::{CpuIsa, CpuTarget};
+
+/// Rows and columns of the micro-kernel's tile, and its instruction.
+fn tile(isa: CpuIsa) -> (usize, usize, &'static str) {
+    match isa {
+        CpuIsa::Generic => (3, 12, "fma_3x12"),
+        CpuIsa::Avx2 => (6, 16, "fma_6x16"),
+        CpuIsa::Avx512 => (12, 32, "fma_12x32"),
+    }
+}
+
+/// Elements that are worth a second thread.
+const PARALLEL_ELEMENTS: usize = 8192;
+
+pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
+    if let ([reduction], 1) = (find_reductions(&scheduler.nest).as_slice(), scheduler.nest.body.len()) {
+        cut_divided_loops(scheduler, reduction);
+    }
+    let reductions = find_reductions(&scheduler.nest);
+    if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
+        let contraction = reduction.contraction(&mut scheduler.nest);
+        if let Some(contraction) = contraction
+            && (scheduler
+                .attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
+                || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target)))
+        {
+            return;
+        }
+        let _first = scheduler.attempt(|scheduler| reduction::accumulator_tile(scheduler, reduction, target))
+            || scheduler.attempt(|scheduler| reduction::rows_together(scheduler, reduction, target));
+    } else if scheduler.nest.body.len() == 1 {
+        scheduler.attempt(|scheduler| reduction::lanes_of_results(scheduler, target));
+    }
+    divide(scheduler, target);
+}
+
+fn name(nest: &Nest, var: VarId) -> String {
+    nest.pool.vars[var].name.clone()
+}
+
+fn name_all(nest: &Nest, vars: &[VarId]) -> Vec<String> {
+    vars.iter().map(|&var| name(nest, var)).collect()
+}
+
+fn extents(nest: &Nest, vars: &[VarId]) -> usize {
+    vars.iter().map(|&var| nest.pool.vars[var].extent).product()
+}
+
+/// Cuts outer loops where the result divides them by a constant: `y[j // 64, i, j % 64]` gets loops of its own for both parts,
+/// so that its address is affine in the loops.
+fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
+    let nest = &scheduler.nest;
+    let mut cuts: Vec<(String, usize)> = vec![];
+    for store in &reduction.stores {
+        for &index in &store.index {
+            nest.pool.visit(index, &mut |id| {
+                let Expr::Binary(BinaryOp::Mod, x, divisor) = *nest.pool.get(id) else { return };
+                let (Expr::Var(var), Expr::Int(divisor, _)) = (nest.pool.get(x), nest.pool.get(divisor))
+                else {
+                    return;
+                };
+                let extent = nest.pool.vars[*var].extent;
+                let divisor = *divisor as usize;
+                if reduction.outer.contains(var) && divisor > 1 && extent.is_multiple_of(divisor) {
+                    cuts.push((name(nest, *var), divisor));
+                }
+            });
+        }
+    }
+    cuts.sort();
+    cuts.dedup_by(|a, b| a.0 == b.0);
+    for (of, divisor) in cuts {
+        scheduler.split(&of, &[divisor]);
+    }
+}
+
+/// At most `wanted` of `extent`, so that the pieces are of nearly one size.
+fn balanced(extent: usize, wanted: usize) -> usize {
+    extent.div_ceil(extent.div_ceil(wanted.clamp(1, extent.max(1))).max(1))
+}
+
+/// Divides the outermost loops of each statement at the top over the threads where there is enough to do.
+fn divide(scheduler: &mut Scheduler, target: &CpuTarget) {
+    if target.threads < 2 {
+        return;
+    }
+    let tops: Vec<VarId> = scheduler
+        .nest
+        .body
+        .iter()
+        .filter_map(|stmt| if let Stmt::Loop(of) = stmt { Some(of.var) } else { None })
+        .collect();
+    for top in tops {
+        let Some(of) = scheduler.nest.loop_of(top) else { continue };
+        let mut chain = vec![];
+        let mut at = of;
+        loop {
+            chain.push((name(&scheduler.nest, at.var), scheduler.nest.pool.vars[at.var].extent));
+            match at.body.as_slice() {
+                [Stmt::Loop(inner)] => at = inner,
+                _several => break,
+            }
+        }
+        let mut work = 0usize;
+        visit_work(&scheduler.nest, std::slice::from_ref(&Stmt::Loop(of.clone())), 1, &mut work);
+        if work < PARALLEL_ELEMENTS {
+            continue;
+        }
+        let (first, extent) = chain[0].clone();
+        if chain.len() == 1 && extent >= PARALLEL_ELEMENTS && matches!(of.body.as_slice(), [Stmt::Store(_)]) {
+            // One long loop: pieces for the threads, each of them vectors.
+            let pieces = (extent / (PARALLEL_ELEMENTS / 2)).min(4 * target.threads).max(target.threads);
+            let cut = scheduler.split(&first, &[extent.div_ceil(pieces)]);
+            if cut.is_some() {
+                scheduler.bind(&format!("{first}.0"), LoopKind::Parallel);
+            }
+            continue;
+        }
+        let mut share = 1;
+        let loops = chain.len();
+        for (place, (of, extent)) in chain.into_iter().enumerate() {
+            // The innermost loop is for vectors.
+            let vectors = place + 1 == loops && loops > 1;
+            if share >= 4 * target.threads || vectors || scheduler.bind(&of, LoopKind::Parallel).is_none() {
+                break;
+            }
+            share *= extent;
+        }
+    }
+}
+
+/// The number of times a block runs.
+fn visit_work(nest: &Nest, stmts: &[Stmt], times: usize, work: &mut usize) {
+    for stmt in stmts {
+        match stmt {
+            Stmt::Loop(of) => {
+                visit_work(nest, &of.body, times.saturating_mul(nest.pool.vars[of.var].extent), work)
+            }
+            Stmt::Store(_) => *work = work.saturating_add(times),
+            Stmt::Alloc(_) | Stmt::Barrier => {}
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) fn tile_names() -> Vec<String> {
+    CpuIsa::ALL.map(|isa| tile(isa).2.to_string()).to_vec()
+}

@@ -1,0 +1,28 @@
+//! `swizzle i j in 4 as ij`: two loops, one directly in the other, into one that goes through bands of the outer one.
+//!
+//! ```text
+//! for i in 8, j in 6: body(i, j)      ->      for ij in 48: body(ij // 24 * 4 + ij % 4, ij // 4 % 6)
+//! ```
+//!
+//! For the caches of a grid of tiles: neighbours in time share rows and columns of the operands, where row after row would go
+//! through all columns before a row's data is used again. The last band may be incomplete, under a condition. Refuses what
+//! its parts, `split`, `reorder` and `fuse`, refuse.
+
+use super::rewrite::loops_named;
+use super::{Refusal, Tail, fuse, reorder, split};
+use crate::loopir::Nest;
+
+pub(super) fn apply(
+    nest: &mut Nest,
+    outer: &str,
+    inner: &str,
+    height: usize,
+    name: &str,
+) -> Result<(), Refusal> {
+    loops_named(nest, inner)?;
+    let (band, row) = (format!("{outer}.0"), format!("{outer}.1"));
+    split::apply(nest, outer, &[height], Tail::Guard)?;
+    reorder::apply(nest, &[band.clone(), inner.to_string(), row.clone()])?;
+    fuse::apply(nest, inner, &row, inner)?;
+    fuse::apply(nest, &band, inner, name)
+}
