@@ -5,13 +5,14 @@
 //! ```
 //!
 //! Refuses `parallel`, `workgroup` and `invocation` where iterations depend on one another, `vector` where they depend on one
-//! another other than by combining, and a loop that has a kind already.
+//! another other than by combining, `invocation` where iterations write registers that live outside, and a loop that has a
+//! kind already.
 
 use super::Refusal;
 use super::rewrite::loops_named;
 use crate::analysis::{accesses, carried_buffers};
 use crate::loopir::print::kind_name;
-use crate::loopir::{LoopKind, Nest, walk};
+use crate::loopir::{BufferId, Loop, LoopKind, Nest, Scope, Stmt, walk};
 
 pub(super) fn apply(nest: &mut Nest, of: &str, kind: LoopKind) -> Result<(), Refusal> {
     for var in loops_named(nest, of)? {
@@ -36,9 +37,31 @@ pub(super) fn apply(nest: &mut Nest, of: &str, kind: LoopKind) -> Result<(), Ref
                 });
             }
         }
+        if let LoopKind::Invocation(_) = kind
+            && let Some(buffer) = outer_register(nest, &found)
+        {
+            let buffer = nest.pool.buffers[buffer].name.clone();
+            let reason = format!("is in registers outside of loop '{of}', whose invocations would share it");
+            return Err(Refusal::Buffer { buffer, reason });
+        }
         if let Some(found) = walk::find_loop_mut(&mut nest.body, var) {
             found.kind = kind;
         }
     }
     Ok(())
+}
+
+/// A register buffer that is written in a loop and allocated outside of it.
+fn outer_register(nest: &Nest, of: &Loop) -> Option<BufferId> {
+    fn allocates(stmts: &[Stmt], id: BufferId) -> bool {
+        stmts.iter().any(|stmt| match stmt {
+            Stmt::Loop(of) => allocates(&of.body, id),
+            Stmt::Alloc(other) => *other == id,
+            Stmt::Store(_) | Stmt::Barrier => false,
+        })
+    }
+    accesses(&nest.pool, &of.body).into_iter().find_map(|(id, accesses)| {
+        let outside = nest.pool.buffers[id].scope == Scope::Register && !allocates(&of.body, id);
+        (outside && accesses.iter().any(|access| access.write)).then_some(id)
+    })
 }

@@ -28,7 +28,7 @@ struct Counts {
     steps: usize,
     compared: usize,
     emission_refused: usize,
-    /// Right in the interpreter, but not shown to be safe to run.
+    /// Right in the interpreter, but not shown to be safe to run, or without a meaning on the device.
     unproved: usize,
 }
 
@@ -91,6 +91,12 @@ fn case(problem: &Problem, side: Side, rng: &mut Random, counts: &mut Counts) ->
     let params = problem.params();
     let expected =
         interp::run(&problem.nest, &params).map_err(|error| fail(format!("unscheduled: {error}")))?;
+    // The mean of no elements; shaders promise nothing about what they make of it.
+    let no_number = |tensor: &Tensor| (0..tensor.len()).any(|at| tensor.get_f64(at).is_nan());
+    if side == Side::Gpu && expected.iter().any(no_number) {
+        counts.unproved += 1;
+        return Ok(());
+    }
     let same = |outputs: &[Tensor]| {
         outputs.iter().zip(&expected).all(|(a, b)| compare(a, b, Tolerance::KERNEL_F32).within)
             && outputs.len() == expected.len()

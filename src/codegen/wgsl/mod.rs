@@ -49,7 +49,7 @@ use crate::tensor::DType;
 use grid::Grid;
 
 /// The most statements that expanding loops may make of one loop; a loop that would exceed it stays a loop.
-pub const MAX_STATEMENTS: usize = 4096;
+pub const MAX_STATEMENTS: usize = 1024;
 
 /// The most bytes of arrays that an invocation may have. No adapter states such a limit, but drivers turn each access of an array
 /// into a choice between all its elements, or move it to memory of its own: a large one takes minutes to compile, or to run.
@@ -147,7 +147,8 @@ pub enum WgslError {
     Limit {
         /// The nest.
         nest: String,
-        /// The field of [`GpuLimits`](crate::target::GpuLimits), or `max_private_bytes` for [`MAX_PRIVATE_BYTES`].
+        /// The field of [`GpuLimits`](crate::target::GpuLimits), or `max_private_bytes` for [`MAX_PRIVATE_BYTES`] and
+        /// `max_function_bytes` for what WGSL itself limits.
         limit: &'static str,
         /// What the kernel takes.
         needed: u64,
