@@ -689,26 +689,26 @@ fn printed() {
           in 2 x2: f32[67]
           inout 3 y3: f32[1675]
           shared packed: f32[2952]
-          scratch panel: f32[64]
+          scratch panel: f32[48]
         phase 0
-          parallel for p in 9
-            block pack over d0 in 41, d1 in min(8, 67 - 8 p)
-              v0: f32 = x1[8 p + 67 d0 + d1]
-              packed[328 p + 8 d0 + d1] = v0
+          parallel for p in 6
+            block pack over d0 in 41, d1 in min(12, 67 - 12 p)
+              v0: f32 = x1[12 p + 67 d0 + d1]
+              packed[492 p + 12 d0 + d1] = v0
         phase 1
-          parallel for j in 9
-            parallel for i in 7
+          parallel for j in 6
+            parallel for i in 9
               for l in 3
-                block stage over d0 in min(16, 41 - 16 l), d1 in min(4, 25 - 4 i)
-                  v0: f32 = x0[164 i + 16 l + d0 + 41 d1]
-                  panel[4 d0 + d1] = v0
-                tile min(4, 25 - 4 i) x min(8, 67 - 8 j) x min(16, 41 - 16 l): y3[268 i + 8 j + 67 row + col] (+)= [adds unless l = 0] panel[row + 4 depth] * packed[328 j + 128 l + col + 8 depth]
-              block epilogue over d0 in min(4, 25 - 4 i), d1 in min(8, 67 - 8 j)
-                v0: f32 = y3[268 i + 8 j + 67 d0 + d1]
-                v1: f32 = x2[8 j + d1]
+                block stage over d0 in min(16, 41 - 16 l), d1 in min(3, 25 - 3 i)
+                  v0: f32 = x0[123 i + 16 l + d0 + 41 d1]
+                  panel[3 d0 + d1] = v0
+                tile min(3, 25 - 3 i) x min(12, 67 - 12 j) x min(16, 41 - 16 l): y3[201 i + 12 j + 67 row + col] (+)= [adds unless l = 0] panel[row + 3 depth] * packed[492 j + 192 l + col + 12 depth]
+              block epilogue over d0 in min(3, 25 - 3 i), d1 in min(12, 67 - 12 j)
+                v0: f32 = y3[201 i + 12 j + 67 d0 + d1]
+                v1: f32 = x2[12 j + d1]
                 v2: f32 = add(v0, v1)
                 v3: f32 = 0.0
                 v4: f32 = max(v2, v3)
-                y3[268 i + 8 j + 67 d0 + d1] = v4
+                y3[201 i + 12 j + 67 d0 + d1] = v4
     "#]].assert_eq(&matmul(Isa::Generic, (25, 67, 41)).to_string());
 }
