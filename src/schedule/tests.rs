@@ -355,7 +355,11 @@ fn refusals() {
     );
     let mut bound = m();
     Trace::parse("bind i invocation.x").unwrap().apply(&mut bound).unwrap();
-    refused(bound, "stage_in a at i in workgroup", expect![]);
+    refused(
+        bound,
+        "stage_in a at i in workgroup",
+        expect!["buffer 'a': is read by each invocation of loop 'i' at places of its own"],
+    );
     refused(m(), "relayout a by i k", expect!["buffer 'a': is not a constant"]);
     refused(
         m(),
