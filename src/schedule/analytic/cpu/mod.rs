@@ -2,10 +2,12 @@
 //!
 //! - A contraction becomes matrix tiles: rows and columns are cut to the micro-kernel's tile, constant factors packed when the
 //!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
-//!   finished tile by tile while they are in the first-level cache.
+//!   finished tile by tile while they are in the first-level cache. Planes that fill no row of a tile become its rows.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
 //!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
-//!   plane becomes a window instruction.
+//!   plane becomes a window instruction; small planes are done several at once.
+//! - Short reductions over adjacent terms run many together, and reductions that follow one another, as in a softmax, with a
+//!   result a lane where the results are adjacent.
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
