@@ -51,9 +51,9 @@ use grid::Grid;
 /// The most statements that expanding loops may make of one loop; a loop that would exceed it stays a loop.
 pub const MAX_STATEMENTS: usize = 1024;
 
-/// The most bytes of arrays that an invocation may have. No adapter states such a limit, but drivers turn each access of an array
-/// into a choice between all its elements, or move it to memory of its own: a large one takes minutes to compile, or to run.
-pub const MAX_PRIVATE_BYTES: u64 = 4096;
+/// The most bytes of arrays that an invocation may have: what the WGSL specification demands that every implementation allows
+/// for the variables of a function (section "Limits"). Adapters do not say whether they allow more.
+pub const MAX_PRIVATE_BYTES: u64 = 8192;
 
 /// How a kernel declares a binding. Constants are read; all others are declared writable also where they are only read, so
 /// that they can share one memory.
