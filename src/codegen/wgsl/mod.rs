@@ -18,7 +18,7 @@
 //!
 //! Shapes are constants of the text. A buffer has one element type in a kernel: `vec4` where every access of it is four
 //! aligned neighbours or a known component of such. Register buffers are named variables where all their indices are
-//! constant after expansion, else arrays, of at most [`MAX_PRIVATE_BYTES`] together. An index that is not proved to be in
+//! constant after expansion, else arrays; together they have at most [`MAX_PRIVATE_BYTES`]. An index that is not proved to be in
 //! range is clamped, and a store through one is skipped where it is out of range: a kernel never reads or writes outside of
 //! its buffers, whatever the data. Where a buffer is larger than a binding may be and a `workgroup` loop walks it, several
 //! kernels share the work, each with a part of it.
@@ -51,7 +51,7 @@ use grid::Grid;
 /// The most statements that expanding loops may make of one loop; a loop that would exceed it stays a loop.
 pub const MAX_STATEMENTS: usize = 1024;
 
-/// The most bytes of arrays that an invocation may have: what the WGSL specification demands that every implementation allows
+/// The most bytes of variables and arrays that an invocation may have: what the WGSL specification demands that every implementation allows
 /// for the variables of a function (section "Limits"). Adapters do not say whether they allow more.
 pub const MAX_PRIVATE_BYTES: u64 = 8192;
 
@@ -147,8 +147,7 @@ pub enum WgslError {
     Limit {
         /// The nest.
         nest: String,
-        /// The field of [`GpuLimits`](crate::target::GpuLimits), or `max_private_bytes` for [`MAX_PRIVATE_BYTES`] and
-        /// `max_function_bytes` for what WGSL itself limits.
+        /// The field of [`GpuLimits`](crate::target::GpuLimits), or `max_private_bytes` for [`MAX_PRIVATE_BYTES`].
         limit: &'static str,
         /// What the kernel takes.
         needed: u64,

@@ -17,8 +17,6 @@ use crate::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-/// The most bytes of variables and arrays of one function that every implementation of WGSL has to take.
-const MAX_FUNCTION_BYTES: u64 = 8192;
 /// The parameter for an invocation's number in its subgroup.
 const LANE_ID: &str = "lane_id";
 /// The names of the axes of `group_id` and `local_id`.
@@ -149,8 +147,6 @@ struct Uses {
     /// Buffers in global memory: parameters in their order, then the others.
     bindings: Vec<BufferId>,
     workgroup: Vec<BufferId>,
-    /// Buffers of an invocation that are arrays.
-    private: Vec<BufferId>,
     registers: Vec<BufferId>,
     f16: bool,
 }
@@ -192,7 +188,6 @@ impl Uses {
         Ok(Uses {
             bindings,
             workgroup: of_scope(Scope::Workgroup).collect(),
-            private: of_scope(Scope::Register).filter(|id| !layouts[id].variables).collect(),
             registers: of_scope(Scope::Register).collect(),
             f16: dtypes.contains(&DType::F16),
         })
@@ -215,10 +210,8 @@ impl Uses {
         for id in &self.bindings {
             limit(nest, "max_storage_buffer_binding_bytes", bytes(id), binding_limit(limits))?;
         }
-        let private = self.private.iter().map(bytes).sum();
-        limit(nest, "max_private_bytes", private, MAX_PRIVATE_BYTES)?;
         let total: u64 = self.registers.iter().map(bytes).sum();
-        limit(nest, "max_function_bytes", total, MAX_FUNCTION_BYTES)?;
+        limit(nest, "max_private_bytes", total, MAX_PRIVATE_BYTES)?;
         let total: u64 = self.workgroup.iter().map(|id| round_up(bytes(id) as usize, 16) as u64).sum();
         limit(nest, "max_workgroup_memory_bytes", total, u64::from(limits.max_workgroup_memory_bytes))?;
         Ok(total as u32)
