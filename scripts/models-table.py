@@ -3,8 +3,8 @@
 
 MODELS is a folder as `corpus-models.py` writes it. For each model: `paisley run` on its golden inputs on each device, compared with the
 golden outputs; `paisley bench` on the CPU in turns with ONNX Runtime, each round in processes of their own in random order, with the same
-number of threads; `paisley bench` on the GPU. All samples go to benches/results/DATE-models.json, from which the table is made; models that
-are not named keep the rows of the latest such file. Needs numpy and onnxruntime.
+number of threads; `paisley bench` on the GPU. The samples, thinned where there are thousands, go to benches/results/DATE-models.json, from
+which the table is made; models that are not named keep the rows of the latest such file. Needs numpy and onnxruntime.
 
 The exit code is 1 when a model fails or exceeds its tolerance.
 """
@@ -29,6 +29,7 @@ import engine
 import numpy as np
 
 RESULTS = engine.ROOT / "benches/results"
+MAX_SAMPLES = 500
 SOFTWARE = ("llvmpipe", "lavapipe", "swiftshader", "software", "warp")
 
 
@@ -70,10 +71,18 @@ def measure_onnxruntime(model, inputs, threads):
     }
 
 
+def thinned(document):
+    """The document with at most MAX_SAMPLES samples, evenly out of all, and the number of all."""
+    samples = document["samples_ms"]
+    every = max(1, -(-len(samples) // MAX_SAMPLES))
+    return document | {"n_samples": len(samples), "samples_ms": [round(sample, 4) for sample in samples[::every]]}
+
+
 def attempt(action):
-    """What `action` returns, or the failure as a record."""
+    """What `action` returns with its samples thinned, or the failure as a record."""
     try:
-        return action()
+        result = action()
+        return thinned(result) if isinstance(result, dict) and "samples_ms" in result else result
     except engine.Failure as failure:
         return {"failed": str(failure)}
 
