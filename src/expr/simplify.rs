@@ -3,7 +3,7 @@
 //! Rules never make an expression larger and keep the value for all values of the variables in range. Data arithmetic
 //! (floats above all) is left as it is: only its index operands change.
 
-use super::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use super::{BinaryOp, Expr, ExprId, ExprPool};
 use crate::tensor::DType;
 
 impl ExprPool {
@@ -18,7 +18,9 @@ impl ExprPool {
     }
 
     fn simplify_node(&mut self, id: ExprId) -> ExprId {
-        if self.dtype(id) == DType::I64 && self.is_index(id) {
+        // Loads of i64 data and other i64 operations are atoms there.
+        let is_number = matches!(self.get(id), Expr::Int(_, DType::I64) | Expr::Var(_));
+        if is_number || self.is_index_operation(id) {
             let form = self.affine(id);
             return self.from_affine(&form);
         }
@@ -41,56 +43,7 @@ impl ExprPool {
 
     /// The node over simplified operands.
     pub(super) fn simplify_operands(&mut self, id: ExprId) -> ExprId {
-        match self.get(id).clone() {
-            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => id,
-            Expr::Load(buffer, index) => {
-                let index: Vec<ExprId> = index.iter().map(|&i| self.simplify(i)).collect();
-                self.load(buffer, &index)
-            }
-            Expr::Unary(op, a) => {
-                let a = self.simplify(a);
-                self.unary(op, a)
-            }
-            Expr::Binary(op, a, b) => {
-                let a = self.simplify(a);
-                let b = self.simplify(b);
-                self.binary(op, a, b)
-            }
-            Expr::Select(c, a, b) => {
-                let c = self.simplify(c);
-                let a = self.simplify(a);
-                let b = self.simplify(b);
-                self.select(c, a, b)
-            }
-            Expr::Guard(c, a) => {
-                let c = self.simplify(c);
-                let a = self.simplify(a);
-                self.guard(c, a)
-            }
-            Expr::Cast(dtype, a) => {
-                let a = self.simplify(a);
-                self.cast(dtype, a)
-            }
-        }
-    }
-
-    /// Whether the node is index arithmetic that [`affine`](Self::affine) normalises. Loads of i64 data and other i64
-    /// operations are atoms there.
-    fn is_index(&self, id: ExprId) -> bool {
-        match self.get(id) {
-            Expr::Int(..) | Expr::Var(_) | Expr::Unary(UnaryOp::Neg, _) => true,
-            Expr::Binary(
-                BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::FloorDiv | BinaryOp::Mod,
-                ..,
-            ) => true,
-            Expr::Float(..)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => false,
-        }
+        self.map_operands(id, &mut ExprPool::simplify)
     }
 
     /// Constant where the intervals decide; otherwise all atoms on the left, the constant on the right, so that equal

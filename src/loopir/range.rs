@@ -157,7 +157,7 @@ impl Facts {
         // Where floor(x / d) + rest is in a range, so is x + d * rest.
         let atoms: Vec<(ExprId, i64)> = form.terms.iter().map(|(&atom, &factor)| (atom, factor)).collect();
         for (atom, factor) in atoms.into_iter().filter(|(_, factor)| factor.abs() == 1) {
-            let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) else { continue };
+            let Some((operand, divisor)) = pool.by_constant(atom, BinaryOp::FloorDiv) else { continue };
             let quotient = range.scale(factor);
             let mut sum = pool.affine(operand);
             let mut rest = form.clone();
@@ -243,7 +243,7 @@ impl Facts {
     /// `d floor(x / d) = x - x mod d`, the form is the quotient by `d` of a sum that facts may know.
     fn joined_range(&self, pool: &mut ExprPool, form: &Affine, atom: ExprId, steps: usize) -> Range {
         let coefficient = form.terms[&atom];
-        let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) else {
+        let Some((operand, divisor)) = pool.by_constant(atom, BinaryOp::FloorDiv) else {
             return Range::default();
         };
         let operand = pool.affine(operand);
@@ -305,11 +305,11 @@ impl Facts {
                 Range { low: x.meet(y).low, high: x.join(y).high }
             }
             Expr::Binary(op, a, _) => {
-                if let Some((_, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) {
+                if let Some((_, divisor)) = pool.by_constant(atom, BinaryOp::FloorDiv) {
                     let x = self.index_range(pool, a, steps);
                     let quotient = |x: i64| x.div_euclid(divisor);
                     Range { low: x.low.map(quotient), high: x.high.map(quotient) }
-                } else if let Some((_, divisor)) = constant_divisor(pool, atom, BinaryOp::Mod) {
+                } else if let Some((_, divisor)) = pool.by_constant(atom, BinaryOp::Mod) {
                     let x = self.index_range(pool, a, steps);
                     let quotient = |x: Option<i64>| x.map(|x| x.div_euclid(divisor));
                     if x.low.is_some() && quotient(x.low) == quotient(x.high) {
@@ -339,7 +339,7 @@ impl Facts {
 fn remainders_written_out(pool: &mut ExprPool, form: &Affine) -> Vec<Affine> {
     let mut result = vec![];
     for (&atom, &coefficient) in &form.terms {
-        let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::Mod) else { continue };
+        let Some((operand, divisor)) = pool.by_constant(atom, BinaryOp::Mod) else { continue };
         let Some(multiple) = coefficient.checked_mul(divisor) else { continue };
         let whole = pool.affine(operand);
         let divisor = pool.int(divisor);
@@ -362,18 +362,6 @@ fn part(form: &Affine, keep: impl Fn(ExprId, i64) -> bool) -> Affine {
 
 fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a.saturating_abs() } else { gcd(b, a % b) }
-}
-
-/// Operand and divisor of `op` by a positive constant.
-fn constant_divisor(pool: &ExprPool, id: ExprId, op: BinaryOp) -> Option<(ExprId, i64)> {
-    if let Expr::Binary(found, a, b) = *pool.get(id)
-        && let Expr::Int(divisor @ 1.., _) = *pool.get(b)
-        && found == op
-    {
-        Some((a, divisor))
-    } else {
-        None
-    }
 }
 
 /// What any value of a type that fits an i64 satisfies.

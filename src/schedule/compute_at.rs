@@ -30,17 +30,9 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
     let [place] = loops_named(nest, at)?[..] else { return Err(refuse("can be computed in one loop only")) };
     let mut vars: Vec<VarId> = vec![];
     for &index in &store.index {
-        match nest.pool.get(index) {
-            Expr::Var(var) if !vars.contains(var) => vars.push(*var),
-            Expr::Var(_)
-            | Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => return Err(refuse("writes at a computed index")),
+        match nest.pool.as_var(index) {
+            Some(var) if !vars.contains(&var) => vars.push(var),
+            Some(_) | None => return Err(refuse("writes at a computed index")),
         }
     }
     if nest.loops_around(block).contains(&place) {
@@ -170,20 +162,10 @@ fn is_known_at(nest: &Nest, store: &Store, vars: &[VarId], place: VarId) -> bool
         }
         behind |= writer.block == store.block;
     });
-    nest.pool.loads_of(store.value).into_iter().all(|load| match nest.pool.get(load) {
-        Expr::Load(buffer, _) => match nest.pool.buffers[*buffer].role {
-            Role::Local => visible.contains(buffer) && !written_again.contains(buffer),
-            Role::Output => !written_again.contains(buffer),
-            Role::Input | Role::Constant | Role::Packed => true,
-        },
-        Expr::Int(..)
-        | Expr::Float(..)
-        | Expr::Var(_)
-        | Expr::Unary(..)
-        | Expr::Binary(..)
-        | Expr::Select(..)
-        | Expr::Guard(..)
-        | Expr::Cast(..) => true,
+    nest.pool.buffers_read(store.value).iter().all(|buffer| match nest.pool.buffers[*buffer].role {
+        Role::Local => visible.contains(buffer) && !written_again.contains(buffer),
+        Role::Output => !written_again.contains(buffer),
+        Role::Input | Role::Constant | Role::Packed => true,
     })
 }
 

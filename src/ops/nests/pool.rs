@@ -1,7 +1,7 @@
 //! Pooling: loops `n`, `c`, the output position `p`, `q` and the window `r`, `s`, named as those of a convolution.
 
 use super::window::{Window, kernel_names, output_names};
-use crate::expr::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use crate::expr::{BinaryOp, ExprId, ExprPool, UnaryOp};
 use crate::loopir::Combiner;
 use crate::ops::define::{AnchorForm, DefineError, accumulator, div_ceil};
 use crate::ops::{Definer, Pool, PoolKind};
@@ -116,16 +116,9 @@ fn elements_within(
 
 /// An index expression as a number of `dtype`.
 fn count_as(pool: &mut ExprPool, dtype: DType, count: ExprId) -> ExprId {
-    match *pool.get(count) {
-        Expr::Int(value, _) => pool.constant(value as f64, dtype),
-        Expr::Float(..)
-        | Expr::Var(_)
-        | Expr::Load(..)
-        | Expr::Unary(..)
-        | Expr::Binary(..)
-        | Expr::Select(..)
-        | Expr::Guard(..)
-        | Expr::Cast(..) => pool.cast(dtype, count),
+    match pool.as_int(count) {
+        Some(value) => pool.constant(value as f64, dtype),
+        None => pool.cast(dtype, count),
     }
 }
 

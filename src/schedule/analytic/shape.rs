@@ -142,17 +142,8 @@ impl Reduction {
 
 /// A plain or guarded read: its buffer, whether it is guarded, its address.
 fn read(nest: &mut Nest, id: ExprId) -> Option<(BufferId, bool, Affine)> {
-    let (load, guarded) = match *nest.pool.get(id) {
-        Expr::Guard(_, value) => (value, true),
-        Expr::Load(..) => (id, false),
-        Expr::Int(..)
-        | Expr::Float(..)
-        | Expr::Var(_)
-        | Expr::Unary(..)
-        | Expr::Binary(..)
-        | Expr::Select(..)
-        | Expr::Cast(..) => return None,
-    };
+    let inner = if let Expr::Guard(_, value) = *nest.pool.get(id) { Some(value) } else { None };
+    let (load, guarded) = (inner.unwrap_or(id), inner.is_some());
     let Expr::Load(buffer, index) = nest.pool.get(load).clone() else { return None };
     let linear = nest.pool.linear_index(buffer, &index);
     Some((buffer, guarded, nest.pool.affine(linear)))

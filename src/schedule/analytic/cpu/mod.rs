@@ -17,7 +17,7 @@ mod reduction;
 use super::shape::{Reduction, find_reductions};
 use super::{Scheduler, loop_name, loop_names};
 use crate::analysis;
-use crate::expr::{BinaryOp, Expr};
+use crate::expr::BinaryOp;
 use crate::loopir::{LoopKind, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
 
@@ -63,15 +63,11 @@ fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
     for store in &reduction.stores {
         for &index in &store.index {
             nest.pool.visit(index, &mut |id| {
-                let Expr::Binary(BinaryOp::Mod, x, divisor) = *nest.pool.get(id) else { return };
-                let (Expr::Var(var), Expr::Int(divisor, _)) = (nest.pool.get(x), nest.pool.get(divisor))
-                else {
-                    return;
-                };
-                let extent = nest.pool.vars[*var].extent;
-                let divisor = *divisor as usize;
-                if reduction.outer.contains(var) && divisor > 1 && extent.is_multiple_of(divisor) {
-                    cuts.push((loop_name(nest, *var), divisor));
+                let Some((x, divisor)) = nest.pool.by_constant(id, BinaryOp::Mod) else { return };
+                let Some(var) = nest.pool.as_var(x) else { return };
+                let (extent, divisor) = (nest.pool.vars[var].extent, divisor as usize);
+                if reduction.outer.contains(&var) && divisor > 1 && extent.is_multiple_of(divisor) {
+                    cuts.push((loop_name(nest, var), divisor));
                 }
             });
         }

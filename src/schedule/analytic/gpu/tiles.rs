@@ -303,21 +303,14 @@ impl Roles {
         }
         // Aligned where every loop that is not expanded moves by whole `vec4`s.
         let aligned = read.address.terms.iter().all(|(&atom, &coefficient)| {
-            let step = match nest.pool.get(atom) {
-                Expr::Var(var) => {
+            let step = match nest.pool.as_var(atom) {
+                Some(var) => {
                     let of = [tiled.as_slice(), &expanded].concat();
-                    let whole = self.unrolled.contains(var) && self.quartered != Some(*var);
-                    let inside = of.iter().find(|(other, _)| other == var).map_or(1, |&(_, count)| count);
+                    let whole = self.unrolled.contains(&var) && self.quartered != Some(var);
+                    let inside = of.iter().find(|(other, _)| *other == var).map_or(1, |&(_, count)| count);
                     if whole { 0 } else { coefficient * inside as i64 }
                 }
-                Expr::Int(..)
-                | Expr::Float(..)
-                | Expr::Load(..)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => coefficient,
+                None => coefficient,
             };
             step % 4 == 0
         });
