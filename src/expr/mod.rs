@@ -18,9 +18,8 @@ mod simplify;
 
 pub use affine::Affine;
 pub use below::Below;
-pub(crate) use display::infix;
 pub use interval::Interval;
-pub use paisley_kernels::{BinaryOp, OnIntegers, UnaryOp};
+pub use paisley_kernels::{BinaryKind, BinaryOp, Comparison, OnIntegers, UnaryOp};
 
 use crate::base::{Id, IdVec};
 use crate::tensor::DType;

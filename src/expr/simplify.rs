@@ -3,7 +3,7 @@
 //! Rules never make an expression larger and keep the value for all values of the variables in range. Data arithmetic
 //! (floats above all) is left as it is: only its index operands change.
 
-use super::{BinaryOp, Expr, ExprId, ExprPool};
+use super::{BinaryOp, Comparison, Expr, ExprId, ExprPool};
 use crate::tensor::DType;
 
 impl ExprPool {
@@ -26,8 +26,8 @@ impl ExprPool {
         }
         let id = self.simplify_operands(id);
         match *self.get(id) {
-            Expr::Binary(op, a, b) if op.is_comparison() && self.dtype(a) == DType::I64 => {
-                self.simplify_comparison(op, a, b)
+            Expr::Binary(op, a, _) if self.dtype(a) == DType::I64 => {
+                op.comparison().map_or(id, |comparison| self.simplify_comparison(id, comparison))
             }
             Expr::Guard(condition, value) => self.guard(condition, value),
             Expr::Int(..)
@@ -48,7 +48,8 @@ impl ExprPool {
 
     /// Constant where the intervals decide; otherwise all atoms on the left, the constant on the right, so that equal
     /// conditions are equal expressions. A comparison of data stays as it is: its difference may wrap.
-    fn simplify_comparison(&mut self, op: BinaryOp, a: ExprId, b: ExprId) -> ExprId {
+    fn simplify_comparison(&mut self, id: ExprId, comparison: Comparison) -> ExprId {
+        let Expr::Binary(op, a, b) = *self.get(id) else { return id };
         let mut form = self.affine(a);
         let right = self.affine(b);
         form.add_scaled(&right, -1);
@@ -56,55 +57,22 @@ impl ExprPool {
         form.constant = 0;
         let bounded = self.interval(a).is_some() && self.interval(b).is_some();
         let (true, Some(range), Some(bound)) = (bounded, form.interval(self), bound) else {
-            return self.binary(op, a, b);
+            return id;
         };
         let decided = [range.low, range.high].map(|value| op.eval_i64(value, bound));
-        let constant = match op {
-            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => decided[0] == decided[1],
-            BinaryOp::Eq | BinaryOp::Ne => !range.contains(bound) || range.low == range.high,
-            BinaryOp::Add
-            | BinaryOp::Sub
-            | BinaryOp::Mul
-            | BinaryOp::Div
-            | BinaryOp::FloorDiv
-            | BinaryOp::Mod
-            | BinaryOp::Rem
-            | BinaryOp::Min
-            | BinaryOp::Max
-            | BinaryOp::Pow
-            | BinaryOp::And
-            | BinaryOp::Or
-            | BinaryOp::Xor
-            | BinaryOp::Shl
-            | BinaryOp::Shr => false,
+        let constant = match comparison {
+            Comparison::Lt | Comparison::Le | Comparison::Gt | Comparison::Ge => decided[0] == decided[1],
+            Comparison::Eq | Comparison::Ne => !range.contains(bound) || range.low == range.high,
         };
         if constant {
             return self.intern(Expr::Int(decided[0], DType::Bool));
         }
         // Lt and Ge are the only orders: x <= b is x < b + 1, x > b is x >= b + 1.
         // An undecided bound is within the range, so that the next one exists.
-        let (op, bound) = match op {
-            BinaryOp::Le => (BinaryOp::Lt, bound + 1),
-            BinaryOp::Gt => (BinaryOp::Ge, bound + 1),
-            BinaryOp::Lt
-            | BinaryOp::Ge
-            | BinaryOp::Eq
-            | BinaryOp::Ne
-            | BinaryOp::Add
-            | BinaryOp::Sub
-            | BinaryOp::Mul
-            | BinaryOp::Div
-            | BinaryOp::FloorDiv
-            | BinaryOp::Mod
-            | BinaryOp::Rem
-            | BinaryOp::Min
-            | BinaryOp::Max
-            | BinaryOp::Pow
-            | BinaryOp::And
-            | BinaryOp::Or
-            | BinaryOp::Xor
-            | BinaryOp::Shl
-            | BinaryOp::Shr => (op, bound),
+        let (op, bound) = match comparison {
+            Comparison::Le => (BinaryOp::Lt, bound + 1),
+            Comparison::Gt => (BinaryOp::Ge, bound + 1),
+            Comparison::Lt | Comparison::Ge | Comparison::Eq | Comparison::Ne => (op, bound),
         };
         let left = self.from_affine(&form);
         let right = self.int(bound);

@@ -1,6 +1,6 @@
 //! Ranges of index expressions under conditions.
 
-use crate::expr::{Affine, BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use crate::expr::{Affine, BinaryOp, Comparison, Expr, ExprId, ExprPool, UnaryOp};
 use crate::tensor::DType;
 use std::collections::BTreeSet;
 
@@ -107,13 +107,13 @@ impl Facts {
     }
 
     fn comparison(&mut self, pool: &mut ExprPool, condition: ExprId, holds: bool) {
-        let (op, a, b) = match *pool.get(condition) {
+        let (comparison, a, b) = match *pool.get(condition) {
             Expr::Int(value, DType::Bool) => {
                 self.never |= (value != 0) != holds;
                 return;
             }
             Expr::Unary(UnaryOp::Not, a) if holds => return self.assume_not(pool, a),
-            Expr::Binary(op, a, b) if op.is_comparison() && pool.dtype(a) == DType::I64 => (op, a, b),
+            Expr::Binary(op, a, b) if pool.dtype(a) == DType::I64 => (op.comparison(), a, b),
             Expr::Int(..)
             | Expr::Float(..)
             | Expr::Var(_)
@@ -124,6 +124,7 @@ impl Facts {
             | Expr::Guard(..)
             | Expr::Cast(..) => return,
         };
+        let Some(comparison) = comparison else { return };
         let mut form = pool.affine(a);
         let right = pool.affine(b);
         form.add_scaled(&right, -1);
@@ -131,13 +132,13 @@ impl Facts {
         let at_most = Range { low: None, high: Some(0) };
         let at_least = Range { low: Some(0), high: None };
         let above = Range { low: Some(1), high: None };
-        let range = match (op, holds) {
-            (BinaryOp::Lt, true) | (BinaryOp::Ge, false) => below,
-            (BinaryOp::Le, true) | (BinaryOp::Gt, false) => at_most,
-            (BinaryOp::Gt, true) | (BinaryOp::Le, false) => above,
-            (BinaryOp::Ge, true) | (BinaryOp::Lt, false) => at_least,
-            (BinaryOp::Eq, true) | (BinaryOp::Ne, false) => Range::point(0),
-            (_, _) => return,
+        let range = match (comparison, holds) {
+            (Comparison::Lt, true) | (Comparison::Ge, false) => below,
+            (Comparison::Le, true) | (Comparison::Gt, false) => at_most,
+            (Comparison::Gt, true) | (Comparison::Le, false) => above,
+            (Comparison::Ge, true) | (Comparison::Lt, false) => at_least,
+            (Comparison::Eq, true) | (Comparison::Ne, false) => Range::point(0),
+            (Comparison::Ne, true) | (Comparison::Eq, false) => return,
         };
         self.add(pool, form, range);
     }
