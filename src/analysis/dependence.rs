@@ -25,8 +25,7 @@ pub fn accesses(pool: &ExprPool, stmts: &[Stmt]) -> BTreeMap<BufferId, Vec<Acces
         }
     };
     walk::visit_stores(stmts, &mut |store: &Store| {
-        let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
-        for load in roots.flat_map(|root| pool.loads_of(root)) {
+        for load in store.roots().flat_map(|root| pool.loads_of(root)) {
             if let Expr::Load(buffer, index) = pool.get(load) {
                 add(*buffer, Access { index: index.to_vec(), write: false, combine: None });
             }

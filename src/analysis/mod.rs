@@ -6,4 +6,4 @@ mod work;
 
 pub use dependence::{Access, accesses, carried_buffers};
 pub use races::{RaceError, verify_races};
-pub use work::{Footprint, Work, footprints, reductions, work};
+pub use work::{Work, work};
