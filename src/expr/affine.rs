@@ -251,7 +251,7 @@ impl ExprPool {
     }
 
     /// Replaces `k c (x / c) + k (x % c)` by `k x` until there is none.
-    fn recombine(&mut self, form: &mut Affine) {
+    pub(crate) fn recombine(&mut self, form: &mut Affine) {
         'again: loop {
             for (&atom, &coefficient) in &form.terms {
                 let Expr::Binary(BinaryOp::Mod, x, c) = *self.get(atom) else { continue };

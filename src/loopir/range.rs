@@ -241,7 +241,8 @@ impl Facts {
     }
 
     /// What a form is in that contains the floor division `atom` by `d`, a quotient that was taken apart: with
-    /// `d floor(x / d) = x - x mod d`, the form is the quotient by `d` of a sum that facts may know.
+    /// `d floor(x / d) = x - x mod d`, the form is the quotient by `d` of a sum that facts may know. Terms that are no multiple
+    /// of the atom's coefficient may stand outside of that quotient or be part of it.
     fn joined_range(&self, pool: &mut ExprPool, form: &Affine, atom: ExprId, steps: usize) -> Range {
         let coefficient = form.terms[&atom];
         let Some((operand, divisor)) = pool.by_constant(atom, BinaryOp::FloorDiv) else {
@@ -259,9 +260,25 @@ impl Facts {
         let mut sum = Affine::default();
         sum.add_scaled(&others, divisor);
         sum.add_scaled(&operand, coefficient);
+        pool.recombine(&mut sum);
         let remainder = Range { low: Some(1 - divisor), high: Some(0) }.scale(coefficient);
-        let range = self.affine_range(pool, &sum, steps - 1).add(remainder);
-        range.divide(divisor)
+        let range = self.affine_range(pool, &sum, steps - 1).add(remainder).divide(divisor);
+        let multiples = part(&others, |_, other| other.checked_rem(coefficient) == Some(0));
+        if multiples.terms.is_empty() || multiples.terms.len() == others.terms.len() {
+            return range;
+        }
+        let mut quotient = operand;
+        for (&other, &of_form) in &multiples.terms {
+            let factor = of_form.checked_div(coefficient).and_then(|factor| factor.checked_mul(divisor));
+            let Some(factor) = factor else { return range };
+            quotient.add_term(other, factor);
+        }
+        pool.recombine(&mut quotient);
+        let floor = |bound: i64| bound.div_euclid(divisor);
+        let quotient = self.affine_range(pool, &quotient, steps - 1);
+        let quotient = Range { low: quotient.low.map(floor), high: quotient.high.map(floor) };
+        others.add_scaled(&multiples, -1);
+        range.meet(self.affine_range(pool, &others, steps - 1).add(quotient.scale(coefficient)))
     }
 
     /// What facts in which `atom` has a factor give for it: where `factor * atom + rest` is in a range, so is the quotient of the

@@ -8,7 +8,8 @@
 //!
 //! For locality: the intermediate shrinks to the region one iteration reads, some of it computed more than once. Refuses what
 //! [`inline`](super::inline) refuses, reads that are not affine or reach different regions, and a value that is not there, or
-//! another one, at the loop: of loops or local buffers around the block only, or of a local buffer that is written again.
+//! another one, at the loop: of loops or local buffers around the block only, or of a local buffer that is written again. The
+//! block must be the only one that writes its buffer.
 
 use super::rewrite::{loops_named, new_var, substitute_store};
 use super::stage_in::{nested, redirect_reads};
@@ -26,6 +27,11 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
     let buffer = store.buffer;
     if nest.pool.buffers[buffer].role != Role::Local {
         return Err(refuse("writes a buffer that lives outside the nest"));
+    }
+    let mut writers = 0;
+    nest.visit_stores(&mut |writer| writers += usize::from(writer.buffer == buffer));
+    if writers > 1 {
+        return Err(refuse("is not the only writer of its buffer"));
     }
     let [place] = loops_named(nest, at)?[..] else { return Err(refuse("can be computed in one loop only")) };
     let mut vars: Vec<VarId> = vec![];
