@@ -7,7 +7,8 @@ use crate::loopir::{Buffer, Combiner, NestBuilder, Role};
 use crate::tensor::{DType, Tensor};
 use expect_test::{Expect, expect};
 
-fn matmul(rows: usize, columns: usize, depth: usize) -> Nest {
+/// `y = a b`, as a definition leaves it.
+pub(crate) fn matmul(rows: usize, columns: usize, depth: usize) -> Nest {
     let mut n = NestBuilder::new("matmul");
     let a = n.param(Role::Input, "a", DType::F32, &[rows, depth]);
     let b = n.param(Role::Constant, "b", DType::F32, &[depth, columns]);

@@ -1,7 +1,8 @@
 use super::ops::HELPERS;
 use super::*;
-use crate::loopir::{Combiner, NestBuilder};
+use crate::loopir::NestBuilder;
 use crate::schedule::Trace;
+use crate::schedule::tests::matmul;
 use crate::target::{GpuLimits, GpuTarget};
 use expect_test::{Expect, expect};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -106,26 +107,6 @@ fn elementwise(extent: usize) -> Nest {
     let value = n.pool().mul(value, two);
     n.store("store", y, &[i], value);
     n.close(1);
-    n.finish()
-}
-
-fn matmul(rows: usize, columns: usize, depth: usize) -> Nest {
-    let mut n = NestBuilder::new("matmul");
-    let a = n.param(Role::Input, "a", DType::F32, &[rows, depth]);
-    let b = n.param(Role::Constant, "b", DType::F32, &[depth, columns]);
-    let y = n.param(Role::Output, "y", DType::F32, &[rows, columns]);
-    let ij = n.open_all(&[("i", rows), ("j", columns)]);
-    let acc = n.alloc(Scope::Register, "acc", DType::F32, &[]);
-    let zero = n.pool().constant(0.0, DType::F32);
-    n.store("init", acc, &[], zero);
-    let k = n.open("k", depth);
-    let (left, right) = (n.pool().load(a, &[ij[0], k]), n.pool().load(b, &[k, ij[1]]));
-    let product = n.pool().mul(left, right);
-    n.update("update", acc, &[], Combiner::Add, product);
-    n.close(1);
-    let sum = n.pool().load(acc, &[]);
-    n.store("store", y, &ij, sum);
-    n.close(2);
     n.finish()
 }
 
