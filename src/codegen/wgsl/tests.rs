@@ -371,6 +371,20 @@ fn what_a_device_cannot_do_is_refused() {
     let private = "register t: f32[3000]\n    for k in 3000:\n      use: t[k] = 0.0";
     expect!["nest 'sum' needs 12000 of max_private_bytes, and the adapter allows 8192; choose smaller tiles"]
         .assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 64 invocation.x", private), &target));
+    let indexed = "register t: f32[300]\n    for k in 300:\n      use: t[k] = 0.0";
+    expect!["nest 'sum' needs 1200 of max_array_bytes, and the adapter allows 1024; choose smaller tiles"]
+        .assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 64 invocation.x", indexed), &target));
+    let lanes = "nest lanes
+  in    x: f32[64, 14]
+  out   y: f32[64]
+  for i in 2 invocation.x, j in 32 vector:
+    register t: f32[14]
+    for k in 14:
+      use: t[k] = x[32 * i + j, k]
+    store: y[32 * i + j] = t[i]
+";
+    expect!["nest 'lanes' needs 1792 of max_array_bytes, and the adapter allows 1024; choose smaller tiles"]
+        .assert_eq(&refusal(lanes, &target));
     let shared = "nest shared
   out   y: f32[8]
   for i in 2 workgroup.x:
