@@ -251,7 +251,7 @@ impl Facts {
         let operand = pool.affine(operand);
         // A remainder may meet its quotient in the sum.
         let may_gain = |atom: &ExprId| {
-            constant_divisor(pool, *atom, BinaryOp::Mod).is_some()
+            pool.by_constant(*atom, BinaryOp::Mod).is_some()
                 || self.known.iter().any(|(fact, _)| fact.terms.len() > 1 && fact.terms.contains_key(atom))
         };
         if !operand.terms.keys().any(may_gain) {
