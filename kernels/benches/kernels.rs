@@ -1,8 +1,10 @@
 //! Speed of the kernels of every instruction set this machine has, beside the machine's own limit.
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use paisley_kernels::tile::Depth;
 use paisley_kernels::window::{DepthwiseArgs, WindowArgs};
 use paisley_kernels::{Isa, TileArgs, UnaryOp, table};
 
@@ -15,18 +17,23 @@ fn tiles(criterion: &mut Criterion) {
             let a = vec![1.0f32; depth * kernel.rows];
             let b = vec![1.0f32; depth * kernel.cols];
             let mut c = vec![0.0f32; kernel.rows * kernel.cols];
-            for rows in [kernel.rows, kernel.rows / 2, 1] {
+            for rows in BTreeSet::from([kernel.rows, kernel.rows.div_ceil(2), 1]) {
                 let args = TileArgs {
                     rows,
                     cols: kernel.cols,
-                    depth,
+                    depths: [
+                        Depth::ONE,
+                        Depth::ONE,
+                        Depth::ONE,
+                        Depth { count: depth, a: kernel.rows as isize, b: kernel.cols as isize },
+                    ],
                     a: a.as_ptr(),
                     a_row: 1,
-                    a_depth: kernel.rows as isize,
                     b: b.as_ptr(),
-                    b_depth: kernel.cols as isize,
+                    b_vector: table(isa).lanes as isize,
                     c: c.as_mut_ptr(),
                     c_row: kernel.cols as isize,
+                    c_vector: table(isa).lanes as isize,
                     accumulate: true,
                 };
                 group.throughput(Throughput::Elements((2 * rows * kernel.cols * depth) as u64));
@@ -35,6 +42,35 @@ fn tiles(criterion: &mut Criterion) {
                     bencher.iter(|| unsafe { (kernel.run)(black_box(args)) });
                 });
             }
+            // Channels blocked by the vector, as a convolution reads them: the terms of a row are next to one another.
+            let lanes = table(isa).lanes;
+            let args = TileArgs {
+                rows: kernel.rows,
+                cols: kernel.cols,
+                depths: [
+                    Depth::ONE,
+                    Depth::ONE,
+                    Depth {
+                        count: depth / lanes,
+                        a: (kernel.rows * lanes) as isize,
+                        b: (lanes * lanes) as isize,
+                    },
+                    Depth { count: lanes, a: 1, b: lanes as isize },
+                ],
+                a: a.as_ptr(),
+                a_row: lanes as isize,
+                b: b.as_ptr(),
+                b_vector: (depth * lanes) as isize,
+                c: c.as_mut_ptr(),
+                c_row: lanes as isize,
+                c_vector: (kernel.rows * lanes) as isize,
+                accumulate: true,
+            };
+            group.throughput(Throughput::Elements((2 * kernel.rows * kernel.cols * depth) as u64));
+            group.bench_function(BenchmarkId::new(kernel.name, "blocked"), |bencher| {
+                // SAFETY: the panels have the sizes the arguments say, and the table's instruction set is present.
+                bencher.iter(|| unsafe { (kernel.run)(black_box(args)) });
+            });
         }
     }
     group.finish();

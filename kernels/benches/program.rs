@@ -8,10 +8,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use paisley_kernels::pool::Pool;
 use paisley_kernels::program::{
     Access, Accumulate, Affine, AlignedBytes, Binding, Block, BlockOp, Bound, Call, Code, Combine, Condition,
-    CounterId, ElementType, Extents, Literal, Loop, Memory, Node, Place, Program, Region, Sequence, Step,
-    Tile, Trip,
+    CounterId, Depth, ElementType, Extents, Literal, Loop, Memory, Node, Place, Program, Region, Sequence,
+    Step, Tile, Trip,
 };
-use paisley_kernels::{BinaryOp, Isa, TileArgs, UnaryOp, table};
+use paisley_kernels::{BinaryOp, Isa, TileArgs, UnaryOp, table, tile};
 
 /// A program over three f32 buffers in the arena, the last of them writable, made ready to run.
 struct Bench {
@@ -58,6 +58,7 @@ fn repeat(counter: CounterId, count: usize, parallel: bool, body: Vec<Node>) -> 
 /// Calls of a tile of depth 1, by the program and by a plain loop; elements are calls.
 fn calls(criterion: &mut Criterion) {
     let kernel = table(Isa::detect()).tile();
+    let lanes = table(Isa::detect()).lanes as isize;
     let count = 1000;
     let mut code = Code::new("calls");
     let [mut a, mut b, c] =
@@ -69,14 +70,19 @@ fn calls(criterion: &mut Criterion) {
     let tile = Tile {
         a: code.access(a.buffer, a.offset),
         a_row_stride: 1,
-        a_depth_stride: kernel.rows as i64,
         b: code.access(b.buffer, b.offset),
-        b_depth_stride: kernel.cols as i64,
+        b_block_stride: 0,
         c: code.access(c.buffer, c.offset),
         c_row_stride: kernel.cols as i64,
+        c_block_stride: 0,
         rows: Trip::Bounded { max: kernel.rows, bounds: vec![tail] },
+        blocks: 1,
         cols: Trip::Constant(kernel.cols),
-        depth: Trip::Constant(1),
+        depths: vec![Depth {
+            trip: Trip::Constant(1),
+            a_stride: kernel.rows as i64,
+            b_stride: kernel.cols as i64,
+        }],
         accumulate: Accumulate::UnlessZero(Affine::counter(i)),
     };
     code.body.push(repeat(i, count, false, vec![Node::Call(Call::Tile(tile))]));
@@ -92,14 +98,14 @@ fn calls(criterion: &mut Criterion) {
                 let args = TileArgs {
                     rows: kernel.rows,
                     cols: kernel.cols,
-                    depth: 1,
+                    depths: [tile::Depth::ONE; tile::DEPTHS],
                     a: a[i * kernel.rows..].as_ptr(),
                     a_row: 1,
-                    a_depth: kernel.rows as isize,
                     b: b[i * kernel.cols..].as_ptr(),
-                    b_depth: kernel.cols as isize,
+                    b_vector: lanes,
                     c: c.as_mut_ptr(),
                     c_row: kernel.cols as isize,
+                    c_vector: lanes,
                     accumulate: i != 0,
                 };
                 // SAFETY: the panels have the sizes the arguments say, and the table's instruction set is present.

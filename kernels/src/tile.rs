@@ -11,14 +11,14 @@ mod tests;
 use crate::isa::Isa;
 use crate::simd::Vector;
 
-/// A tile kernel and the largest tile it takes.
+/// A tile kernel and the tile it keeps in registers.
 #[derive(Clone, Copy, Debug)]
 pub struct TileKernel {
     /// The name in text forms, such as `fma_12x32_f32_avx512`.
     pub name: &'static str,
     /// The instruction set it is compiled for.
     pub isa: Isa,
-    /// Largest number of rows, and the panel height `a` is best packed in.
+    /// The number of rows that are done at once, and the panel height `a` is best packed in.
     pub rows: usize,
     /// Largest number of columns, and the panel width `b` is best packed in.
     pub cols: usize,
@@ -26,33 +26,54 @@ pub struct TileKernel {
     pub run: unsafe fn(TileArgs),
 }
 
-/// The operands of a tile: `c[i, j] (+)= sum over k < depth of a[k, i] * b[k, j]` for `i < rows`, `j < cols`.
+/// Levels of the sum of a tile at most.
+pub const DEPTHS: usize = 4;
+
+/// One level of the sum of a tile: how many terms, and the strides from one to the next, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Terms.
+    pub count: usize,
+    /// Stride in `a`.
+    pub a: isize,
+    /// Stride in `b`.
+    pub b: isize,
+}
+
+impl Depth {
+    /// A level of one term.
+    pub const ONE: Depth = Depth { count: 1, a: 0, b: 0 };
+}
+
+/// The operands of a tile: `c[i, j] (+)= sum over k of a[k, i] * b[k, j]` for `i < rows`, `j < cols`, where `k` runs over all levels
+/// of `depths`.
 ///
-/// Strides count elements and may have any sign. Nothing outside the named elements is read or written. `a[k, i]` and
-/// `b[k, j]` must be valid for reads, `c[i, j]` for reads and writes (writes alone without `accumulate`), the rows of
+/// Strides count elements and may have any sign. Columns are next to one another within a vector; from the first column of a
+/// vector to that of the next it is `b_vector` and `c_vector`. Nothing outside the named elements is read or written. `a[k, i]` and
+/// `b[k, j]` must be valid for reads, `c[i, j]` for reads and writes (writes alone without `accumulate`), the elements of
 /// `c` must not overlap one another, and `c` must not overlap `a` or `b`. Packed panels (`a_row == 1`) run fastest.
 #[derive(Clone, Copy, Debug)]
 pub struct TileArgs {
-    /// Rows of the tile, from 1 to the kernel's `rows`.
+    /// Rows, at least 1; those beyond what the kernel's registers hold are done after the first.
     pub rows: usize,
     /// Columns of the tile, from 1 to the kernel's `cols`.
     pub cols: usize,
-    /// Terms of each sum; 0 gives sums of 0.
-    pub depth: usize,
+    /// The levels of each sum, outermost first; a count of 0 gives sums of 0.
+    pub depths: [Depth; DEPTHS],
     /// Address of `a[0, 0]`.
     pub a: *const f32,
     /// Stride of `i` in `a`.
     pub a_row: isize,
-    /// Stride of `k` in `a`.
-    pub a_depth: isize,
-    /// Address of `b[0, 0]`; columns are contiguous.
+    /// Address of `b[0, 0]`.
     pub b: *const f32,
-    /// Stride of `k` in `b`.
-    pub b_depth: isize,
-    /// Address of `c[0, 0]`; columns are contiguous.
+    /// Stride from a vector of columns to the next in `b`.
+    pub b_vector: isize,
+    /// Address of `c[0, 0]`.
     pub c: *mut f32,
     /// Stride of `i` in `c`.
     pub c_row: isize,
+    /// Stride from a vector of columns to the next in `c`.
+    pub c_vector: isize,
     /// Whether the sums are added to `c` rather than written over it.
     pub accumulate: bool,
 }
@@ -67,7 +88,7 @@ pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
     sums
 }
 
-/// A tile of exactly `ROWS` rows and `VECTORS` vectors of columns, the last of them partial if `PARTIAL`; `a_row` is 1
+/// The first `ROWS` rows of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`; `a_row` is 1
 /// if `PACKED`. `SUMS` is [`partial_sums`] of them all.
 ///
 /// # Safety
@@ -83,8 +104,7 @@ pub(crate) unsafe fn body<
 >(
     args: &TileArgs,
 ) {
-    let TileArgs { rows, cols, depth, mut a, a_row, a_depth, mut b, b_depth, c, c_row, accumulate } = *args;
-    debug_assert_eq!(rows, ROWS);
+    let TileArgs { rows: _, cols, depths, a, a_row, b, b_vector, c, c_row, c_vector, accumulate } = *args;
     debug_assert_eq!(cols.div_ceil(V::LANES), VECTORS);
     debug_assert_eq!(!cols.is_multiple_of(V::LANES), PARTIAL);
     debug_assert!(!PACKED || a_row == 1);
@@ -95,17 +115,43 @@ pub(crate) unsafe fn body<
     // columns is cut at `cols` if it is partial.
     unsafe {
         let mut sums = [[[V::splat(0.0); VECTORS]; ROWS]; SUMS];
-        for _ in 0..depth / SUMS {
-            for sum in 0..SUMS {
-                step::<V, ROWS, VECTORS, PARTIAL>(&mut sums[sum], a, a_row, b, last_lanes);
-                a = a.wrapping_offset(a_depth);
-                b = b.wrapping_offset(b_depth);
+        let [outer, middle, inner, terms] = depths;
+        for o in 0..outer.count {
+            for m in 0..middle.count {
+                let mut a = a.wrapping_offset(o as isize * outer.a + m as isize * middle.a);
+                let mut b = b.wrapping_offset(o as isize * outer.b + m as isize * middle.b);
+                for _ in 0..inner.count {
+                    let (mut a_term, mut b_term) = (a, b);
+                    for _ in 0..terms.count / SUMS {
+                        for sum in 0..SUMS {
+                            step::<V, ROWS, VECTORS, PARTIAL>(
+                                &mut sums[sum],
+                                a_term,
+                                a_row,
+                                b_term,
+                                b_vector,
+                                last_lanes,
+                            );
+                            a_term = a_term.wrapping_offset(terms.a);
+                            b_term = b_term.wrapping_offset(terms.b);
+                        }
+                    }
+                    for _ in 0..terms.count % SUMS {
+                        step::<V, ROWS, VECTORS, PARTIAL>(
+                            &mut sums[0],
+                            a_term,
+                            a_row,
+                            b_term,
+                            b_vector,
+                            last_lanes,
+                        );
+                        a_term = a_term.wrapping_offset(terms.a);
+                        b_term = b_term.wrapping_offset(terms.b);
+                    }
+                    a = a.wrapping_offset(inner.a);
+                    b = b.wrapping_offset(inner.b);
+                }
             }
-        }
-        for _ in 0..depth % SUMS {
-            step::<V, ROWS, VECTORS, PARTIAL>(&mut sums[0], a, a_row, b, last_lanes);
-            a = a.wrapping_offset(a_depth);
-            b = b.wrapping_offset(b_depth);
         }
         for i in 0..ROWS {
             for v in 0..VECTORS {
@@ -113,7 +159,7 @@ pub(crate) unsafe fn body<
                 for sum in 1..SUMS {
                     total = total.add(sums[sum][i][v]);
                 }
-                let target = c.offset(i as isize * c_row).add(v * V::LANES);
+                let target = c.offset(i as isize * c_row + v as isize * c_vector);
                 if PARTIAL && v == VECTORS - 1 {
                     if accumulate {
                         total = total.add(V::load_first(target, last_lanes));
@@ -140,6 +186,7 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
     a: *const f32,
     a_row: isize,
     b: *const f32,
+    b_vector: isize,
     last_lanes: usize,
 ) {
     // SAFETY: the caller grants the instruction set, `ROWS` values of `a` and the columns of `b`, cut at `last_lanes` in
@@ -147,7 +194,7 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
     unsafe {
         let mut row = [V::splat(0.0); VECTORS];
         for v in 0..VECTORS {
-            let source = b.add(v * V::LANES);
+            let source = b.offset(v as isize * b_vector);
             let cut = PARTIAL && v == VECTORS - 1;
             row[v] = if cut { V::load_first(source, last_lanes) } else { V::load(source) };
         }
@@ -164,7 +211,8 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
 pub(crate) type Variants<const ROWS: usize, const VECTORS: usize> =
     [[[[unsafe fn(&TileArgs); 2]; VECTORS]; ROWS]; 2];
 
-/// Calls the variant for a tile's rows, columns and strides.
+/// Calls the variants for a tile's rows, columns and strides: as many rows at once as registers hold, in pieces of nearly one
+/// height.
 ///
 /// # Safety
 /// As for the variants, which were compiled for vectors of `lanes`.
@@ -176,7 +224,16 @@ pub(crate) unsafe fn dispatch<const ROWS: usize, const VECTORS: usize>(
 ) {
     let partial = usize::from(!args.cols.is_multiple_of(lanes));
     let packed = usize::from(args.a_row == 1);
-    let variant = variants[packed][args.rows - 1][args.cols.div_ceil(lanes) - 1][partial];
-    // SAFETY: the variant is the one for these arguments, and the caller grants the rest.
-    unsafe { variant(args) }
+    let variants = &variants[packed];
+    let vectors = args.cols.div_ceil(lanes) - 1;
+    let mut piece = *args;
+    for pieces in (1..=args.rows.div_ceil(ROWS)).rev() {
+        let rows = piece.rows.div_ceil(pieces);
+        // SAFETY: the variant is the one for these rows, columns and strides, and the caller grants the rest: the rows of
+        // the pieces are those of the tile.
+        unsafe { variants[rows - 1][vectors][partial](&piece) }
+        piece.rows -= rows;
+        piece.a = piece.a.wrapping_offset(rows as isize * piece.a_row);
+        piece.c = piece.c.wrapping_offset(rows as isize * piece.c_row);
+    }
 }

@@ -12,7 +12,7 @@ use crate::codegen::{cpu, wgsl};
 use crate::graph::{Graph, Source, ValueId};
 use crate::loopir::{Nest, NestHash};
 use crate::ops::define_group;
-use crate::passes::{self, GroupPolicy};
+use crate::passes::{self, GroupPolicy, Layouts};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
 use crate::schedule::{Trace, TraceError, analytic};
 use crate::target::{CpuTarget, GpuTarget, Target};
@@ -98,13 +98,14 @@ pub enum CompileError {
 pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<Plan, CompileError> {
     let graph = &timings.stage("simplify", || passes::simplify(graph));
     let groups = timings.stage("group", || passes::group(graph, GroupPolicy::default()));
+    let layouts = timings.stage("lay out", || layouts(graph, &groups, device));
     let mut planner = Planner::new(graph);
     for group in &groups {
         if group.is_view(graph) && planner.alias(group.inputs[0], group.outputs[0]) {
             continue;
         }
         let origin = group.origin(graph);
-        let nest = define(graph, group, &origin, timings)?;
+        let nest = define(graph, group, &layouts, &origin, timings)?;
         let hash = timings.stage("hash", || nest.structural_hash());
         let kernel = match planner.kernels.get(&hash) {
             Some(&known) => known,
@@ -123,27 +124,37 @@ pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<
 /// Everything that keeps `graph` from being compiled for `device`, of which [`compile`] reports the first: one a group of nodes.
 pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
     let graph = &passes::simplify(graph);
+    let groups = passes::group(graph, GroupPolicy::default());
+    let layouts = layouts(graph, &groups, device);
     let timings = &mut Timings::default();
     let mut tried = HashSet::new();
     let mut attempt = |group: &passes::Group| -> Result<(), CompileError> {
         let origin = group.origin(graph);
-        let nest = define(graph, group, &origin, timings)?;
+        let nest = define(graph, group, &layouts, &origin, timings)?;
         let hash = nest.structural_hash();
         if tried.insert(hash) { build(nest, hash, device, &origin, timings).map(drop) } else { Ok(()) }
     };
-    let groups = passes::group(graph, GroupPolicy::default());
     groups.iter().filter_map(|group| attempt(group).err()).collect()
+}
+
+/// How values lie in memory on a device: in blocks of a vector's lanes on a processor.
+fn layouts(graph: &Graph, groups: &[passes::Group], device: &Device) -> Layouts {
+    match device {
+        Device::Cpu(target) => passes::lay_out(graph, groups, target.isa.vector_lanes_f32()),
+        Device::Reference | Device::Gpu(..) => Layouts::default(),
+    }
 }
 
 /// The unscheduled nest of a group.
 fn define(
     graph: &Graph,
     group: &passes::Group,
+    layouts: &Layouts,
     origin: &str,
     timings: &mut Timings,
 ) -> Result<Nest, CompileError> {
     let nest = timings
-        .stage("define", || define_group(&group.definition(graph)))
+        .stage("define", || define_group(&group.definition(graph), &group.layouts(layouts)))
         .map_err(|error| CompileError::Define { origin: origin.to_string(), reason: error.to_string() })?;
     check(&nest, "defined")?;
     Ok(nest)

@@ -141,6 +141,15 @@ pub struct Store {
 }
 
 impl Store {
+    /// Changes every expression of the block.
+    pub fn change_exprs(&mut self, change: &mut impl FnMut(ExprId) -> ExprId) {
+        for index in &mut self.index {
+            *index = change(*index);
+        }
+        self.value = change(self.value);
+        self.condition = self.condition.map(change);
+    }
+
     /// The expressions it evaluates: its indices, its value, its condition.
     pub fn roots(&self) -> impl Iterator<Item = ExprId> + '_ {
         self.index.iter().copied().chain([self.value]).chain(self.condition)

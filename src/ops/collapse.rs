@@ -11,7 +11,7 @@ use crate::loopir::{Loop, Nest, Stmt, Store, Variable, walk};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Merges a loop with the only loop in it where both are of one role (names that differ in their number alone) and each
+/// Merges a loop with the only loop in it where both are of one role (names that differ in their numbers alone) and each
 /// access moves by the inner loop's extent times the inner step when the outer loop steps. Numbers loops anew: `i0`, `i1` ...
 /// from the outside.
 ///
@@ -49,7 +49,7 @@ fn merge_in(pool: &mut ExprPool, pinned: &Pinned, stmts: &mut [Stmt]) {
 }
 
 fn role(name: &str) -> &str {
-    name.trim_end_matches(|c: char| c.is_ascii_digit())
+    name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.')
 }
 
 fn merge_with_inner(pool: &mut ExprPool, pinned: &Pinned, outer: &mut Loop) -> bool {
@@ -77,19 +77,11 @@ fn merge_with_inner(pool: &mut ExprPool, pinned: &Pinned, outer: &mut Loop) -> b
         (pair.inner, pool.mod_int(var, pair.extent)),
     ]);
     walk::change_stores(&mut inner.body, &mut |store| {
-        change_exprs(store, &mut |id| pool.substitute(id, &map));
+        store.change_exprs(&mut |id| pool.substitute(id, &map));
     });
     outer.var = merged;
     outer.body = std::mem::take(&mut inner.body);
     true
-}
-
-fn change_exprs(store: &mut Store, change: &mut impl FnMut(ExprId) -> ExprId) {
-    for index in &mut store.index {
-        *index = change(*index);
-    }
-    store.value = change(store.value);
-    store.condition = store.condition.map(change);
 }
 
 /// Two loops that may become one.
@@ -262,7 +254,7 @@ fn change_accesses(
     let Nest { pool, preparation, body, .. } = nest;
     for stmts in [preparation, body] {
         walk::change_stores(stmts, &mut |store| {
-            change_exprs(store, &mut |id| {
+            store.change_exprs(&mut |id| {
                 pool.rewrite(id, &mut |pool, part| {
                     let Expr::Load(of, index) = pool.get(part) else { return None };
                     let mut index = (*of == buffer).then(|| index.to_vec())?;

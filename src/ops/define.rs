@@ -23,10 +23,10 @@
 //! `update`, or `init_NAME` and `update_NAME` where there are several.
 
 use super::definer::Definer;
-use super::{Fact, OpDef, collapse};
+use super::{Fact, OpDef, blocks, collapse};
 use crate::expr::{BinaryOp, ExprId, ExprPool};
 use crate::loopir::Nest;
-use crate::tensor::DType;
+use crate::tensor::{DType, MemoryLayout};
 
 /// A value that comes into a group from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,14 +212,14 @@ pub fn can_follow(op: &dyn OpDef, input: usize, inputs: &[Fact], output: &Fact) 
     op.form().element().is_some_and(|element| element.follow(input, inputs, output) != Follow::Never)
 }
 
-/// The nest of a group.
+/// The nest of a group. Its parameters lie in memory as `layouts` says, one a parameter; in rows where it says nothing.
 ///
 /// # Errors
 /// Where a node cannot take part as the group wants it.
 ///
 /// # Panics
 /// Where the group names a node or an external it does not have.
-pub fn define_group(group: &Group<'_>) -> Result<Nest, DefineError> {
+pub fn define_group(group: &Group<'_>, layouts: &[MemoryLayout]) -> Result<Nest, DefineError> {
     let mut at = Definer::new(group);
     let depends = depends_on(group, group.anchor);
     let (after, before): (Vec<usize>, Vec<usize>) =
@@ -231,6 +231,7 @@ pub fn define_group(group: &Group<'_>) -> Result<Nest, DefineError> {
         may_collapse = anchor.may_collapse();
     }
     let mut nest = at.finish();
+    blocks::lay_out(&mut nest, layouts);
     if may_collapse {
         collapse::merge_loops(&mut nest);
     }

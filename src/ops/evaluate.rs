@@ -38,7 +38,7 @@ pub fn evaluate_group(
     externals: &[Tensor],
     options: Options,
 ) -> Result<Vec<Tensor>, EvaluateError> {
-    let nest = define_group(group)?;
+    let nest = define_group(group, &[])?;
     let params: Vec<Tensor> = nest
         .params
         .iter()

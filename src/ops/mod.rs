@@ -6,6 +6,7 @@
 //!
 //! Every shape is concrete. An operator's meaning is stated in its documentation, elementwise over output indices.
 
+mod blocks;
 pub mod collapse;
 mod conv;
 pub mod define;

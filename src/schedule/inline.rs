@@ -9,7 +9,6 @@
 //! combine, that have a condition, that write at other than their plain loop variables, and buffers that live outside the nest.
 
 use super::Refusal;
-use super::rewrite::change_exprs;
 use crate::expr::{BufferId, Expr, Role, VarId};
 use crate::loopir::{Nest, Stmt, walk};
 use std::collections::HashMap;
@@ -46,7 +45,7 @@ pub(super) fn apply(nest: &mut Nest, block: &str) -> Result<(), Refusal> {
     remove(&mut nest.body, &store.block, buffer);
     let pool = &mut nest.pool;
     walk::change_stores(&mut nest.body, &mut |user| {
-        change_exprs(user, &mut |root| {
+        user.change_exprs(&mut |root| {
             let replaced = pool.rewrite(root, &mut |pool, id| {
                 let Expr::Load(known, index) = pool.get(id).clone() else { return None };
                 (known == buffer).then(|| {

@@ -1,11 +1,12 @@
 //! Instructions: what hardware does well, declared as a nest with a name.
 //!
-//! An instruction's nest is a chain of loops around one combining block. A loop unifies with it when it has the same loops in
-//! the same order, extents within the limits, the same shape of value, and accesses whose strides over these loops fit.
+//! An instruction's nest is a chain of loops around one combining block, of which the outermost may stand for several. A loop
+//! unifies with it when it has the same loops in the same order, extents within the limits, the same shape of value, and accesses whose strides over these loops fit.
 
 use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, VarId};
 use crate::loopir::{Combiner, Loop, LoopKind, Stmt};
 use crate::tensor::DType;
+use paisley_kernels::tile::DEPTHS;
 
 /// What the stride of an operand over a loop must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,17 @@ pub struct Operand {
     pub strides: &'static [Stride],
 }
 
+/// How many iterations of a loop of an instruction run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// A condition may cut the loop short.
+    Some,
+    /// All: no condition depends on the loop.
+    All,
+    /// As many as the largest extent.
+    Exactly,
+}
+
 /// The family of micro-kernels that an instruction is emitted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emission {
@@ -54,10 +66,10 @@ pub enum Emission {
 pub struct Instruction {
     /// The name a schedule uses.
     pub name: &'static str,
-    /// Loops, outermost first: role and the largest extent.
-    pub loops: &'static [(&'static str, usize)],
-    /// How many of the loops, from the outermost, always run all iterations: no condition may depend on them.
-    pub whole: usize,
+    /// Loops, outermost first: role, the largest extent, and how many of the iterations run.
+    pub loops: &'static [(&'static str, usize, Runs)],
+    /// How many loops the outermost one may stand for.
+    pub levels: usize,
     /// The operands of the value, in order.
     pub operands: &'static [Operand],
     /// The value.
@@ -73,11 +85,11 @@ pub struct Instruction {
 const UNLIMITED: usize = usize::MAX;
 
 macro_rules! fma {
-    ($name:literal, $rows:literal, $columns:literal) => {
+    ($name:literal, $columns:literal) => {
         Instruction {
             name: $name,
-            loops: &[("k", UNLIMITED), ("i", $rows), ("j", $columns)],
-            whole: 0,
+            loops: &[("k", UNLIMITED, Runs::Some), ("i", UNLIMITED, Runs::Some), ("j", $columns, Runs::Some)],
+            levels: DEPTHS,
             operands: &[
                 Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero] },
                 Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One] },
@@ -90,13 +102,42 @@ macro_rules! fma {
     };
 }
 
+/// A matrix tile whose columns are blocks of a vector each.
+macro_rules! fma_blocks {
+    ($name:literal, $blocks:literal, $columns:literal) => {
+        Instruction {
+            name: $name,
+            loops: &[
+                ("k", UNLIMITED, Runs::Some),
+                ("i", UNLIMITED, Runs::Some),
+                ("v", $blocks, Runs::All),
+                ("j", $columns, Runs::Exactly),
+            ],
+            levels: DEPTHS,
+            operands: &[
+                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero, Stride::Zero] },
+                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::Any, Stride::One] },
+            ],
+            value: Shape::Product,
+            combine: Combiner::Add,
+            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::Any, Stride::One] },
+            emission: Emission::Tile,
+        }
+    };
+}
+
 /// Windows of rows `r` and columns `s` over a plane, for output rows `p` and columns `q`.
 macro_rules! windows {
     ($name:literal, $operands:expr, $value:expr, $combine:expr) => {
         Instruction {
             name: $name,
-            loops: &[("r", UNLIMITED), ("s", UNLIMITED), ("p", UNLIMITED), ("q", UNLIMITED)],
-            whole: 2,
+            loops: &[
+                ("r", UNLIMITED, Runs::All),
+                ("s", UNLIMITED, Runs::All),
+                ("p", UNLIMITED, Runs::Some),
+                ("q", UNLIMITED, Runs::Some),
+            ],
+            levels: 1,
             operands: $operands,
             value: $value,
             combine: $combine,
@@ -113,10 +154,13 @@ const WINDOW_WEIGHTS: Operand =
 
 /// Every instruction.
 pub const INSTRUCTIONS: &[Instruction] = &[
-    fma!("fma_12x32", 12, 32),
-    fma!("fma_6x16", 6, 16),
-    fma!("fma_3x12", 3, 12),
-    fma!("fma_4x8", 4, 8),
+    fma!("fma_12x32", 32),
+    fma!("fma_6x16", 16),
+    fma!("fma_3x12", 12),
+    fma!("fma_4x8", 8),
+    fma_blocks!("fma_12x2x16", 2, 16),
+    fma_blocks!("fma_6x2x8", 2, 8),
+    fma_blocks!("fma_3x3x4", 3, 4),
     windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
     windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
     windows!("pool_sum", &[WINDOW], Shape::Single, Combiner::Add),
@@ -132,6 +176,8 @@ pub fn instruction_named(name: &str) -> Option<&'static Instruction> {
 pub struct Match {
     /// The loops, outermost first.
     pub loops: Vec<VarId>,
+    /// How many of them the instruction's outermost loop stands for.
+    pub levels: usize,
     /// For each operand: its buffer and the linear address.
     pub operands: Vec<(BufferId, Affine)>,
     /// The result's buffer and its linear address.
@@ -158,14 +204,23 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             _several => return Err("it contains more than one block".into()),
         }
     };
-    if loops.len() != instruction.loops.len() {
-        return Err(format!("it has {} loops, the instruction {}", loops.len(), instruction.loops.len()));
+    let wanted = instruction.loops.len();
+    if loops.len() < wanted || loops.len() > wanted - 1 + instruction.levels {
+        return Err(format!("it has {} loops, the instruction {wanted}", loops.len()));
     }
-    for (&var, &(role, limit)) in loops.iter().zip(instruction.loops) {
+    let levels = loops.len() - wanted + 1;
+    for (place, &var) in loops.iter().enumerate() {
+        let (role, limit, runs) = instruction.loops[role(levels, place)];
         let variable = &pool.vars[var];
         if variable.extent > limit {
             return Err(format!(
                 "loop '{}' has {} iterations, '{role}' at most {limit}",
+                variable.name, variable.extent
+            ));
+        }
+        if runs == Runs::Exactly && variable.extent != limit {
+            return Err(format!(
+                "loop '{}' has {} iterations, '{role}' exactly {limit}",
                 variable.name, variable.extent
             ));
         }
@@ -205,13 +260,21 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
     }
     let conditions = store.condition.map(|condition| pool.conjuncts(condition)).unwrap_or_default();
     for &condition in &conditions {
-        if let Some(&whole) = loops[..instruction.whole].iter().find(|&&var| pool.uses_var(condition, var)) {
+        let whole = loops.iter().enumerate().find(|&(place, &var)| {
+            instruction.loops[role(levels, place)].2 != Runs::Some && pool.uses_var(condition, var)
+        });
+        if let Some((_, &whole)) = whole {
             let name = &pool.vars[whole].name;
             return Err(format!("it runs under a condition on loop '{name}'"));
         }
         limits_one_loop(pool, condition, &loops)?;
     }
-    Ok(Match { loops, operands, result, conditions })
+    Ok(Match { loops, levels, operands, result, conditions })
+}
+
+/// Which of an instruction's loops the loop at `place` is, where the outermost stands for `levels` loops.
+fn role(levels: usize, place: usize) -> usize {
+    (place + 1).saturating_sub(levels)
 }
 
 /// Fails unless the condition holds for the iterations before some end of at most one of the loops: a micro-kernel is given
@@ -247,7 +310,9 @@ fn fits(
     if form.variables(pool).is_none() {
         return Err(format!("the address of operand '{}' is not affine", operand.name));
     }
-    for (place, (&var, rule)) in loops.iter().zip(operand.strides).enumerate() {
+    let levels = loops.len() - operand.strides.len() + 1;
+    for (place, &var) in loops.iter().enumerate() {
+        let rule = operand.strides[role(levels, place)];
         let name = &pool.vars[var].name;
         let stride = form.coefficient(pool, var);
         let stride =

@@ -42,17 +42,8 @@ pub(super) fn substitute(pool: &mut ExprPool, stmts: &mut [Stmt], map: &HashMap<
 
 /// Puts `map`'s expressions in the place of variables in one block.
 pub(super) fn substitute_store(pool: &mut ExprPool, store: &mut Store, map: &HashMap<VarId, ExprId>) {
-    change_exprs(store, &mut |root| pool.substitute(root, map));
+    store.change_exprs(&mut |root| pool.substitute(root, map));
     drop_true_condition(pool, store);
-}
-
-/// Changes every expression of a block.
-pub(super) fn change_exprs(store: &mut Store, change: &mut impl FnMut(ExprId) -> ExprId) {
-    for index in &mut store.index {
-        *index = change(*index);
-    }
-    store.value = change(store.value);
-    store.condition = store.condition.map(change);
 }
 
 fn drop_true_condition(pool: &ExprPool, store: &mut Store) {
@@ -145,7 +136,7 @@ fn rebuild(
                 let map: HashMap<VarId, ExprId> =
                     vars.iter().map(|(&old, &new)| (old, nest.pool.var(new))).collect();
                 let pool = &mut nest.pool;
-                change_exprs(&mut copy, &mut |root| {
+                copy.change_exprs(&mut |root| {
                     let renamed = buffers.iter().fold(root, |root, (&old, &new)| {
                         redirect(pool, root, old, new, &mut |_, index| index.to_vec())
                     });

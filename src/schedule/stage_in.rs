@@ -18,7 +18,7 @@
 //! need another copy.
 
 use super::Refusal;
-use super::rewrite::{buffer_named, change_exprs, loops_named, new_var};
+use super::rewrite::{buffer_named, loops_named, new_var};
 use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, Role, Scope, VarId};
 use crate::loopir::{Axis, Buffer, Facts, Loop, LoopKind, Nest, Stmt, Store, walk};
 use std::collections::{HashMap, HashSet};
@@ -420,7 +420,7 @@ pub(super) fn redirect_reads(
     places: &[(ExprId, Vec<ExprId>)],
 ) {
     walk::change_stores(body, &mut |store| {
-        change_exprs(store, &mut |root| {
+        store.change_exprs(&mut |root| {
             pool.rewrite(root, &mut |pool, node| {
                 places.iter().find(|(known, _)| *known == node).map(|(_, place)| pool.load(copy, place))
             })

@@ -64,7 +64,7 @@ pub(super) fn apply(nest: &mut Nest, buffer: &str, at: Option<&str>, scope: Scop
     for mut stmt in body.into_iter().filter(|stmt| !matches!(stmt, Stmt::Alloc(_))) {
         let pool = &mut nest.pool;
         walk::change_stores(std::slice::from_mut(&mut stmt), &mut |store| {
-            super::rewrite::change_exprs(store, &mut |root| {
+            store.change_exprs(&mut |root| {
                 grown.iter().fold(root, |root, &id| {
                     redirect(pool, root, id, id, &mut |_, index| [prefix.as_slice(), index].concat())
                 })

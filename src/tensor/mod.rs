@@ -3,10 +3,12 @@
 mod compare;
 mod dtype;
 mod element;
+mod memory_layout;
 
 pub use compare::{Comparison, Tolerance, compare};
 pub use dtype::DType;
 pub use element::Element;
+pub use memory_layout::MemoryLayout;
 
 use bytes::Bytes;
 use std::borrow::Cow;

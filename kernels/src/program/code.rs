@@ -245,32 +245,46 @@ pub enum Accumulate {
     UnlessZero(Affine),
 }
 
-/// `c[i, j] (+)= sum over k of a[i, k] * b[k, j]` for `i < rows`, `j < cols`, `k < depth`, all f32. Columns are next to one
-/// another in `b` and in `c`. The result is undefined where `c` overlaps `a` or `b`.
+/// `c[i, j, l] (+)= sum over k of a[i, k] * b[k, j, l]` for rows `i`, blocks of columns `j`, columns `l` of a block and the terms `k` of
+/// all levels of the sum, all f32. The columns of a block are next to one another in `b` and in `c`. The result is undefined
+/// where `c` overlaps `a` or `b`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
-    /// Element `a[0, 0]`.
+    /// The first element of `a`.
     pub a: AccessId,
-    /// Elements from `a[i, k]` to `a[i + 1, k]`.
+    /// Elements from a row to the next in `a`.
     pub a_row_stride: i64,
-    /// Elements from `a[i, k]` to `a[i, k + 1]`.
-    pub a_depth_stride: i64,
-    /// Element `b[0, 0]`.
+    /// The first element of `b`.
     pub b: AccessId,
-    /// Elements from `b[k, j]` to `b[k + 1, j]`.
-    pub b_depth_stride: i64,
-    /// Element `c[0, 0]`.
+    /// Elements from a block of columns to the next in `b`.
+    pub b_block_stride: i64,
+    /// The first element of `c`.
     pub c: AccessId,
-    /// Elements from `c[i, j]` to `c[i + 1, j]`.
+    /// Elements from a row to the next in `c`.
     pub c_row_stride: i64,
-    /// Rows of `a` and `c`; the largest count chooses the micro-kernel.
+    /// Elements from a block of columns to the next in `c`.
+    pub c_block_stride: i64,
+    /// Rows of `a` and `c`.
     pub rows: Trip,
-    /// Columns of `b` and `c`; the largest count chooses the micro-kernel.
+    /// Blocks of columns of `b` and `c`. Where there are several, a block is a vector.
+    pub blocks: usize,
+    /// Columns of a block; their largest count and the blocks choose the micro-kernel.
     pub cols: Trip,
-    /// Terms of each sum.
-    pub depth: Trip,
+    /// The levels of each sum, outermost first: from one to [`DEPTHS`](crate::tile::DEPTHS).
+    pub depths: Vec<Depth>,
     /// Whether it adds to `c`.
     pub accumulate: Accumulate,
+}
+
+/// One level of the sum of a [`Tile`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Depth {
+    /// Terms.
+    pub trip: Trip,
+    /// Elements from a term to the next in `a`.
+    pub a_stride: i64,
+    /// Elements from a term to the next in `b`.
+    pub b_stride: i64,
 }
 
 /// Depthwise convolution or pooling of a padded plane, all f32: `y[o, q] = kind over r, s of x[o, q, r, s]`, where `x[o, q, r, s]`

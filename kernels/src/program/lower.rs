@@ -10,7 +10,7 @@ use super::code::{
 use super::convert::literal_bits;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
-use crate::tile::TileKernel;
+use crate::tile::{DEPTHS, TileKernel};
 
 /// Elements of a register at most.
 pub(super) const CHUNK: usize = 1024;
@@ -82,14 +82,18 @@ pub(super) struct TileOp {
     pub(super) kernel: &'static TileKernel,
     pub(super) a: usize,
     pub(super) a_row: isize,
-    pub(super) a_depth: isize,
     pub(super) b: usize,
-    pub(super) b_depth: isize,
+    pub(super) b_vector: isize,
     pub(super) c: usize,
     pub(super) c_row: isize,
+    pub(super) c_vector: isize,
     pub(super) rows: Trip,
+    /// Columns of a block.
     pub(super) cols: Trip,
-    pub(super) depth: Trip,
+    /// Columns of the blocks before the last.
+    pub(super) whole_cols: usize,
+    /// Outermost first.
+    pub(super) depths: [(Trip, isize, isize); DEPTHS],
     pub(super) accumulate: Accumulate,
 }
 
@@ -223,9 +227,13 @@ pub(super) fn lower(code: &Code, table: &'static KernelTable) -> Lowered {
     Lowered { phases, registers: lowering.registers, register_bytes: lowering.register_bytes }
 }
 
-/// The kernel for tiles of up to that many rows and columns.
+/// The kernel for a tile: one that takes its columns, if possible with all rows at once.
 pub(super) fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static TileKernel> {
-    table.tiles.iter().find(|kernel| tile.rows.max() <= kernel.rows && tile.cols.max() <= kernel.cols)
+    let cols = tile.cols.max();
+    let vectors = tile.blocks == 1 || (tile.blocks > 1 && tile.cols == Trip::Constant(table.lanes));
+    let fits = |kernel: &&TileKernel| vectors && tile.blocks * cols <= kernel.cols;
+    let whole = table.tiles.iter().find(|kernel| fits(kernel) && tile.rows.max() <= kernel.rows);
+    whole.or_else(|| table.tiles.iter().find(fits))
 }
 
 struct Lowering<'a> {
@@ -304,29 +312,38 @@ impl Lowering<'_> {
         let Tile {
             a,
             a_row_stride,
-            a_depth_stride,
             b,
-            b_depth_stride,
+            b_block_stride,
             c,
             c_row_stride,
+            c_block_stride,
             rows,
+            blocks,
             cols,
-            depth,
+            depths,
             accumulate,
         } = tile;
         used.extend([a.index(), b.index(), c.index()]);
+        let lanes = self.table.lanes as isize;
+        let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
+        // Levels that are not there are outermost, of one term.
+        let mut levels = [const { (Trip::Constant(1), 0, 0) }; DEPTHS];
+        for (level, depth) in levels.iter_mut().rev().zip(depths.iter().rev()) {
+            *level = (depth.trip.clone(), depth.a_stride as isize, depth.b_stride as isize);
+        }
         TileOp {
             kernel: tile_kernel(self.table, tile).expect("the verifier should have found a kernel"),
             a: a.index(),
             a_row: *a_row_stride as isize,
-            a_depth: *a_depth_stride as isize,
             b: b.index(),
-            b_depth: *b_depth_stride as isize,
+            b_vector: vector(*b_block_stride),
             c: c.index(),
             c_row: *c_row_stride as isize,
+            c_vector: vector(*c_block_stride),
             rows: rows.clone(),
             cols: cols.clone(),
-            depth: depth.clone(),
+            whole_cols: (blocks - 1) * self.table.lanes,
+            depths: levels,
             accumulate: accumulate.clone(),
         }
     }

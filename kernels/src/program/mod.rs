@@ -45,7 +45,7 @@ use crate::table::KernelTable;
 
 pub use affine::{Affine, Bound, Condition};
 pub use code::{
-    Access, AccessId, Accumulate, Block, BlockOp, Buffer, BufferId, Call, Code, Combine, CounterId,
+    Access, AccessId, Accumulate, Block, BlockOp, Buffer, BufferId, Call, Code, Combine, CounterId, Depth,
     ElementType, Literal, Loop, Node, Place, Register, Tile, Trip, Window, WindowKind,
 };
 pub use memory::{ALIGNMENT, AlignedBytes};

@@ -9,9 +9,9 @@ use super::code::{
 };
 use crate::scalar::BinaryOp;
 
-/// The names of the dimensions of blocks, and of the rows, columns and depth of tiles.
+/// The names of the dimensions of blocks, and of the rows, blocks of columns and columns of tiles.
 const DIMS: [&str; 3] = ["d0", "d1", "d2"];
-const TILE_DIMS: [&str; 3] = ["row", "col", "depth"];
+const TILE_DIMS: [&str; 3] = ["row", "block", "col"];
 /// The names of an output row, a window's row, a result and a window's column.
 const WINDOW_DIMS: [&str; 4] = ["out", "row", "at", "col"];
 
@@ -77,14 +77,15 @@ impl Printer<'_> {
         let Tile {
             a,
             a_row_stride,
-            a_depth_stride,
             b,
-            b_depth_stride,
+            b_block_stride,
             c,
             c_row_stride,
+            c_block_stride,
             rows,
+            blocks,
             cols,
-            depth,
+            depths,
             accumulate,
         } = tile;
         let assign = match accumulate {
@@ -92,17 +93,25 @@ impl Printer<'_> {
             Accumulate::Always => "+=".into(),
             Accumulate::UnlessZero(form) => format!("(+)= [adds unless {} = 0]", self.affine(form)),
         };
-        let view =
-            |access: AccessId, strides: [i64; 3]| self.access(access, strides.into_iter().zip(TILE_DIMS));
+        let levels: Vec<String> = match depths.len() {
+            1 => vec!["depth".into()],
+            levels => (0..levels).map(|level| format!("depth{level}")).collect(),
+        };
+        let view = |access: AccessId, own: [i64; 3], strides: &mut dyn Iterator<Item = i64>| {
+            let names = TILE_DIMS.into_iter().chain(levels.iter().map(String::as_str));
+            self.access(access, own.into_iter().chain(strides).zip(names))
+        };
+        let columns =
+            if *blocks == 1 { self.trip(cols) } else { format!("({blocks} x {})", self.trip(cols)) };
+        let terms: Vec<String> = depths.iter().map(|level| self.trip(&level.trip)).collect();
         writeln!(
             f,
-            "tile {} x {} x {}: {} {assign} {} * {}",
+            "tile {} x {columns} x {}: {} {assign} {} * {}",
             self.trip(rows),
-            self.trip(cols),
-            self.trip(depth),
-            view(*c, [*c_row_stride, 1, 0]),
-            view(*a, [*a_row_stride, 0, *a_depth_stride]),
-            view(*b, [0, 1, *b_depth_stride]),
+            if terms.len() == 1 { terms[0].clone() } else { format!("({})", terms.join(" x ")) },
+            view(*c, [*c_row_stride, *c_block_stride, 1], &mut std::iter::empty()),
+            view(*a, [*a_row_stride, 0, 0], &mut depths.iter().map(|level| level.a_stride)),
+            view(*b, [0, *b_block_stride, 1], &mut depths.iter().map(|level| level.b_stride)),
         )
     }
 
@@ -202,7 +211,7 @@ impl Printer<'_> {
         self.access(access, named(strides))
     }
 
-    fn access(&self, id: AccessId, dims: impl Iterator<Item = (i64, &'static str)>) -> String {
+    fn access<'n>(&self, id: AccessId, dims: impl Iterator<Item = (i64, &'n str)>) -> String {
         match self.code.accesses.get(id.index()) {
             Some(access) => format!("{}[{}]", self.buffer(access.buffer), self.form(&access.offset, dims)),
             None => format!("{UNDECLARED}[{id}]"),
@@ -230,7 +239,7 @@ impl Printer<'_> {
         self.form(form, std::iter::empty())
     }
 
-    fn form(&self, form: &Affine, dims: impl Iterator<Item = (i64, &'static str)>) -> String {
+    fn form<'n>(&self, form: &Affine, dims: impl Iterator<Item = (i64, &'n str)>) -> String {
         let leads = form.constant > 0 && form.terms.first().is_some_and(|(_, factor)| *factor < 0);
         let mut text = if leads { form.constant.to_string() } else { String::new() };
         let mut term = |factor: i64, name: &str| {

@@ -2,14 +2,15 @@
 
 use super::affine::{Affine, Condition};
 use super::code::{
-    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, ElementType, Loop, Node, Place,
-    Register, Tile, Trip, Window, WindowKind,
+    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, Depth, ElementType, Loop, Node,
+    Place, Register, Tile, Trip, Window, WindowKind,
 };
 use super::lower::tile_kernel;
 use super::range::{Linear, Space};
 use crate::isa::Isa;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
+use crate::tile::DEPTHS;
 
 /// Why a [`Code`] is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +89,9 @@ pub enum Problem {
     #[error("buffer `{0}` is stored to, but not declared writable")]
     ReadOnly(String),
     /// A tile that no micro-kernel of the instruction set takes.
-    #[error("no {isa} kernel takes a tile of {rows} x {cols}; take rows and columns from its kernel table")]
+    #[error(
+        "no {isa} kernel takes a tile of {rows} x {cols} and {levels} levels of the sum; take columns from its kernel table"
+    )]
     TileSize {
         /// The instruction set.
         isa: Isa,
@@ -96,9 +99,13 @@ pub enum Problem {
         rows: usize,
         /// The tile's largest column count.
         cols: usize,
+        /// The levels of its sum.
+        levels: usize,
     },
-    /// A tile whose target is also an operand, or whose rows overlap.
-    #[error("the tile's target overlaps its operands or itself; give it a buffer of its own and rows apart")]
+    /// A tile whose target is also an operand, or whose elements overlap.
+    #[error(
+        "the tile's target overlaps its operands or itself; give it a buffer of its own and elements apart"
+    )]
     TileOverlap,
     /// A window with a stride, a dilation or a width of 0.
     #[error("a window's stride, dilation and columns are at least 1")]
@@ -356,29 +363,43 @@ impl Verifier<'_> {
         let Tile {
             a,
             a_row_stride,
-            a_depth_stride,
             b,
-            b_depth_stride,
+            b_block_stride,
             c,
             c_row_stride,
+            c_block_stride,
             rows,
+            blocks,
             cols,
-            depth,
+            depths,
             accumulate,
         } = tile;
-        if tile_kernel(self.table, tile).is_none() {
+        if tile_kernel(self.table, tile).is_none() || depths.len() > DEPTHS {
             let isa = self.table.isa;
-            return Err(Problem::TileSize { isa, rows: rows.max(), cols: cols.max() });
+            let (rows, cols, levels) = (rows.max(), blocks * cols.max(), depths.len());
+            return Err(Problem::TileSize { isa, rows, cols, levels });
         }
         let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
         if buffer(c) == buffer(a) || buffer(c) == buffer(b) {
             return Err(Problem::TileOverlap);
         }
-        let first = self.dims([rows, cols, depth])?;
-        let mut rest = Linear { constant: i128::from(c_row_stride.unsigned_abs()) - 1, ..Linear::default() };
-        rest.add(first + 1, -1);
-        if rows.max() > 1 && !self.space.proves(&rest) {
-            return Err(Problem::TileOverlap);
+        let blocks_trip = Trip::Constant(*blocks);
+        let first =
+            self.dims([rows, &blocks_trip, cols].into_iter().chain(depths.iter().map(|level| &level.trip)))?;
+        // Elements of `c` are apart where what is inside of each stride is shorter than it.
+        let mut outer = [(*c_row_stride, rows.max(), first), (*c_block_stride, *blocks, first + 1)];
+        outer.sort_by_key(|(stride, ..)| stride.unsigned_abs());
+        let mut inside = Linear::default();
+        inside.add(first + 2, 1);
+        for (stride, count, dim) in outer {
+            if count < 2 {
+                continue;
+            }
+            let room = inside.subtracted_from(i128::from(stride.unsigned_abs()) - 1);
+            if !self.space.proves(&room) {
+                return Err(Problem::TileOverlap);
+            }
+            inside.add(dim, stride.saturating_abs());
         }
         match accumulate {
             Accumulate::Never | Accumulate::Always => {}
@@ -386,10 +407,15 @@ impl Verifier<'_> {
                 self.linear(form)?;
             }
         }
+        let levels = |stride: fn(&Depth) -> i64| depths.iter().map(stride);
         for (access, strides, stores) in [
-            (a, [*a_row_stride, 0, *a_depth_stride], false),
-            (b, [0, 1, *b_depth_stride], false),
-            (c, [*c_row_stride, 1, 0], true),
+            (
+                a,
+                [*a_row_stride, 0, 0].into_iter().chain(levels(|level| level.a_stride)).collect::<Vec<_>>(),
+                false,
+            ),
+            (b, [0, *b_block_stride, 1].into_iter().chain(levels(|level| level.b_stride)).collect(), false),
+            (c, vec![*c_row_stride, *c_block_stride, 1], true),
         ] {
             expect_type(0, self.access(*access, first, &strides, &[], stores)?, ElementType::F32)?;
         }

@@ -1,7 +1,11 @@
-use super::TileArgs;
+use super::{DEPTHS, Depth, TileArgs};
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
+
+fn one_level(count: usize, a: isize, b: isize) -> [Depth; DEPTHS] {
+    [Depth::ONE, Depth::ONE, Depth::ONE, Depth { count, a, b }]
+}
 
 /// What the elements around a tile of `c` hold.
 const CANARY: f32 = 77.5;
@@ -14,7 +18,8 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
         (Guarded::new(room), Guarded::new(room), Guarded::<f32>::new(room));
     for isa in Isa::available() {
         for kernel in table(isa).tiles {
-            for rows in 1..=kernel.rows {
+            // More rows than registers hold are done piece by piece.
+            for rows in (1..=kernel.rows).chain([kernel.rows + 1, 2 * kernel.rows + 3]) {
                 for cols in 1..=kernel.cols {
                     for &depth in depths {
                         let (a_row, a_depth, b_depth, c_row) = layout(rows, cols, depth);
@@ -37,14 +42,14 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
                             let args = TileArgs {
                                 rows,
                                 cols,
-                                depth,
+                                depths: one_level(depth, a_depth, b_depth),
                                 a: a.as_ptr(),
                                 a_row,
-                                a_depth,
                                 b: b.as_ptr(),
-                                b_depth,
+                                b_vector: table(isa).lanes as isize,
                                 c: c.as_mut_ptr(),
                                 c_row,
+                                c_vector: table(isa).lanes as isize,
                                 accumulate,
                             };
                             // SAFETY: the table is of an available instruction set; the slices span the operands.
@@ -95,14 +100,14 @@ fn negative_strides_give_the_product() {
             let args = TileArgs {
                 rows,
                 cols,
-                depth,
+                depths: one_level(depth, -(rows as isize), -(cols as isize)),
                 a: &a[a.len() - 1],
                 a_row: -1,
-                a_depth: -(rows as isize),
                 b: &b[b.len() - cols],
-                b_depth: -(cols as isize),
+                b_vector: table(isa).lanes as isize,
                 c: &mut c[(rows - 1) * cols],
                 c_row: -(cols as isize),
+                c_vector: table(isa).lanes as isize,
                 accumulate: false,
             };
             // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
@@ -111,6 +116,49 @@ fn negative_strides_give_the_product() {
                 for j in 0..cols {
                     let want: f32 = (0..depth).map(|k| a[k * rows + i] * b[k * cols + j]).sum();
                     assert_eq!(c[i * cols + j], want, "{} at {i}, {j}", kernel.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn levels_of_the_sum_and_vectors_apart_give_the_product() {
+    for isa in Isa::available() {
+        let lanes = table(isa).lanes;
+        for kernel in table(isa).tiles {
+            let (rows, vectors, counts) = (kernel.rows + 2, kernel.cols / lanes, [2, 3, 2, 5]);
+            let terms = counts.iter().product::<usize>();
+            // Terms of `a` are next to one another, those of `b` a vector apart; vectors of `b` and `c` follow one another.
+            let a: Vec<_> = (0..rows * terms).map(small_value).collect();
+            let b: Vec<_> = (0..vectors * terms * lanes).map(small_value).collect();
+            let mut c = vec![0.0; vectors * rows * lanes];
+            let strides: Vec<usize> = (0..DEPTHS).map(|level| counts[level + 1..].iter().product()).collect();
+            let args = TileArgs {
+                rows,
+                cols: vectors * lanes,
+                depths: std::array::from_fn(|level| Depth {
+                    count: counts[level],
+                    a: strides[level] as isize,
+                    b: (strides[level] * lanes) as isize,
+                }),
+                a: a.as_ptr(),
+                a_row: terms as isize,
+                b: b.as_ptr(),
+                b_vector: (terms * lanes) as isize,
+                c: c.as_mut_ptr(),
+                c_row: lanes as isize,
+                c_vector: (rows * lanes) as isize,
+                accumulate: false,
+            };
+            // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
+            unsafe { (kernel.run)(args) };
+            for i in 0..rows {
+                for j in 0..vectors * lanes {
+                    let (vector, lane) = (j / lanes, j % lanes);
+                    let product = |k: usize| a[i * terms + k] * b[(vector * terms + k) * lanes + lane];
+                    let want: f32 = (0..terms).map(product).sum();
+                    assert_eq!(c[(vector * rows + i) * lanes + lane], want, "{} at {i}, {j}", kernel.name);
                 }
             }
         }

@@ -36,23 +36,35 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
     if !limits.rest.is_empty() {
         return Err("it runs under a condition that is not a limit of one loop".into());
     }
-    let mut trips =
-        found.loops.iter().zip(limits.trips).map(|(&var, bounds): (&VarId, _)| emitter.trip(var, bounds));
-    let (Some(depth), Some(rows), Some(cols)) = (trips.next(), trips.next(), trips.next()) else {
-        return Err("it has not three loops".into());
+    let trips: Vec<cpu::Trip> =
+        found.loops.iter().zip(limits.trips).map(|(&var, bounds)| emitter.trip(var, bounds)).collect();
+    let (depths, [rows, columns @ ..]) = trips.split_at(found.levels) else {
+        return Err("it has no rows".into());
     };
-    drop(trips);
+    let (blocks, cols) = match columns {
+        [cols] => (&cpu::Trip::Constant(1), cols),
+        [blocks, cols] => (blocks, cols),
+        _other => return Err("it has not one or two loops of columns".into()),
+    };
+    let depths = depths.iter().enumerate().map(|(level, trip)| cpu::Depth {
+        trip: trip.clone(),
+        a_stride: a_strides[level],
+        b_stride: b_strides[level],
+    });
+    let row = found.levels;
+    let block_stride = |strides: &[i64]| if columns.len() == 2 { strides[row + 1] } else { 0 };
     let call = cpu::Call::Tile(cpu::Tile {
         a,
-        a_row_stride: a_strides[1],
-        a_depth_stride: a_strides[0],
+        a_row_stride: a_strides[row],
         b,
-        b_depth_stride: b_strides[0],
+        b_block_stride: block_stride(&b_strides),
         c,
-        c_row_stride: c_strides[1],
-        rows,
-        cols,
-        depth,
+        c_row_stride: c_strides[row],
+        c_block_stride: block_stride(&c_strides),
+        rows: rows.clone(),
+        blocks: blocks.max(),
+        cols: cols.clone(),
+        depths: depths.collect(),
         accumulate: cpu::Accumulate::Always,
     });
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
@@ -101,8 +113,42 @@ fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
 }
 
-/// Whether `block` writes zeros to exactly what `tile` adds to.
-pub(super) fn zeroes(block: &cpu::Block, tile: &cpu::Tile) -> bool {
+/// Lets the tile in `user` overwrite what it adds to where `fill` writes zeros to exactly that; whether it does. Both may be in
+/// loops: `counters` are the counters of the loops around the fill and around the tile, pair by pair.
+pub(super) fn overwrite(
+    code: &cpu::Code,
+    fill: &cpu::Node,
+    user: &mut cpu::Node,
+    counters: &mut Vec<(cpu::CounterId, cpu::CounterId)>,
+) -> bool {
+    match (fill, user) {
+        (cpu::Node::Loop(fill), cpu::Node::Loop(user)) => {
+            let ([inner], [user_inner], true) =
+                (fill.body.as_slice(), user.body.as_mut_slice(), fill.trip == user.trip)
+            else {
+                return false;
+            };
+            counters.push((fill.counter, user.counter));
+            overwrite(code, inner, user_inner, counters)
+        }
+        (cpu::Node::Call(cpu::Call::Block(fill)), cpu::Node::Call(cpu::Call::Tile(tile))) => {
+            let zeroed = zeroes(code, fill, tile, counters);
+            if zeroed {
+                tile.accumulate = cpu::Accumulate::Never;
+            }
+            zeroed
+        }
+        (cpu::Node::Loop(_) | cpu::Node::Call(_), _) => false,
+    }
+}
+
+/// Whether `block` writes zeros to exactly what `tile` adds to, under the same counts of the counters.
+fn zeroes(
+    code: &cpu::Code,
+    block: &cpu::Block,
+    tile: &cpu::Tile,
+    counters: &[(cpu::CounterId, cpu::CounterId)],
+) -> bool {
     let [
         cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
         cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
@@ -110,10 +156,27 @@ pub(super) fn zeroes(block: &cpu::Block, tile: &cpu::Tile) -> bool {
     else {
         return false;
     };
+    let place = |id: cpu::AccessId, renamed: bool| {
+        let cpu::Access { buffer, offset } = &code.accesses[id.index()];
+        let mut form = cpu::Affine::constant(offset.constant);
+        for &(counter, factor) in &offset.terms {
+            let pair = counters.iter().find(|(of_fill, _)| renamed && *of_fill == counter);
+            form.add_term(pair.map_or(counter, |&(_, of_tile)| of_tile), factor);
+        }
+        form.terms.sort_by_key(|&(counter, _)| counter);
+        (*buffer, form)
+    };
+    // Dimensions of one iteration are of no consequence.
+    let long = |dims: &[cpu::Trip], strides: &[i64]| -> Vec<(cpu::Trip, i64)> {
+        let all = dims.iter().cloned().zip(strides.iter().copied());
+        let mut long: Vec<_> = all.filter(|(trip, _)| *trip != cpu::Trip::Constant(1)).collect();
+        long.sort_by_key(|(_, stride)| *stride);
+        long
+    };
+    let of_tile = [tile.rows.clone(), cpu::Trip::Constant(tile.blocks), tile.cols.clone()];
     value == to
         && guard.is_empty()
-        && *access == tile.c
-        && strides.as_slice() == [tile.c_row_stride, 1]
-        && block.dims.as_slice() == [tile.rows.clone(), tile.cols.clone()]
+        && place(*access, true) == place(tile.c, false)
+        && long(&block.dims, strides) == long(&of_tile, &[tile.c_row_stride, tile.c_block_stride, 1])
         && tile.accumulate == cpu::Accumulate::Always
 }

@@ -192,15 +192,15 @@ impl Emitter {
         Ok(())
     }
 
-    /// Drops a fill of zeros directly before the tile that adds to them all, which overwrites instead.
+    /// Drops a fill of zeros directly before the tiles that add to them all, which overwrite instead.
     fn fold_zeros(&self, body: &mut Vec<cpu::Node>) {
         let mut place = 0;
         while place + 1 < body.len() {
-            if let [cpu::Node::Call(cpu::Call::Block(block)), cpu::Node::Call(cpu::Call::Tile(tile))] =
-                &mut body[place..place + 2]
-                && instruction::zeroes(block, tile)
-            {
-                tile.accumulate = cpu::Accumulate::Never;
+            let filled = match &mut body[place..place + 2] {
+                [fill, user] => instruction::overwrite(&self.code, fill, user, &mut vec![]),
+                _fewer => false,
+            };
+            if filled {
                 body.remove(place);
             }
             place += 1;

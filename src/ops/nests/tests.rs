@@ -26,7 +26,7 @@ fn infer(op: &dyn OpDef, inputs: &[Fact]) -> Vec<Fact> {
 
 fn golden(op: &dyn OpDef, inputs: &[Fact], expected: Expect) {
     let group = Group::single(op, inputs, infer(op, inputs));
-    expected.assert_eq(&define_group(&group).unwrap().to_string());
+    expected.assert_eq(&define_group(&group, &[]).unwrap().to_string());
 }
 
 /// The outputs of `op`, computed with every check of the interpreter.
@@ -35,7 +35,7 @@ fn run(op: &dyn OpDef, inputs: &[Tensor]) -> Vec<Tensor> {
     let group = Group::single(op, &facts, infer(op, &facts));
     match evaluate_group(&group, inputs, Options::ALL) {
         Ok(outputs) => outputs,
-        Err(error) => panic!("{error}\n{}", define_group(&group).unwrap()),
+        Err(error) => panic!("{error}\n{}", define_group(&group, &[]).unwrap()),
     }
 }
 
@@ -109,7 +109,7 @@ impl<'a> Builder<'a> {
 fn check_group(group: &Group<'_>, externals: &[Tensor]) {
     let fused = match evaluate_group(group, externals, Options::ALL) {
         Ok(outputs) => outputs,
-        Err(error) => panic!("{error}\n{}", define_group(group).unwrap()),
+        Err(error) => panic!("{error}\n{}", define_group(group, &[]).unwrap()),
     };
     let mut values: Vec<Vec<Tensor>> = vec![];
     for node in &group.nodes {

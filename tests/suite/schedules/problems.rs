@@ -45,7 +45,7 @@ impl Problem {
                 continue;
             }
             let chosen = *rng.pick(&groups);
-            break define_group(&chosen.definition(&graph)).expect("a group should have a nest");
+            break define_group(&chosen.definition(&graph), &[]).expect("a group should have a nest");
         };
         let mut given = |role| {
             let buffers = nest.params_of(role).map(|id| nest.pool.buffers[id].clone()).collect::<Vec<_>>();

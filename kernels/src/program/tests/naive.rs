@@ -1,8 +1,8 @@
 //! A plain interpreter of programs, one element at a time, to compare the executor with.
 
 use crate::program::{
-    AccessId, Accumulate, Affine, Block, BlockOp, Call, Code, Combine, Condition, ElementType, Literal, Loop,
-    Node, Register, Tile, Window, WindowKind,
+    AccessId, Accumulate, Affine, Block, BlockOp, Call, Code, Combine, Condition, Depth, ElementType,
+    Literal, Loop, Node, Register, Tile, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 use half::{bf16, f16};
@@ -146,15 +146,28 @@ impl Naive<'_> {
             Accumulate::Always => true,
             Accumulate::UnlessZero(form) => form.evaluate(&self.counters) != 0,
         };
+        let counts: Vec<i64> =
+            tile.depths.iter().map(|level| level.trip.evaluate(&self.counters) as i64).collect();
+        let [a_depths, b_depths] = [|level: &Depth| level.a_stride, |level: &Depth| level.b_stride]
+            .map(|stride| tile.depths.iter().map(stride).collect::<Vec<i64>>());
         for i in 0..tile.rows.evaluate(&self.counters) as i64 {
-            for j in 0..tile.cols.evaluate(&self.counters) as i64 {
-                let mut sum = 0.0;
-                for k in 0..tile.depth.evaluate(&self.counters) as i64 {
-                    let a = self.place(tile.a, &[tile.a_row_stride, tile.a_depth_stride], &[i, k]).float();
-                    sum += a * self.place(tile.b, &[tile.b_depth_stride, 1], &[k, j]).float();
+            for block in 0..tile.blocks as i64 {
+                for j in 0..tile.cols.evaluate(&self.counters) as i64 {
+                    let mut sum = 0.0;
+                    for term in 0..counts.iter().product() {
+                        let mut rest = term;
+                        let mut at: Vec<i64> =
+                            counts.iter().rev().map(|count| (rest % count, rest /= count).0).collect();
+                        at.reverse();
+                        let a_strides = [&[tile.a_row_stride], &*a_depths].concat();
+                        let a = self.place(tile.a, &a_strides, &[&[i], &*at].concat()).float();
+                        let b_strides = [&[tile.b_block_stride, 1], &*b_depths].concat();
+                        sum += a * self.place(tile.b, &b_strides, &[&[block, j], &*at].concat()).float();
+                    }
+                    let strides = [tile.c_row_stride, tile.c_block_stride, 1];
+                    let c = self.place(tile.c, &strides, &[i, block, j]);
+                    *c = Number::Float(if accumulate { c.float() + sum } else { sum }).cast(ElementType::F32);
                 }
-                let c = self.place(tile.c, &[tile.c_row_stride, 1], &[i, j]);
-                *c = Number::Float(if accumulate { c.float() + sum } else { sum }).cast(ElementType::F32);
             }
         }
     }

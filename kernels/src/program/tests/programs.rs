@@ -303,14 +303,15 @@ fn matmul(isa: Isa, (m, n, k): (usize, usize, usize)) -> Code {
     let tile = Tile {
         a: to,
         a_row_stride: 1,
-        a_depth_stride: rows as i64,
         b: code.access(packed, affine(0, &[(j, (k * cols) as i64), (l, (depth * cols) as i64)])),
-        b_depth_stride: cols as i64,
+        b_block_stride: 0,
         c,
         c_row_stride: n as i64,
+        c_block_stride: 0,
         rows: tail(m, i, rows),
+        blocks: 1,
         cols: tail(n, j, cols),
-        depth: tail(k, l, depth),
+        depths: vec![Depth { trip: tail(k, l, depth), a_stride: rows as i64, b_stride: cols as i64 }],
         accumulate: Accumulate::UnlessZero(Affine::counter(l)),
     };
     let mut epilogue = Block::new("epilogue", vec![tail(m, i, rows), tail(n, j, cols)]);
@@ -593,14 +594,15 @@ fn unsafe_programs_are_refused() {
         let tile = Tile {
             a: AccessId(0),
             a_row_stride: 1,
-            a_depth_stride: 1,
             b: AccessId(0),
-            b_depth_stride: 1,
+            b_block_stride: 0,
             c: access,
             c_row_stride: 7,
+            c_block_stride: 0,
             rows: Trip::Constant(2),
+            blocks: 1,
             cols: Trip::Constant(8),
-            depth: Trip::Constant(1),
+            depths: vec![Depth { trip: Trip::Constant(1), a_stride: 1, b_stride: 1 }],
             accumulate: Accumulate::Never,
         };
         let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };

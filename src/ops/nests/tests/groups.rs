@@ -31,7 +31,7 @@ fn conv_bias_residual_relu() {
               update: acc += guard(p + r >= 1 and p + r < 7 and (q + s >= 1 and q + s < 7), x[0, c, p + r + -1, q + s + -1]) * w[k, c, r, s]
             store: y[0, k, p, q] = acc + b[k] + x0[0, k, p, q]
             store1: y1[0, k, p, q] = max(acc + b[k] + x0[0, k, p, q], 0.0)
-    "#]].assert_eq(&define_group(&group).unwrap().to_string());
+    "#]].assert_eq(&define_group(&group, &[]).unwrap().to_string());
     let mut rng = Random::new(1);
     check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
 }
@@ -61,7 +61,7 @@ fn matmul_view_transpose() {
               update: acc += a[i, k] * b[k, j]
             store: y[i // 8, j // 4, i % 8, j % 4] = acc + x0[j]
     "#]]
-    .assert_eq(&define_group(&group).unwrap().to_string());
+    .assert_eq(&define_group(&group, &[]).unwrap().to_string());
     let mut rng = Random::new(1);
     check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
 }
@@ -87,7 +87,7 @@ fn transposed_views_into_matmul() {
               update: acc += a[b0 * 8 + i, b1 * 4 + k] * b[b0, b1, j, k]
             store: y[b0, b1, i, j] = acc
     "#]]
-    .assert_eq(&define_group(&group).unwrap().to_string());
+    .assert_eq(&define_group(&group, &[]).unwrap().to_string());
     let mut rng = Random::new(1);
     check_group(&group, &[random(&mut rng, &[16, 12]), random(&mut rng, &[2, 3, 5, 4])]);
 }
@@ -116,7 +116,7 @@ fn pad_and_relu_into_conv() {
             for c in 2, r in 3, s in 3:
               update: acc += guard(p + r >= 1 and p + r < 6 and q + s < 5, max(x[0, c, p + r + -1, q + s], 0.0)) * w[k, c, r, s]
             store: y[0, k, p, q] = acc
-    "#]].assert_eq(&define_group(&group).unwrap().to_string());
+    "#]].assert_eq(&define_group(&group, &[]).unwrap().to_string());
     let mut rng = Random::new(1);
     check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
 }
@@ -154,7 +154,7 @@ fn normalisation_of_groups_with_scale() {
             for r in 27:
               store: y[i0, i1 * 27 + r] = (x[i0, i1 * 27 + r] - mean) * scale * x0[i1 * 3 + r // 9]
     "#]]
-    .assert_eq(&define_group(&group).unwrap().to_string());
+    .assert_eq(&define_group(&group, &[]).unwrap().to_string());
     let mut rng = Random::new(1);
     check_group(&group, &[random(&mut rng, &[2, 6, 3, 3]), random(&mut rng, &[6, 1, 1])]);
 }
@@ -187,7 +187,7 @@ fn elementwise_groups_share_their_loops() {
           for i0 in 4, i1 in 5:
             store3: y2[i0, i1 + 3] = x0[i0, i1]
     "#]]
-    .assert_eq(&define_group(&group).unwrap().to_string());
+    .assert_eq(&define_group(&group, &[]).unwrap().to_string());
     let mut rng = Random::new(1);
     check_group(&group, &[random(&mut rng, &[4, 5]), random(&mut rng, &[4, 3])]);
 }
@@ -216,7 +216,7 @@ fn concat_can_be_read_and_followed() {
           for i0 in 4, i1 in 3:
             store2: y[i1, i0 + 3] = max(x2[i0, i1], 0.0)
     "#]]
-    .assert_eq(&define_group(&followed).unwrap().to_string());
+    .assert_eq(&define_group(&followed, &[]).unwrap().to_string());
     check_group(&followed, &tensors);
     let mut b = Builder::new(&shapes.map(f32s));
     let y = b.node(&concat, &[X(0), X(1), X(2)]);
@@ -230,7 +230,7 @@ fn concat_can_be_read_and_followed() {
           out   y: f32[7, 3]
           for i0 in 7, i1 in 3:
             store: y[i0, i1] = max(select(i0 < 2, guard(i0 < 2, x0[i0, i1]), select(i0 < 3, guard(i0 >= 2 and i0 < 3, x1[i1]), guard(i0 >= 3, x2[i0 + -3, i1]))), 0.0)
-    "#]].assert_eq(&define_group(&read).unwrap().to_string());
+    "#]].assert_eq(&define_group(&read, &[]).unwrap().to_string());
     check_group(&read, &tensors);
 }
 
@@ -241,19 +241,19 @@ fn groups_that_do_not_fit_are_refused() {
     let mut b = Builder::new(&[f32s(&[4, 5])]);
     let y = b.node(&softmax, &[X(0)]);
     let y = b.node(&add, &[y, X(0)]);
-    let error = define_group(&b.finish(&[y])).unwrap_err();
+    let error = define_group(&b.finish(&[y]), &[]).unwrap_err();
     assert_eq!(error, DefineError::NotInline { node: 0, label: "softmax".into() });
     let mut b = Builder::new(&[f32s(&[4, 5])]);
     let y = b.anchor(&sum, &[X(0)]);
     let y = b.node(&add, &[X(0), y]);
-    let error = define_group(&b.finish(&[y])).unwrap_err();
+    let error = define_group(&b.finish(&[y]), &[]).unwrap_err();
     assert_eq!(error, DefineError::CannotFollow { node: 1, label: "add".into() });
     assert!(matches!(y, Node(1, 0)));
     let scatter = ScatterNd { reduction: ScatterReduction::Add };
     let mut b = Builder::new(&[f32s(&[4, 5]), Fact::new(DType::I64, &[2, 1]), f32s(&[2, 5])]);
     let y = b.anchor(&scatter, &[X(0), X(1), X(2)]);
     let y = b.node(&add, &[y, X(0)]);
-    let error = define_group(&b.finish(&[y])).unwrap_err();
+    let error = define_group(&b.finish(&[y]), &[]).unwrap_err();
     assert_eq!(error, DefineError::CannotFollow { node: 1, label: "add".into() });
 }
 
@@ -280,7 +280,7 @@ fn long_chains_of_shared_values_are_defined_quickly() {
     for _ in 0..60 {
         x = b.node(&swish, &[x]);
     }
-    let nest = define_group(&b.finish(&[x])).unwrap();
+    let nest = define_group(&b.finish(&[x]), &[]).unwrap();
     assert_eq!(nest.block("store").unwrap().index.len(), 1);
 }
 

@@ -275,7 +275,7 @@ fn empty_tensors_have_nests() {
 fn gathers_are_provably_in_range() {
     let op = Gather { axis: 0 };
     let facts = [f32s(&[7, 4]), Fact::new(DType::I32, &[5])];
-    let nest = define_group(&Group::single(&op, &facts, infer(&op, &facts))).unwrap();
+    let nest = define_group(&Group::single(&op, &facts, infer(&op, &facts)), &[]).unwrap();
     let value = nest.block("store").unwrap().value;
     for load in nest.pool.loads_of(value) {
         let crate::expr::Expr::Load(buffer, index) = nest.pool.get(load) else { continue };

@@ -265,7 +265,7 @@ fn copy_together(scheduler: &mut Scheduler, buffer: &str, by: &[String], target:
 }
 
 /// Whether an address goes in equal steps over the loops fused into one.
-fn fuses(nest: &Nest, address: &Affine, vars: &[VarId]) -> bool {
+pub(super) fn fuses(nest: &Nest, address: &Affine, vars: &[VarId]) -> bool {
     let extent = |var: VarId| nest.pool.vars[var].extent as i64;
     let step = |var: VarId| address.coefficient(&nest.pool, var).unwrap_or(0);
     let moving: Vec<VarId> = vars.iter().copied().filter(|&var| extent(var) > 1).collect();

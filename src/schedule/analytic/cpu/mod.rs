@@ -3,6 +3,7 @@
 //! - A contraction becomes matrix tiles: rows and columns are cut to the micro-kernel's tile, constant factors packed when the
 //!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
 //!   finished tile by tile while they are in the first-level cache. Planes that fill no row of a tile become its rows.
+//! - A convolution whose results lie in blocks of channels becomes matrix tiles of their vectors, and reads its input in place.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
 //!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
 //!   plane becomes a window instruction; small planes are done several at once.
@@ -11,6 +12,7 @@
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
+mod blocked;
 mod contraction;
 mod reduction;
 
@@ -41,8 +43,9 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         let contraction = reduction.contraction(&mut scheduler.nest);
         if let Some(contraction) = contraction
-            && (scheduler
-                .attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
+            && (scheduler.attempt(|scheduler| blocked::blocked_tiles(scheduler, &contraction, target))
+                || scheduler
+                    .attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
                 || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target)))
         {
             return;
