@@ -70,6 +70,7 @@ fn calls(criterion: &mut Criterion) {
     let tile = Tile {
         a: code.access(a.buffer, a.offset),
         a_row_stride: 1,
+        a_col_stride: 0,
         b: code.access(b.buffer, b.offset),
         b_block_stride: 0,
         c: code.access(c.buffer, c.offset),

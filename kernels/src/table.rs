@@ -27,6 +27,8 @@ pub struct KernelTable {
     pub lanes: usize,
     /// The matrix-multiplication tiles, the one to prefer first.
     pub tiles: &'static [TileKernel],
+    /// The tiles whose factor `a` is a vector, one a column: `c[i, j] (+)= sum over k of a[k, i, j] * b[k, j]`, on whole vectors.
+    pub lane_tiles: &'static [TileKernel],
     pub(crate) raw: RawKernels,
 }
 
@@ -53,7 +55,15 @@ pub fn table(isa: Isa) -> &'static KernelTable {
 /// The tiles of an instruction set: each row gives a function, a name, the numbers of rows and those of vectors of
 /// columns that are compiled.
 macro_rules! tiles {
-    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*) => {
+    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*; lanes $($lane_run:ident $lane_name:literal $lane_rows:tt),*) => {
+        $(tiles!(@lane_run $vector, $features, $lane_run $lane_rows);)*
+        static LANE_TILES: &[TileKernel] = &[$(TileKernel {
+            name: $lane_name,
+            isa: Isa::$isa,
+            rows: $lane_rows.len(),
+            cols: <$vector as Vector>::LANES,
+            run: $lane_run,
+        }),*];
         $(tiles!(@run $vector, $features, $run $rows x $vectors);)*
         static TILES: &[TileKernel] = &[$(TileKernel {
             name: $name,
@@ -80,12 +90,29 @@ macro_rules! tiles {
                 args: &TileArgs,
             ) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(args) }
+                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED, false>(args) }
             }
             static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> =
                 [tiles!(@rows $vector, false, $rows, $vectors), tiles!(@rows $vector, true, $rows, $vectors)];
             // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
             unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, &args) }
+        }
+    };
+    (@lane_run $vector:ty, [$($feature:literal)?], $run:ident [$($row:literal),*]) => {
+        /// # Safety
+        /// As for [`TileKernel::run`], with whole vectors for `a`.
+        unsafe fn $run(args: TileArgs) {
+            /// # Safety
+            /// As for [`tile::body`].
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn kernel<const ROWS: usize, const SUMS: usize>(args: &TileArgs) {
+                // SAFETY: the caller grants the contract; the features are those of the vector type.
+                unsafe { tile::body::<$vector, ROWS, 1, SUMS, false, false, true>(args) }
+            }
+            static KERNELS: tile::LaneVariants<{ [$($row),*].len() }> =
+                [$(kernel::<$row, { tile::partial_sums::<$vector>($row) }>),*];
+            // SAFETY: the variants are in the order of their rows; the caller grants the contract.
+            unsafe { tile::in_pieces(KERNELS.len(), &args, |rows| KERNELS[rows - 1]) }
         }
     };
     (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {
@@ -150,6 +177,7 @@ macro_rules! instance {
             isa: Isa::$isa,
             lanes: <$vector as Vector>::LANES,
             tiles: TILES,
+            lane_tiles: LANE_TILES,
             raw: RawKernels { $($name),* },
         };
     };
@@ -172,7 +200,8 @@ mod generic {
         Generic, crate::simd::lanes::Lanes, [],
         {
             run_3x12 "fma_3x12_f32_generic" [1, 2, 3] x [1, 2, 3],
-            run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2]
+            run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2];
+            lanes run_lanes "fma_lanes_8_f32_generic" [1, 2, 3, 4, 5, 6, 7, 8]
         },
     ));
 }
@@ -181,7 +210,10 @@ mod generic {
 mod avx2 {
     kernels!(instance! (
         Avx2, crate::simd::avx2::Avx2, ["avx2,fma,f16c"],
-        { run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2] },
+        {
+            run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2];
+            lanes run_lanes "fma_lanes_12_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+        },
     ));
 }
 
@@ -189,6 +221,9 @@ mod avx2 {
 mod avx512 {
     kernels!(instance! (
         Avx512, crate::simd::avx512::Avx512, ["avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"],
-        { run_12x32 "fma_12x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2] },
+        {
+            run_12x32 "fma_12x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2];
+            lanes run_lanes "fma_lanes_14_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+        },
     ));
 }

@@ -89,7 +89,8 @@ pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
 }
 
 /// The first `ROWS` rows of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`; `a_row` is 1
-/// if `PACKED`. `SUMS` is [`partial_sums`] of them all.
+/// if `PACKED`. With `LANEWISE` `a[k, i]` is a vector of factors, one a
+/// column. `SUMS` is [`partial_sums`] of them all.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`TileArgs`], and the constants fit them.
@@ -101,6 +102,7 @@ pub(crate) unsafe fn body<
     const SUMS: usize,
     const PARTIAL: bool,
     const PACKED: bool,
+    const LANEWISE: bool,
 >(
     args: &TileArgs,
 ) {
@@ -124,7 +126,7 @@ pub(crate) unsafe fn body<
                     let (mut a_term, mut b_term) = (a, b);
                     for _ in 0..terms.count / SUMS {
                         for sum in 0..SUMS {
-                            step::<V, ROWS, VECTORS, PARTIAL>(
+                            step::<V, ROWS, VECTORS, PARTIAL, LANEWISE>(
                                 &mut sums[sum],
                                 a_term,
                                 a_row,
@@ -137,7 +139,7 @@ pub(crate) unsafe fn body<
                         }
                     }
                     for _ in 0..terms.count % SUMS {
-                        step::<V, ROWS, VECTORS, PARTIAL>(
+                        step::<V, ROWS, VECTORS, PARTIAL, LANEWISE>(
                             &mut sums[0],
                             a_term,
                             a_row,
@@ -181,7 +183,13 @@ pub(crate) unsafe fn body<
 /// # Safety
 /// As for [`body`]; `a` and `b` are those of a `k < depth`.
 #[inline(always)]
-unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL: bool>(
+unsafe fn step<
+    V: Vector,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const PARTIAL: bool,
+    const LANEWISE: bool,
+>(
     sums: &mut [[V; VECTORS]; ROWS],
     a: *const f32,
     a_row: isize,
@@ -199,7 +207,8 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
             row[v] = if cut { V::load_first(source, last_lanes) } else { V::load(source) };
         }
         for i in 0..ROWS {
-            let factor = V::splat(*a.offset(i as isize * a_row));
+            let factor = a.offset(i as isize * a_row);
+            let factor = if LANEWISE { V::load(factor) } else { V::splat(*factor) };
             for v in 0..VECTORS {
                 sums[i][v] = factor.mul_add(row[v], sums[i][v]);
             }
@@ -211,8 +220,10 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
 pub(crate) type Variants<const ROWS: usize, const VECTORS: usize> =
     [[[[unsafe fn(&TileArgs); 2]; VECTORS]; ROWS]; 2];
 
-/// Calls the variants for a tile's rows, columns and strides: as many rows at once as registers hold, in pieces of nearly one
-/// height.
+/// The compiled variants of a lane-wise tile: `[rows - 1]`.
+pub(crate) type LaneVariants<const ROWS: usize> = [unsafe fn(&TileArgs); ROWS];
+
+/// Calls the variants for a tile's columns and strides.
 ///
 /// # Safety
 /// As for the variants, which were compiled for vectors of `lanes`.
@@ -223,15 +234,27 @@ pub(crate) unsafe fn dispatch<const ROWS: usize, const VECTORS: usize>(
     args: &TileArgs,
 ) {
     let partial = usize::from(!args.cols.is_multiple_of(lanes));
-    let packed = usize::from(args.a_row == 1);
-    let variants = &variants[packed];
+    let variants = &variants[usize::from(args.a_row == 1)];
     let vectors = args.cols.div_ceil(lanes) - 1;
+    // SAFETY: the variants are those for these columns and strides, and the caller grants the rest.
+    unsafe { in_pieces(ROWS, args, |rows| variants[rows - 1][vectors][partial]) }
+}
+
+/// Does as many rows at once as registers hold, in pieces of nearly one height.
+///
+/// # Safety
+/// `variant` gives for every number of rows up to `most_rows` a function that may be called with `args` of that many.
+#[inline(always)]
+pub(crate) unsafe fn in_pieces(
+    most_rows: usize,
+    args: &TileArgs,
+    variant: impl Fn(usize) -> unsafe fn(&TileArgs),
+) {
     let mut piece = *args;
-    for pieces in (1..=args.rows.div_ceil(ROWS)).rev() {
+    for pieces in (1..=args.rows.div_ceil(most_rows)).rev() {
         let rows = piece.rows.div_ceil(pieces);
-        // SAFETY: the variant is the one for these rows, columns and strides, and the caller grants the rest: the rows of
-        // the pieces are those of the tile.
-        unsafe { variants[rows - 1][vectors][partial](&piece) }
+        // SAFETY: the variant is that for so many rows, and the rows of the pieces are those of the tile.
+        unsafe { variant(rows)(&piece) }
         piece.rows -= rows;
         piece.a = piece.a.wrapping_offset(rows as isize * piece.a_row);
         piece.c = piece.c.wrapping_offset(rows as isize * piece.c_row);

@@ -11,11 +11,12 @@ pub use single::compile_nest;
 use crate::codegen::{cpu, wgsl};
 use crate::graph::{Graph, Source, ValueId};
 use crate::loopir::{Nest, NestHash};
-use crate::ops::define_group;
-use crate::passes::{self, GroupPolicy, Layouts};
+use crate::ops::{self, View, define_group};
+use crate::passes::{self, GroupLayout, GroupPolicy};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
 use crate::schedule::{Trace, TraceError, analytic};
 use crate::target::{CpuTarget, GpuTarget, Target};
+use crate::tensor::MemoryLayout;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -100,22 +101,23 @@ pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<
     let groups = timings.stage("group", || passes::group(graph, GroupPolicy::default()));
     let layouts = timings.stage("lay out", || layouts(graph, &groups, device));
     let mut planner = Planner::new(graph);
-    for group in &groups {
-        if group.is_view(graph) && planner.alias(group.inputs[0], group.outputs[0]) {
+    for (group, layout) in groups.iter().zip(&layouts) {
+        if group.is_view(graph) && planner.alias(group.inputs[0], group.outputs[0], device, timings)? {
             continue;
         }
         let origin = group.origin(graph);
-        let nest = define(graph, group, &layouts, &origin, timings)?;
-        let hash = timings.stage("hash", || nest.structural_hash());
-        let kernel = match planner.kernels.get(&hash) {
-            Some(&known) => known,
-            None => {
-                let kernel = build(nest, hash, device, &origin, timings)?;
-                planner.add_kernel(kernel)
-            }
-        };
-        planner.add_step(kernel, origin, &group.inputs, &group.outputs, group.flop(graph));
+        let nest = define(graph, group, layout, &origin, timings)?;
+        let kernel = planner.kernel(nest, device, &origin, timings)?;
+        let mut bindings = vec![];
+        for (&input, &lies) in group.inputs.iter().zip(&layout.inputs) {
+            bindings.push(planner.read(input, lies, device, timings)?);
+        }
+        for (&output, &lies) in group.outputs.iter().zip(&layout.outputs) {
+            bindings.push(planner.value(output, lies));
+        }
+        planner.plan.steps.push(Step { origin, kernel, bindings, flop: group.flop(graph) });
     }
+    planner.add_outputs(device, timings)?;
     let plan = timings.stage("plan", || planner.finish());
     plan.verify().map_err(|error| CompileError::Defect(error.to_string()))?;
     Ok(plan)
@@ -128,20 +130,20 @@ pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
     let layouts = layouts(graph, &groups, device);
     let timings = &mut Timings::default();
     let mut tried = HashSet::new();
-    let mut attempt = |group: &passes::Group| -> Result<(), CompileError> {
+    let mut attempt = |(group, layout): (&passes::Group, &GroupLayout)| -> Result<(), CompileError> {
         let origin = group.origin(graph);
-        let nest = define(graph, group, &layouts, &origin, timings)?;
+        let nest = define(graph, group, layout, &origin, timings)?;
         let hash = nest.structural_hash();
         if tried.insert(hash) { build(nest, hash, device, &origin, timings).map(drop) } else { Ok(()) }
     };
-    groups.iter().filter_map(|group| attempt(group).err()).collect()
+    groups.iter().zip(&layouts).filter_map(|pair| attempt(pair).err()).collect()
 }
 
 /// How values lie in memory on a device: in blocks of a vector's lanes on a processor.
-fn layouts(graph: &Graph, groups: &[passes::Group], device: &Device) -> Layouts {
+fn layouts(graph: &Graph, groups: &[passes::Group], device: &Device) -> Vec<GroupLayout> {
     match device {
         Device::Cpu(target) => passes::lay_out(graph, groups, target.isa.vector_lanes_f32()),
-        Device::Reference | Device::Gpu(..) => Layouts::default(),
+        Device::Reference | Device::Gpu(..) => groups.iter().map(GroupLayout::rows).collect(),
     }
 }
 
@@ -149,12 +151,12 @@ fn layouts(graph: &Graph, groups: &[passes::Group], device: &Device) -> Layouts 
 fn define(
     graph: &Graph,
     group: &passes::Group,
-    layouts: &Layouts,
+    layout: &GroupLayout,
     origin: &str,
     timings: &mut Timings,
 ) -> Result<Nest, CompileError> {
     let nest = timings
-        .stage("define", || define_group(&group.definition(graph), &group.layouts(layouts)))
+        .stage("define", || define_group(&group.definition(graph), &layout.params()))
         .map_err(|error| CompileError::Define { origin: origin.to_string(), reason: error.to_string() })?;
     check(&nest, "defined")?;
     Ok(nest)
@@ -232,7 +234,8 @@ struct Planner<'a> {
     graph: &'a Graph,
     plan: Plan,
     kernels: HashMap<NestHash, KernelId>,
-    values: HashMap<ValueId, plan::ValueId>,
+    /// Every layout in which a value lies somewhere.
+    values: HashMap<(ValueId, MemoryLayout), plan::ValueId>,
 }
 
 impl<'a> Planner<'a> {
@@ -240,14 +243,15 @@ impl<'a> Planner<'a> {
         let plan = Plan { name: graph.name.clone(), ..Plan::default() };
         let mut planner = Planner { graph, plan, kernels: HashMap::new(), values: HashMap::new() };
         for &input in graph.inputs() {
-            let value = planner.value(input);
+            let value = planner.value(input, MemoryLayout::Rows);
             planner.plan.inputs.push(value);
         }
         planner
     }
 
-    fn value(&mut self, id: ValueId) -> plan::ValueId {
-        if let Some(&known) = self.values.get(&id) {
+    /// The value as it lies in that layout, made by a step that is to be added.
+    fn value(&mut self, id: ValueId, layout: MemoryLayout) -> plan::ValueId {
+        if let Some(&known) = self.values.get(&(id, layout)) {
             return known;
         }
         let value = &self.graph.values()[id];
@@ -258,51 +262,93 @@ impl<'a> Planner<'a> {
                 Place::Input(self.graph.inputs().iter().position(|&input| input == id).unwrap_or(0))
             }
             Source::Constant(tensor) => Place::Constant(tensor.clone()),
-            Source::Node(..) if self.graph.outputs().iter().any(|output| output.value == id) => {
+            Source::Node(..) if layout == MemoryLayout::Rows && self.is_output(id) => {
                 Place::Output(made_outputs)
             }
             Source::Node(..) => Place::Arena { offset_bytes: 0 },
         };
         let added =
             self.plan.values.push(plan::Value { name: value.name.clone(), fact: value.fact.clone(), place });
-        self.values.insert(id, added);
+        self.values.insert((id, layout), added);
         added
     }
 
-    /// Makes `view` another name of the memory of `of`; false where it needs memory of its own.
-    fn alias(&mut self, of: ValueId, view: ValueId) -> bool {
-        let needed = self.graph.outputs().iter().any(|output| output.value == view);
-        if !needed {
-            let known = self.value(of);
-            self.values.insert(view, known);
-        }
-        !needed
+    fn is_output(&self, id: ValueId) -> bool {
+        self.graph.outputs().iter().any(|output| output.value == id)
     }
 
-    fn add_kernel(&mut self, kernel: Kernel) -> KernelId {
-        let hash = kernel.hash;
+    /// The value as it lies in that layout, converted if it only lies in another.
+    fn read(
+        &mut self,
+        id: ValueId,
+        layout: MemoryLayout,
+        device: &Device,
+        timings: &mut Timings,
+    ) -> Result<plan::ValueId, CompileError> {
+        let made = self.values.keys().copied().filter(|(known, _)| *known == id).min();
+        match made {
+            Some((_, from)) if !self.values.contains_key(&(id, layout)) => {
+                let value = &self.graph.values()[id];
+                let origin = format!("layout of {}", value.name);
+                let (fact, copy) = (value.fact.clone(), View { shape: value.fact.shape.clone() });
+                let group = ops::Group::single(&copy, std::slice::from_ref(&fact), vec![fact.clone()]);
+                let nest =
+                    timings.stage("define", || define_group(&group, &[from, layout])).map_err(|error| {
+                        CompileError::Define { origin: origin.clone(), reason: error.to_string() }
+                    })?;
+                check(&nest, "defined")?;
+                let kernel = self.kernel(nest, device, &origin, timings)?;
+                let bindings = vec![self.value(id, from), self.value(id, layout)];
+                self.plan.steps.push(Step { origin, kernel, bindings, flop: 0 });
+            }
+            Some(_) | None => {}
+        }
+        Ok(self.value(id, layout))
+    }
+
+    /// Makes `view` another name of the memory of `of`; false where it needs memory of its own.
+    fn alias(
+        &mut self,
+        of: ValueId,
+        view: ValueId,
+        device: &Device,
+        timings: &mut Timings,
+    ) -> Result<bool, CompileError> {
+        let needed = self.is_output(view);
+        if !needed {
+            let known = self.read(of, MemoryLayout::Rows, device, timings)?;
+            self.values.insert((view, MemoryLayout::Rows), known);
+        }
+        Ok(!needed)
+    }
+
+    /// The kernel for `nest`: a known one where there is one of the same structure.
+    fn kernel(
+        &mut self,
+        nest: Nest,
+        device: &Device,
+        origin: &str,
+        timings: &mut Timings,
+    ) -> Result<KernelId, CompileError> {
+        let hash = timings.stage("hash", || nest.structural_hash());
+        if let Some(&known) = self.kernels.get(&hash) {
+            return Ok(known);
+        }
+        let kernel = build(nest, hash, device, origin, timings)?;
         let id = self.plan.kernels.push(kernel);
         self.kernels.insert(hash, id);
-        id
+        Ok(id)
     }
 
-    fn add_step(
-        &mut self,
-        kernel: KernelId,
-        origin: String,
-        inputs: &[ValueId],
-        outputs: &[ValueId],
-        flop: u64,
-    ) {
-        let bindings = inputs.iter().chain(outputs).map(|&value| self.value(value)).collect();
-        self.plan.steps.push(Step { origin, kernel, bindings, flop });
+    fn add_outputs(&mut self, device: &Device, timings: &mut Timings) -> Result<(), CompileError> {
+        for output in self.graph.outputs() {
+            let value = self.read(output.value, MemoryLayout::Rows, device, timings)?;
+            self.plan.outputs.push(plan::Output { name: output.name.clone(), value });
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Plan {
-        for output in self.graph.outputs() {
-            let value = self.value(output.value);
-            self.plan.outputs.push(plan::Output { name: output.name.clone(), value });
-        }
         self.plan.place_in_arena();
         self.plan
     }

@@ -24,10 +24,8 @@
 //! Only the last value of a group is read outside of it (or all outputs of an anchor that has several), so groups form no
 //! cycle.
 
-use super::Layouts;
 use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
 use crate::ops::{self, External, GroupNode, Scalar};
-use crate::tensor::MemoryLayout;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -112,11 +110,6 @@ impl Group {
             anchor: self.anchor.and_then(|anchor| order.iter().position(|&node| node == anchor)),
             outputs: self.outputs.iter().map(|&value| source(value)).collect(),
         }
-    }
-
-    /// How its inputs and outputs lie in memory, in the order of its nest's parameters.
-    pub fn layouts(&self, layouts: &Layouts) -> Vec<MemoryLayout> {
-        self.inputs.iter().chain(&self.outputs).map(|&value| layouts.of(value)).collect()
     }
 
     /// Floating-point operations of one run.

@@ -1,121 +1,138 @@
 //! How the values between groups lie in memory.
 //!
 //! A convolution sums over channels for many output channels at once. Where channels lie in blocks of a vector, its inputs and
-//! results are vectors as they are in memory, with no packing before and no transposing behind. The layout costs nothing where
-//! every group that touches a value works on blocks: so it is chosen over the whole graph.
+//! results are vectors as they are in memory, with no packing before and no transposing behind. The layout costs nothing between
+//! groups that work on blocks: so it is chosen over the whole graph, and a value is converted where a group cannot.
 //!
 //! # Rules
-//! Every value between groups whose channels fill blocks starts out in blocks. A group that has no use for blocks takes them from
-//! the values it touches; a group that works on several values alike (a sum, a concatenation, a pooling) takes them from all if
-//! one has none. A convolution reads either layout, but blocks only where its result has blocks. Repeated until nothing changes.
+//! In the order of evaluation: a convolution whose channels fill blocks gives blocks, and reads either layout. Pooling,
+//! concatenation and what works element by element follow the larger part of what they read. A mean over all places reads either
+//! layout. All else works on rows.
 
 use super::Group;
 use crate::graph::{Graph, Node, Op, ValueId};
 use crate::tensor::{DType, MemoryLayout};
 
-/// The layouts of a graph's values; rows for those it does not know.
-#[derive(Clone, Debug, Default)]
-pub struct Layouts(Vec<MemoryLayout>);
+/// How the inputs and outputs of a group lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupLayout {
+    /// One an input of the group, in order.
+    pub inputs: Vec<MemoryLayout>,
+    /// One an output of the group, in order.
+    pub outputs: Vec<MemoryLayout>,
+}
 
-impl Layouts {
-    /// The layout of a value.
-    pub fn of(&self, value: ValueId) -> MemoryLayout {
-        self.0.get(value.index()).copied().unwrap_or_default()
-    }
-
-    /// How many values lie in blocks.
-    pub fn blocked(&self) -> usize {
-        self.0.iter().filter(|&&layout| layout != MemoryLayout::Rows).count()
-    }
-
-    fn in_blocks(&self, value: ValueId) -> bool {
-        self.of(value) != MemoryLayout::Rows
-    }
-
-    /// Whether that changed the layout.
-    fn into_rows(&mut self, value: ValueId) -> bool {
-        let changed = self.in_blocks(value);
-        if changed {
-            self.0[value.index()] = MemoryLayout::Rows;
+impl GroupLayout {
+    /// Everything in rows.
+    pub fn rows(group: &Group) -> GroupLayout {
+        GroupLayout {
+            inputs: vec![MemoryLayout::Rows; group.inputs.len()],
+            outputs: vec![MemoryLayout::Rows; group.outputs.len()],
         }
-        changed
     }
 
-    /// All of `values` in rows if one is; whether that changed a layout.
-    fn alike(&mut self, values: &[ValueId]) -> bool {
-        let rows = values.iter().any(|&value| !self.in_blocks(value));
-        rows && values.iter().fold(false, |changed, &value| self.into_rows(value) | changed)
+    /// The layouts in the order of the parameters of the group's nest.
+    pub fn params(&self) -> Vec<MemoryLayout> {
+        [self.inputs.as_slice(), &self.outputs].concat()
     }
 }
 
-/// Chooses how the values between `groups` lie, channels in blocks of `block` or in rows.
-pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Layouts {
+/// What a group can do with blocks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// It works on rows.
+    Rows,
+    /// It gives blocks, and reads this value as it lies.
+    Gives(ValueId),
+    /// It gives what it reads.
+    Keeps,
+    /// It reads this value as it lies, and gives rows.
+    Reads(ValueId),
+}
+
+/// Chooses how the values between `groups` lie, channels in blocks of `block` or in rows; one layout a group, in order.
+pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout> {
     let blocks = MemoryLayout::ChannelBlocks(block);
-    let mut layouts = Layouts(vec![MemoryLayout::Rows; graph.values().len()]);
-    for &value in groups.iter().flat_map(|group| &group.outputs) {
-        let fact = graph.fact(value);
-        let output = graph.outputs().iter().any(|output| output.value == value);
-        if !output && fact.dtype == DType::F32 && is_image(graph, value) && blocks.fits(&fact.shape) {
-            layouts.0[value.index()] = blocks;
+    let mut made = vec![MemoryLayout::Rows; graph.values().len()];
+    let mut layouts = vec![];
+    for group in groups {
+        let lies = |value: ValueId| made[value.index()];
+        // What is computed for each place lies like the result; smaller operands are read for each of its places.
+        let image = |value: ValueId| graph.constant(value).is_none() && is_image(graph, value);
+        let touched = group.inputs.iter().chain(&group.outputs);
+        let fits = touched.copied().filter(|&value| image(value)).all(|value| {
+            let fact = graph.fact(value);
+            fact.dtype == DType::F32 && blocks.fits(&fact.shape)
+        });
+        let (mut in_rows, mut in_blocks) = (0, 0);
+        for &input in group.inputs.iter().filter(|&&input| image(input)) {
+            let count = if lies(input) == blocks { &mut in_blocks } else { &mut in_rows };
+            *count += graph.fact(input).len();
         }
+        let role = role(graph, group, block);
+        let gives = match role {
+            // The value that is read as it lies need not fit.
+            Use::Gives(x) => {
+                let others = group.inputs.iter().filter(|&&input| input != x).chain(&group.outputs);
+                let fit = |&value: &ValueId| !image(value) || blocks.fits(&graph.fact(value).shape);
+                others.copied().all(|value| fit(&value))
+            }
+            Use::Keeps => fits && in_blocks > in_rows,
+            Use::Reads(_) | Use::Rows => false,
+        };
+        let read = |&input: &ValueId| match role {
+            Use::Gives(x) | Use::Reads(x) if input == x => lies(input),
+            Use::Gives(_) | Use::Keeps if gives && image(input) => blocks,
+            Use::Gives(_) | Use::Keeps | Use::Reads(_) | Use::Rows => MemoryLayout::Rows,
+        };
+        let inputs = group.inputs.iter().map(read).collect();
+        let outputs: Vec<MemoryLayout> = group
+            .outputs
+            .iter()
+            .map(|&output| if gives && image(output) { blocks } else { MemoryLayout::Rows })
+            .collect();
+        for (&output, &layout) in group.outputs.iter().zip(&outputs) {
+            made[output.index()] = layout;
+        }
+        layouts.push(GroupLayout { inputs, outputs });
     }
-    while groups.iter().fold(false, |changed, group| restrict(graph, group, &mut layouts) | changed) {}
     layouts
 }
 
-/// Whether a value has channels and places that each have them.
+/// Whether a value has channels, and several places that have them.
 fn is_image(graph: &Graph, value: ValueId) -> bool {
     let shape = &graph.fact(value).shape;
     shape.len() >= 3 && shape[2..].iter().product::<usize>() > 1
 }
 
-/// Takes blocks from values where `group` demands it; whether it did.
-fn restrict(graph: &Graph, group: &Group, layouts: &mut Layouts) -> bool {
-    let touched: Vec<ValueId> = group.inputs.iter().chain(&group.outputs).copied().collect();
-    if !touched.iter().any(|&value| layouts.in_blocks(value)) {
-        return false;
-    }
-    // What is computed element by element must lie like the result; smaller operands are read for each of its places.
-    let images = |values: &[ValueId]| -> Vec<ValueId> {
-        let known = |value: &ValueId| graph.constant(*value).is_none() && is_image(graph, *value);
-        values.iter().copied().filter(known).collect()
-    };
+fn role(graph: &Graph, group: &Group, block: usize) -> Use {
     let elementwise = group.nodes().filter(|&node| Some(node) != group.anchor).all(|node| {
         let Node { op, inputs, .. } = &graph.nodes()[node];
-        let spreads = matches!(op, Op::Broadcast(_));
-        // Where no place is left, or only rows come in, it does not see the layout.
-        let sees = inputs
-            .iter()
-            .any(|&input| if spreads { layouts.in_blocks(input) } else { is_image(graph, input) });
-        matches!(op, Op::Map(_)) || !sees
+        matches!(op, Op::Map(_)) || !inputs.iter().any(|&input| is_image(graph, input))
     });
-    let alike = if !elementwise {
-        None
-    } else if let Some(anchor) = group.anchor {
-        let Node { op, inputs, .. } = &graph.nodes()[anchor];
-        let x = inputs[0];
-        if let Op::Conv(conv) = op
-            && conv.groups == 1
-        {
-            let others: Vec<ValueId> = touched.iter().copied().filter(|&value| value != x).collect();
-            let changed = layouts.alike(&images(&others));
-            let rows = !group.outputs.iter().all(|&output| layouts.in_blocks(output));
-            return (rows && layouts.into_rows(x)) | changed;
-        }
-        if let Op::Reduce(reduce) = op {
-            let rank = graph.fact(x).shape.len();
-            let over_places = reduce.axes.len() + 2 == rank && reduce.axes.iter().all(|&axis| axis >= 2);
-            over_places.then(Vec::new)
-        } else if let Op::Concat(concat) = op {
-            (concat.axis == 1).then(|| touched.clone())
-        } else {
-            matches!(op, Op::Pool(_)).then(|| images(&touched))
-        }
-    } else {
-        Some(images(&touched))
-    };
-    match alike {
-        Some(values) if group.prologue.is_empty() => layouts.alike(&values),
-        Some(_) | None => touched.iter().fold(false, |changed, &value| layouts.into_rows(value) | changed),
+    if !elementwise || !group.prologue.is_empty() {
+        return Use::Rows;
     }
+    let Some(anchor) = group.anchor else { return Use::Keeps };
+    let Node { op, inputs, outputs, .. } = &graph.nodes()[anchor];
+    let x = inputs[0];
+    let channels = |value: ValueId| graph.fact(value).shape.get(1).copied().unwrap_or(0);
+    if let Op::Conv(conv) = op {
+        let depthwise = conv.groups == channels(x) && conv.groups == channels(outputs[0]);
+        let whole = channels(outputs[0]).is_multiple_of(block) && is_image(graph, outputs[0]);
+        return match conv.groups {
+            1 if whole => Use::Gives(x),
+            _ if depthwise && whole => Use::Keeps,
+            _ => Use::Rows,
+        };
+    }
+    if let Op::Reduce(reduce) = op {
+        let rank = graph.fact(x).shape.len();
+        let over_places = reduce.axes.len() + 2 == rank && reduce.axes.iter().all(|&axis| axis >= 2);
+        return if over_places { Use::Reads(x) } else { Use::Rows };
+    }
+    if let Op::Concat(concat) = op {
+        return if concat.axis == 1 { Use::Keeps } else { Use::Rows };
+    }
+    if matches!(op, Op::Pool(_)) { Use::Keeps } else { Use::Rows }
 }

@@ -17,7 +17,7 @@ pub use fold_affine::fold_affine;
 pub use fold_constants::fold_constants;
 pub use fold_pads::fold_pads;
 pub use group::{Group, GroupPolicy, group};
-pub use lay_out::{Layouts, lay_out};
+pub use lay_out::{GroupLayout, lay_out};
 pub use merge_common::merge_common;
 pub use simplify_layout::simplify_layout;
 pub use simplify_scalars::simplify_scalars;

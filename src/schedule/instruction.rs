@@ -126,6 +126,29 @@ macro_rules! fma_blocks {
     };
 }
 
+/// A tile of a vector of columns whose factors both are vectors: a convolution of each channel by itself.
+macro_rules! fma_lanes {
+    ($name:literal, $columns:literal) => {
+        Instruction {
+            name: $name,
+            loops: &[
+                ("k", UNLIMITED, Runs::Some),
+                ("i", UNLIMITED, Runs::Some),
+                ("j", $columns, Runs::Exactly),
+            ],
+            levels: DEPTHS,
+            operands: &[
+                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::One] },
+                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One] },
+            ],
+            value: Shape::Product,
+            combine: Combiner::Add,
+            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One] },
+            emission: Emission::Tile,
+        }
+    };
+}
+
 /// Windows of rows `r` and columns `s` over a plane, for output rows `p` and columns `q`.
 macro_rules! windows {
     ($name:literal, $operands:expr, $value:expr, $combine:expr) => {
@@ -161,6 +184,9 @@ pub const INSTRUCTIONS: &[Instruction] = &[
     fma_blocks!("fma_12x2x16", 2, 16),
     fma_blocks!("fma_6x2x8", 2, 8),
     fma_blocks!("fma_3x3x4", 3, 4),
+    fma_lanes!("fma_lanes_16", 16),
+    fma_lanes!("fma_lanes_8", 8),
+    fma_lanes!("fma_lanes_4", 4),
     windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
     windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
     windows!("pool_sum", &[WINDOW], Shape::Single, Combiner::Add),

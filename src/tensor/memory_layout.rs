@@ -1,7 +1,7 @@
 //! How the elements of a tensor lie in memory.
 
 /// How the elements of a tensor lie in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MemoryLayout {
     /// Row-major.
     #[default]

@@ -245,8 +245,8 @@ pub enum Accumulate {
     UnlessZero(Affine),
 }
 
-/// `c[i, j, l] (+)= sum over k of a[i, k] * b[k, j, l]` for rows `i`, blocks of columns `j`, columns `l` of a block and the terms `k` of
-/// all levels of the sum, all f32. The columns of a block are next to one another in `b` and in `c`. The result is undefined
+/// `c[i, j, l] (+)= sum over k of a[i, k, l] * b[k, j, l]` for rows `i`, blocks of columns `j`, columns `l` of a block and the terms `k` of
+/// all levels of the sum, all f32; `a` is one factor for all columns, or one a column of a single block. The columns of a block are next to one another in `b` and in `c`. The result is undefined
 /// where `c` overlaps `a` or `b`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
@@ -254,6 +254,8 @@ pub struct Tile {
     pub a: AccessId,
     /// Elements from a row to the next in `a`.
     pub a_row_stride: i64,
+    /// Elements from a column to the next in `a`: 0, or 1 where a block is a vector and there is one.
+    pub a_col_stride: i64,
     /// The first element of `b`.
     pub b: AccessId,
     /// Elements from a block of columns to the next in `b`.

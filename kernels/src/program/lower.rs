@@ -229,11 +229,15 @@ pub(super) fn lower(code: &Code, table: &'static KernelTable) -> Lowered {
 
 /// The kernel for a tile: one that takes its columns, if possible with all rows at once.
 pub(super) fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static TileKernel> {
-    let cols = tile.cols.max();
-    let vectors = tile.blocks == 1 || (tile.blocks > 1 && tile.cols == Trip::Constant(table.lanes));
-    let fits = |kernel: &&TileKernel| vectors && tile.blocks * cols <= kernel.cols;
-    let whole = table.tiles.iter().find(|kernel| fits(kernel) && tile.rows.max() <= kernel.rows);
-    whole.or_else(|| table.tiles.iter().find(fits))
+    let vectors = tile.cols == Trip::Constant(table.lanes);
+    let (kernels, allowed) = match (tile.blocks, tile.a_col_stride) {
+        (1, 0) => (table.tiles, true),
+        (1, 1) => (table.lane_tiles, vectors),
+        (blocks, columns) => (table.tiles, vectors && blocks > 1 && columns == 0),
+    };
+    let fits = |kernel: &&TileKernel| allowed && tile.blocks * tile.cols.max() <= kernel.cols;
+    let whole = kernels.iter().find(|kernel| fits(kernel) && tile.rows.max() <= kernel.rows);
+    whole.or_else(|| kernels.iter().find(fits))
 }
 
 struct Lowering<'a> {
@@ -312,6 +316,7 @@ impl Lowering<'_> {
         let Tile {
             a,
             a_row_stride,
+            a_col_stride: _,
             b,
             b_block_stride,
             c,

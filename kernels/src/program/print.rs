@@ -77,6 +77,7 @@ impl Printer<'_> {
         let Tile {
             a,
             a_row_stride,
+            a_col_stride,
             b,
             b_block_stride,
             c,
@@ -110,7 +111,7 @@ impl Printer<'_> {
             self.trip(rows),
             if terms.len() == 1 { terms[0].clone() } else { format!("({})", terms.join(" x ")) },
             view(*c, [*c_row_stride, *c_block_stride, 1], &mut std::iter::empty()),
-            view(*a, [*a_row_stride, 0, 0], &mut depths.iter().map(|level| level.a_stride)),
+            view(*a, [*a_row_stride, 0, *a_col_stride], &mut depths.iter().map(|level| level.a_stride)),
             view(*b, [0, *b_block_stride, 1], &mut depths.iter().map(|level| level.b_stride)),
         )
     }

@@ -363,6 +363,7 @@ impl Verifier<'_> {
         let Tile {
             a,
             a_row_stride,
+            a_col_stride,
             b,
             b_block_stride,
             c,
@@ -411,7 +412,10 @@ impl Verifier<'_> {
         for (access, strides, stores) in [
             (
                 a,
-                [*a_row_stride, 0, 0].into_iter().chain(levels(|level| level.a_stride)).collect::<Vec<_>>(),
+                [*a_row_stride, 0, *a_col_stride]
+                    .into_iter()
+                    .chain(levels(|level| level.a_stride))
+                    .collect::<Vec<_>>(),
                 false,
             ),
             (b, [0, *b_block_stride, 1].into_iter().chain(levels(|level| level.b_stride)).collect(), false),

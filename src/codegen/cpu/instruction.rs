@@ -56,6 +56,7 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
     let call = cpu::Call::Tile(cpu::Tile {
         a,
         a_row_stride: a_strides[row],
+        a_col_stride: a_strides.last().copied().unwrap_or(0),
         b,
         b_block_stride: block_stride(&b_strides),
         c,

@@ -93,8 +93,8 @@ impl Reduction {
         self.outer.iter().copied().find(|&var| form.coefficient(&nest.pool, var) == Some(1))
     }
 
-    /// The contraction it is, if it sums products of two f32 reads with loops of rows or columns.
-    pub fn contraction(&self, nest: &mut Nest) -> Option<Contraction> {
+    /// The factors of the products it sums, if it sums products of reads of two f32 buffers.
+    pub fn factors(&self, nest: &mut Nest) -> Option<[Factor; 2]> {
         if self.update.combine != Some(crate::loopir::Combiner::Add)
             || nest.pool.dtype(self.update.value) != DType::F32
         {
@@ -102,51 +102,74 @@ impl Reduction {
         }
         let Expr::Binary(BinaryOp::Mul, x, y) = *nest.pool.get(self.update.value) else { return None };
         let (x, y) = (read(nest, x)?, read(nest, y)?);
-        if x.0 == y.0 {
-            return None;
-        }
-        let uses = |nest: &Nest, address: &Affine, var: VarId| {
-            address.terms.keys().any(|&atom| nest.pool.uses_var(atom, var))
-        };
+        (x.buffer != y.buffer).then_some([x, y])
+    }
+
+    /// The contraction it is, if it sums products of two f32 reads with loops of rows or columns.
+    pub fn contraction(&self, nest: &mut Nest) -> Option<Contraction> {
+        let [x, y] = self.factors(nest)?;
         let contiguous = self.contiguous_loop(nest)?;
-        let (a, b) = match (uses(nest, &x.2, contiguous), uses(nest, &y.2, contiguous)) {
+        let (a, b) = match (x.uses(nest, contiguous), y.uses(nest, contiguous)) {
             (true, false) => (y, x),
             (false, true) => (x, y),
             (true, true) | (false, false) => return None,
         };
         let (mut batch, mut rows, mut columns) = (vec![], vec![], vec![]);
         for &var in &self.outer {
-            match (uses(nest, &a.2, var), uses(nest, &b.2, var)) {
+            match (a.uses(nest, var), b.uses(nest, var)) {
                 (true, true) => batch.push(var),
                 (true, false) => rows.push(var),
                 (false, true) => columns.push(var),
                 (false, false) => return None,
             }
         }
-        if self.inner.iter().any(|&var| !(uses(nest, &a.2, var) && uses(nest, &b.2, var))) {
+        if self.inner.iter().any(|&var| !(a.uses(nest, var) && b.uses(nest, var))) {
             return None;
         }
         Some(Contraction {
             reduction: self.clone(),
-            a: a.0,
-            b: b.0,
-            guarded: [a.1, b.1],
+            a: a.buffer,
+            b: b.buffer,
+            guarded: [a.guarded, b.guarded],
             batch,
             rows,
             columns,
-            a_address: a.2,
-            b_address: b.2,
+            a_address: a.address,
+            b_address: b.address,
         })
     }
 }
 
-/// A plain or guarded read: its buffer, whether it is guarded, its address.
-fn read(nest: &mut Nest, id: ExprId) -> Option<(BufferId, bool, Affine)> {
+/// One factor of the products that a reduction sums: a read.
+#[derive(Clone, Debug)]
+pub struct Factor {
+    /// What is read.
+    pub buffer: BufferId,
+    /// Whether it is read under a guard.
+    pub guarded: bool,
+    /// Where it is read.
+    pub address: Affine,
+}
+
+impl Factor {
+    /// Whether the address depends on a loop.
+    pub fn uses(&self, nest: &Nest, var: VarId) -> bool {
+        self.address.terms.keys().any(|&atom| nest.pool.uses_var(atom, var))
+    }
+
+    /// Whether it is known when the nest is compiled.
+    pub fn is_constant(&self, nest: &Nest) -> bool {
+        nest.pool.buffers[self.buffer].role == Role::Constant
+    }
+}
+
+/// A plain or guarded read.
+fn read(nest: &mut Nest, id: ExprId) -> Option<Factor> {
     let inner = if let Expr::Guard(_, value) = *nest.pool.get(id) { Some(value) } else { None };
     let (load, guarded) = (inner.unwrap_or(id), inner.is_some());
     let Expr::Load(buffer, index) = nest.pool.get(load).clone() else { return None };
     let linear = nest.pool.linear_index(buffer, &index);
-    Some((buffer, guarded, nest.pool.affine(linear)))
+    Some(Factor { buffer, guarded, address: nest.pool.affine(linear) })
 }
 
 /// The parts of a contraction, by the names that steps know them by.

@@ -159,8 +159,8 @@ impl Naive<'_> {
                         let mut at: Vec<i64> =
                             counts.iter().rev().map(|count| (rest % count, rest /= count).0).collect();
                         at.reverse();
-                        let a_strides = [&[tile.a_row_stride], &*a_depths].concat();
-                        let a = self.place(tile.a, &a_strides, &[&[i], &*at].concat()).float();
+                        let a_strides = [&[tile.a_row_stride, tile.a_col_stride], &*a_depths].concat();
+                        let a = self.place(tile.a, &a_strides, &[&[i, j], &*at].concat()).float();
                         let b_strides = [&[tile.b_block_stride, 1], &*b_depths].concat();
                         sum += a * self.place(tile.b, &b_strides, &[&[block, j], &*at].concat()).float();
                     }

@@ -303,6 +303,7 @@ fn matmul(isa: Isa, (m, n, k): (usize, usize, usize)) -> Code {
     let tile = Tile {
         a: to,
         a_row_stride: 1,
+        a_col_stride: 0,
         b: code.access(packed, affine(0, &[(j, (k * cols) as i64), (l, (depth * cols) as i64)])),
         b_block_stride: 0,
         c,
@@ -594,6 +595,7 @@ fn unsafe_programs_are_refused() {
         let tile = Tile {
             a: AccessId(0),
             a_row_stride: 1,
+            a_col_stride: 0,
             b: AccessId(0),
             b_block_stride: 0,
             c: access,

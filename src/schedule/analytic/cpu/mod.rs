@@ -41,11 +41,12 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     }
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
-        let contraction = reduction.contraction(&mut scheduler.nest);
-        if let Some(contraction) = contraction
-            && (scheduler.attempt(|scheduler| blocked::blocked_tiles(scheduler, &contraction, target))
-                || scheduler
-                    .attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
+        if scheduler.attempt(|scheduler| blocked::blocked_tiles(scheduler, reduction, target)) {
+            return;
+        }
+        if let Some(contraction) = reduction.contraction(&mut scheduler.nest)
+            && (scheduler
+                .attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
                 || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target)))
         {
             return;
