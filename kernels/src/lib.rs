@@ -17,6 +17,6 @@ pub mod vector;
 pub mod window;
 
 pub use isa::Isa;
-pub use scalar::{BinaryOp, OnIntegers, UnaryOp};
+pub use scalar::{BinaryKind, BinaryOp, Comparison, OnIntegers, UnaryOp};
 pub use table::{KernelTable, table};
 pub use tile::{TileArgs, TileKernel};

@@ -124,51 +124,151 @@ unary_ops! {
     IsInf "is_inf", 1 flop, Some(False), |x| truth(x.is_infinite());
 }
 
-/// An operation of two operands of one type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum BinaryOp {
-    /// `a + b`; wraps for integers.
-    Add,
-    /// `a - b`; wraps for integers.
-    Sub,
-    /// `a * b`; wraps for integers.
-    Mul,
-    /// `a / b`; truncates for integers, where division by 0 gives 0.
-    Div,
-    /// `floor(a / b)`; 0 for integer division by 0.
-    FloorDiv,
-    /// `a - b * floor(a / b)`: the sign of `b`; 0 for integer `b = 0`.
-    Mod,
-    /// `a - b * trunc(a / b)`: the sign of `a`; 0 for integer `b = 0`.
-    Rem,
-    /// The smaller; NaN if one is NaN.
-    Min,
-    /// The larger; NaN if one is NaN.
-    Max,
-    /// `a^b`; for integers by repeated multiplication with wrapping, negative exponents give the truncated quotient.
-    Pow,
-    /// Logical and of bools, bitwise and of integers.
-    And,
-    /// Logical or of bools, bitwise or of integers.
-    Or,
-    /// Logical xor of bools, bitwise xor of integers.
-    Xor,
-    /// Shift to the left; 0 when `b` is negative or at least the width.
-    Shl,
-    /// Shift to the right, keeping the sign of signed types; 0 (or -1) when `b` is negative or at least the width.
-    Shr,
-    /// `a < b`; a bool.
+/// What an operation of two operands does, and so which types it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinaryKind {
+    /// A number from numbers.
+    Arithmetic,
+    /// A quotient or rest of numbers, which jumps where the quotient passes an integer.
+    Rounding,
+    /// One of the operands.
+    Choice,
+    /// Of bools, or of the bits of integers.
+    Logic,
+    /// Of the bits of integers.
+    Shift,
+    /// A bool from any type.
+    Comparison(Comparison),
+}
+
+/// A comparison of two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `a < b`.
     Lt,
-    /// `a <= b`; a bool.
+    /// `a <= b`.
     Le,
-    /// `a > b`; a bool.
+    /// `a > b`.
     Gt,
-    /// `a >= b`; a bool.
+    /// `a >= b`.
     Ge,
-    /// `a == b`; a bool.
+    /// `a == b`.
     Eq,
-    /// `a != b`; a bool.
+    /// `a != b`.
     Ne,
+}
+
+/// Declares [`BinaryOp`]: a row an operation, with its documentation, its name in text forms, its symbol there with how strongly
+/// it binds, the floating-point operations it counts as, its kind, its value on floats, and its value on integers.
+macro_rules! binary_ops {
+    ($($(#[$doc:meta])* $op:ident $name:literal $infix:expr, $flop:literal flop, $kind:expr,
+        |$x:ident, $y:ident| $float:expr, |$a:ident, $b:ident| $integer:expr;)*) => {
+        /// An operation of two operands of one type.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum BinaryOp {
+            $($(#[$doc])* $op,)*
+        }
+
+        impl BinaryOp {
+            /// Every operation, in the order of the declaration.
+            pub const ALL: [BinaryOp; [$($name),*].len()] = [$(BinaryOp::$op),*];
+
+            /// The name in text forms; infix operations print as their symbol instead.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(BinaryOp::$op => $name,)*
+                }
+            }
+
+            /// The symbol of an infix operation in text forms, and how strongly it binds; the others print as calls.
+            pub fn infix(self) -> Option<(&'static str, u8)> {
+                match self {
+                    $(BinaryOp::$op => $infix,)*
+                }
+            }
+
+            /// The floating-point operations it counts as where work is estimated.
+            pub fn flop(self) -> u64 {
+                match self {
+                    $(BinaryOp::$op => $flop,)*
+                }
+            }
+
+            /// What it does.
+            pub fn kind(self) -> BinaryKind {
+                use BinaryKind::{Arithmetic, Choice, Comparison as Compare, Logic, Rounding, Shift};
+                use Comparison::{Eq, Ge, Gt, Le, Lt, Ne};
+                match self {
+                    $(BinaryOp::$op => $kind,)*
+                }
+            }
+
+            /// The meaning on floats; a bool result is 0.0 or 1.0. Bitwise operations treat their operands as bools.
+            pub fn eval_f64(self, a: f64, b: f64) -> f64 {
+                match self {
+                    $(BinaryOp::$op => {
+                        let ($x, $y) = (a, b);
+                        $float
+                    })*
+                }
+            }
+
+            /// The meaning on signed integers before they wrap to their width; a bool result is 0 or 1.
+            pub fn eval_i64(self, a: i64, b: i64) -> i64 {
+                match self {
+                    $(BinaryOp::$op => {
+                        let ($a, $b) = (a, b);
+                        $integer
+                    })*
+                }
+            }
+        }
+    };
+}
+
+binary_ops! {
+    /// `a + b`; wraps for integers.
+    Add "add" Some(("+", 4)), 1 flop, Arithmetic, |a, b| a + b, |a, b| a.wrapping_add(b);
+    /// `a - b`; wraps for integers.
+    Sub "sub" Some(("-", 4)), 1 flop, Arithmetic, |a, b| a - b, |a, b| a.wrapping_sub(b);
+    /// `a * b`; wraps for integers.
+    Mul "mul" Some(("*", 5)), 1 flop, Arithmetic, |a, b| a * b, |a, b| a.wrapping_mul(b);
+    /// `a / b`; truncates for integers, where division by 0 gives 0.
+    Div "div" Some(("/", 5)), 4 flop, Arithmetic, |a, b| a / b, |a, b| if b == 0 { 0 } else { a.wrapping_div(b) };
+    /// `floor(a / b)`; 0 for integer division by 0.
+    FloorDiv "floor_div" Some(("//", 5)), 4 flop, Rounding, |a, b| (a / b).floor(), |a, b| floor_quotient(a, b);
+    /// `a - b * floor(a / b)`: the sign of `b`; 0 for integer `b = 0`.
+    Mod "mod" Some(("%", 5)), 4 flop, Rounding, |a, b| floor_rest_of_floats(a, b), |a, b| floor_rest(a, b);
+    /// `a - b * trunc(a / b)`: the sign of `a`; 0 for integer `b = 0`.
+    Rem "rem" None, 4 flop, Rounding, |a, b| a % b, |a, b| if b == 0 { 0 } else { a.wrapping_rem(b) };
+    /// The smaller; NaN if one is NaN.
+    Min "min" None, 1 flop, Choice, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }, |a, b| a.min(b);
+    /// The larger; NaN if one is NaN.
+    Max "max" None, 1 flop, Choice, |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }, |a, b| a.max(b);
+    /// `a^b`; for integers by repeated multiplication with wrapping, negative exponents give the truncated quotient.
+    Pow "pow" None, 16 flop, Arithmetic, |a, b| a.powf(b), |a, b| integer_power(a, b);
+    /// Logical and of bools, bitwise and of integers.
+    And "and" Some(("and", 2)), 1 flop, Logic, |a, b| truth(a != 0.0 && b != 0.0), |a, b| a & b;
+    /// Logical or of bools, bitwise or of integers.
+    Or "or" Some(("or", 1)), 1 flop, Logic, |a, b| truth(a != 0.0 || b != 0.0), |a, b| a | b;
+    /// Logical xor of bools, bitwise xor of integers.
+    Xor "xor" None, 1 flop, Logic, |a, b| truth((a != 0.0) != (b != 0.0)), |a, b| a ^ b;
+    /// Shift to the left; 0 when `b` is negative or at least the width.
+    Shl "shl" None, 1 flop, Shift, |_a, _b| f64::NAN, |a, b| shifted_left(a, b);
+    /// Shift to the right, keeping the sign of signed types; 0 (or -1) when `b` is negative or at least the width.
+    Shr "shr" None, 1 flop, Shift, |_a, _b| f64::NAN, |a, b| a >> if (0..64).contains(&b) { b } else { 63 };
+    /// `a < b`; a bool.
+    Lt "lt" Some(("<", 3)), 1 flop, Compare(Lt), |a, b| truth(a < b), |a, b| i64::from(a < b);
+    /// `a <= b`; a bool.
+    Le "le" Some(("<=", 3)), 1 flop, Compare(Le), |a, b| truth(a <= b), |a, b| i64::from(a <= b);
+    /// `a > b`; a bool.
+    Gt "gt" Some((">", 3)), 1 flop, Compare(Gt), |a, b| truth(a > b), |a, b| i64::from(a > b);
+    /// `a >= b`; a bool.
+    Ge "ge" Some((">=", 3)), 1 flop, Compare(Ge), |a, b| truth(a >= b), |a, b| i64::from(a >= b);
+    /// `a == b`; a bool.
+    Eq "eq" Some(("==", 3)), 1 flop, Compare(Eq), |a, b| truth(a == b), |a, b| i64::from(a == b);
+    /// `a != b`; a bool.
+    Ne "ne" Some(("!=", 3)), 1 flop, Compare(Ne), |a, b| truth(a != b), |a, b| i64::from(a != b);
 }
 
 impl UnaryOp {
@@ -200,142 +300,45 @@ impl UnaryOp {
 }
 
 impl BinaryOp {
-    /// Every operation, in the order of the declaration.
-    pub const ALL: [BinaryOp; 21] = [
-        BinaryOp::Add,
-        BinaryOp::Sub,
-        BinaryOp::Mul,
-        BinaryOp::Div,
-        BinaryOp::FloorDiv,
-        BinaryOp::Mod,
-        BinaryOp::Rem,
-        BinaryOp::Min,
-        BinaryOp::Max,
-        BinaryOp::Pow,
-        BinaryOp::And,
-        BinaryOp::Or,
-        BinaryOp::Xor,
-        BinaryOp::Shl,
-        BinaryOp::Shr,
-        BinaryOp::Lt,
-        BinaryOp::Le,
-        BinaryOp::Gt,
-        BinaryOp::Ge,
-        BinaryOp::Eq,
-        BinaryOp::Ne,
-    ];
-
-    /// The name in text forms; infix operations print as their symbol instead.
-    pub fn name(self) -> &'static str {
-        match self {
-            BinaryOp::Add => "add",
-            BinaryOp::Sub => "sub",
-            BinaryOp::Mul => "mul",
-            BinaryOp::Div => "div",
-            BinaryOp::FloorDiv => "floor_div",
-            BinaryOp::Mod => "mod",
-            BinaryOp::Rem => "rem",
-            BinaryOp::Min => "min",
-            BinaryOp::Max => "max",
-            BinaryOp::Pow => "pow",
-            BinaryOp::And => "and",
-            BinaryOp::Or => "or",
-            BinaryOp::Xor => "xor",
-            BinaryOp::Shl => "shl",
-            BinaryOp::Shr => "shr",
-            BinaryOp::Lt => "lt",
-            BinaryOp::Le => "le",
-            BinaryOp::Gt => "gt",
-            BinaryOp::Ge => "ge",
-            BinaryOp::Eq => "eq",
-            BinaryOp::Ne => "ne",
-        }
+    /// The comparison it is; `None` for the others.
+    pub fn comparison(self) -> Option<Comparison> {
+        if let BinaryKind::Comparison(comparison) = self.kind() { Some(comparison) } else { None }
     }
 
     /// Whether the result is a bool whatever the operands' type.
     pub fn is_comparison(self) -> bool {
-        matches!(
-            self,
-            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne
-        )
+        self.comparison().is_some()
     }
 
     /// Whether the result on floats jumps somewhere, so that a last digit of an operand may decide it.
     pub fn jumps(self) -> bool {
-        match self {
-            BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Rem => true,
-            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => true,
-            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq | BinaryOp::Ne => true,
-            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Pow => false,
-            BinaryOp::Min | BinaryOp::Max | BinaryOp::Shl | BinaryOp::Shr => false,
-        }
-    }
-
-    /// The meaning on floats; a bool result is 0.0 or 1.0. Bitwise operations treat their operands as bools.
-    pub fn eval_f64(self, a: f64, b: f64) -> f64 {
-        match self {
-            BinaryOp::Add => a + b,
-            BinaryOp::Sub => a - b,
-            BinaryOp::Mul => a * b,
-            BinaryOp::Div => a / b,
-            BinaryOp::FloorDiv => (a / b).floor(),
-            BinaryOp::Mod => {
-                let rest = a % b;
-                if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
-            }
-            BinaryOp::Rem => a % b,
-            BinaryOp::Min if a.is_nan() || b.is_nan() => f64::NAN,
-            BinaryOp::Min => a.min(b),
-            BinaryOp::Max if a.is_nan() || b.is_nan() => f64::NAN,
-            BinaryOp::Max => a.max(b),
-            BinaryOp::Pow => a.powf(b),
-            BinaryOp::And => truth(a != 0.0 && b != 0.0),
-            BinaryOp::Or => truth(a != 0.0 || b != 0.0),
-            BinaryOp::Xor => truth((a != 0.0) != (b != 0.0)),
-            BinaryOp::Shl | BinaryOp::Shr => f64::NAN,
-            BinaryOp::Lt => truth(a < b),
-            BinaryOp::Le => truth(a <= b),
-            BinaryOp::Gt => truth(a > b),
-            BinaryOp::Ge => truth(a >= b),
-            BinaryOp::Eq => truth(a == b),
-            BinaryOp::Ne => truth(a != b),
-        }
-    }
-
-    /// The meaning on signed integers before they wrap to their width; a bool result is 0 or 1.
-    pub fn eval_i64(self, a: i64, b: i64) -> i64 {
-        match self {
-            BinaryOp::Add => a.wrapping_add(b),
-            BinaryOp::Sub => a.wrapping_sub(b),
-            BinaryOp::Mul => a.wrapping_mul(b),
-            BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Rem if b == 0 => 0,
-            BinaryOp::Div => a.wrapping_div(b),
-            BinaryOp::FloorDiv => a.wrapping_div(b) - i64::from(a % b != 0 && (a < 0) != (b < 0)),
-            BinaryOp::Mod => {
-                let rest = a.wrapping_rem(b);
-                if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
-            }
-            BinaryOp::Rem => a.wrapping_rem(b),
-            BinaryOp::Min => a.min(b),
-            BinaryOp::Max => a.max(b),
-            BinaryOp::Pow => integer_power(a, b),
-            BinaryOp::And => a & b,
-            BinaryOp::Or => a | b,
-            BinaryOp::Xor => a ^ b,
-            BinaryOp::Shl => u32::try_from(b).ok().and_then(|b| a.checked_shl(b)).unwrap_or(0),
-            BinaryOp::Shr => a >> if (0..64).contains(&b) { b } else { 63 },
-            BinaryOp::Lt => i64::from(a < b),
-            BinaryOp::Le => i64::from(a <= b),
-            BinaryOp::Gt => i64::from(a > b),
-            BinaryOp::Ge => i64::from(a >= b),
-            BinaryOp::Eq => i64::from(a == b),
-            BinaryOp::Ne => i64::from(a != b),
+        match self.kind() {
+            BinaryKind::Rounding | BinaryKind::Logic | BinaryKind::Comparison(_) => true,
+            BinaryKind::Arithmetic | BinaryKind::Choice | BinaryKind::Shift => false,
         }
     }
 }
 
 fn truth(value: bool) -> f64 {
     f64::from(u8::from(value))
+}
+
+fn floor_quotient(a: i64, b: i64) -> i64 {
+    if b == 0 { 0 } else { a.wrapping_div(b) - i64::from(a.wrapping_rem(b) != 0 && (a < 0) != (b < 0)) }
+}
+
+fn floor_rest(a: i64, b: i64) -> i64 {
+    let rest = if b == 0 { 0 } else { a.wrapping_rem(b) };
+    if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
+}
+
+fn floor_rest_of_floats(a: f64, b: f64) -> f64 {
+    let rest = a % b;
+    if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+}
+
+fn shifted_left(a: i64, b: i64) -> i64 {
+    u32::try_from(b).ok().and_then(|b| a.checked_shl(b)).unwrap_or(0)
 }
 
 fn integer_power(base: i64, exponent: i64) -> i64 {

@@ -51,20 +51,7 @@ impl Affine {
 
     /// Variables and coefficients when every atom is a variable; `None` otherwise.
     pub fn variables(&self, pool: &ExprPool) -> Option<Vec<(VarId, i64)>> {
-        self.terms
-            .iter()
-            .map(|(&atom, &coefficient)| match pool.get(atom) {
-                Expr::Var(var) => Some((*var, coefficient)),
-                Expr::Int(..)
-                | Expr::Float(..)
-                | Expr::Load(..)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => None,
-            })
-            .collect()
+        self.terms.iter().map(|(&atom, &coefficient)| Some((pool.as_var(atom)?, coefficient))).collect()
     }
 
     /// The values it can take; `None` where an atom's are unknown.
@@ -119,20 +106,10 @@ impl ExprPool {
             }
             Expr::Binary(op @ (BinaryOp::FloorDiv | BinaryOp::Mod), a, b) => {
                 let x = self.affine(a);
-                match *self.get(b) {
-                    Expr::Int(divisor, _) if divisor > 0 && op == BinaryOp::FloorDiv => {
-                        self.divide(&x, divisor)
-                    }
-                    Expr::Int(divisor, _) if divisor > 0 => self.modulo(&x, divisor),
-                    Expr::Int(..)
-                    | Expr::Float(..)
-                    | Expr::Var(_)
-                    | Expr::Load(..)
-                    | Expr::Unary(..)
-                    | Expr::Binary(..)
-                    | Expr::Select(..)
-                    | Expr::Guard(..)
-                    | Expr::Cast(..) => self.atom(id),
+                match self.as_int(b) {
+                    Some(divisor @ 1..) if op == BinaryOp::FloorDiv => self.divide(&x, divisor),
+                    Some(divisor @ 1..) => self.modulo(&x, divisor),
+                    Some(_) | None => self.atom(id),
                 }
             }
             Expr::Var(_) => self.atom(id),
@@ -150,16 +127,9 @@ impl ExprPool {
     }
 
     fn atom(&self, id: ExprId) -> Affine {
-        match *self.get(id) {
-            Expr::Int(value, _) => Affine::constant(value),
-            Expr::Float(..)
-            | Expr::Var(_)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => Affine { constant: 0, terms: BTreeMap::from([(id, 1)]) },
+        match self.as_int(id) {
+            Some(value) => Affine::constant(value),
+            None => Affine { constant: 0, terms: BTreeMap::from([(id, 1)]) },
         }
     }
 
@@ -199,22 +169,9 @@ impl ExprPool {
                 // floor((g x + c) / (g d)) = floor(x / d) for 0 <= c < g
                 let rest = self.split_low(&rest, divisor).map_or(rest, |(high, _)| high);
                 let (rest, divisor) = Self::reduce(&rest, divisor);
-                let inner = match Self::single_atom(&rest).map(|atom| self.get(atom).clone()) {
-                    // floor(floor(x / a) / b) = floor(x / (a b))
-                    Some(Expr::Binary(BinaryOp::FloorDiv, x, a)) => match *self.get(a) {
-                        Expr::Int(a, _) if a > 0 => Some((x, a)),
-                        Expr::Int(..)
-                        | Expr::Float(..)
-                        | Expr::Var(_)
-                        | Expr::Load(..)
-                        | Expr::Unary(..)
-                        | Expr::Binary(..)
-                        | Expr::Select(..)
-                        | Expr::Guard(..)
-                        | Expr::Cast(..) => None,
-                    },
-                    Some(_) | None => None,
-                };
+                // floor(floor(x / a) / b) = floor(x / (a b))
+                let inner =
+                    Self::single_atom(&rest).and_then(|atom| self.by_constant(atom, BinaryOp::FloorDiv));
                 if let Some((x, a)) = inner {
                     let x = self.affine(x);
                     let nested = self.divide(&x, a * divisor);
@@ -294,7 +251,7 @@ impl ExprPool {
     }
 
     /// Replaces `k c (x / c) + k (x % c)` by `k x` until there is none.
-    fn recombine(&mut self, form: &mut Affine) {
+    pub(crate) fn recombine(&mut self, form: &mut Affine) {
         'again: loop {
             for (&atom, &coefficient) in &form.terms {
                 let Expr::Binary(BinaryOp::Mod, x, c) = *self.get(atom) else { continue };

@@ -32,28 +32,9 @@ impl ExprPool {
         }
         terms.add_scaled(&large, -1);
         terms.constant = 0;
-        let divided = terms.terms.iter().find_map(|(&atom, &coefficient)| match *self.get(atom) {
-            Expr::Binary(BinaryOp::FloorDiv, x, c) if coefficient == 1 => match *self.get(c) {
-                Expr::Int(c @ 1.., _) => Some((atom, x, c)),
-                Expr::Int(..)
-                | Expr::Float(..)
-                | Expr::Var(_)
-                | Expr::Load(..)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => None,
-            },
-            Expr::Binary(..)
-            | Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Var(_)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => None,
+        let divided = terms.terms.iter().find_map(|(&atom, &coefficient)| {
+            let (x, c) = self.by_constant(atom, BinaryOp::FloorDiv).filter(|_| coefficient == 1)?;
+            Some((atom, x, c))
         });
         // floor(x / c) + rest < bound  is  x + c * rest < c * bound
         if let Some((atom, x, c)) = divided {

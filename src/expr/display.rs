@@ -1,6 +1,6 @@
 //! The text form of expressions; [`crate::loopir`] parses it.
 
-use super::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use super::{Expr, ExprId, ExprPool, UnaryOp};
 use crate::tensor::DType;
 use std::fmt;
 
@@ -20,33 +20,6 @@ impl ExprPool {
 impl fmt::Display for ExprDisplay<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_expr(self.pool, self.id, 0, f)
-    }
-}
-
-/// How an infix operation prints, and how strongly it binds; the others print as calls.
-pub(crate) fn infix(op: BinaryOp) -> Option<(&'static str, u8)> {
-    match op {
-        BinaryOp::Or => Some(("or", 1)),
-        BinaryOp::And => Some(("and", 2)),
-        BinaryOp::Lt => Some(("<", 3)),
-        BinaryOp::Le => Some(("<=", 3)),
-        BinaryOp::Gt => Some((">", 3)),
-        BinaryOp::Ge => Some((">=", 3)),
-        BinaryOp::Eq => Some(("==", 3)),
-        BinaryOp::Ne => Some(("!=", 3)),
-        BinaryOp::Add => Some(("+", 4)),
-        BinaryOp::Sub => Some(("-", 4)),
-        BinaryOp::Mul => Some(("*", 5)),
-        BinaryOp::Div => Some(("/", 5)),
-        BinaryOp::FloorDiv => Some(("//", 5)),
-        BinaryOp::Mod => Some(("%", 5)),
-        BinaryOp::Rem
-        | BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::Pow
-        | BinaryOp::Xor
-        | BinaryOp::Shl
-        | BinaryOp::Shr => None,
     }
 }
 
@@ -82,7 +55,7 @@ fn write_expr(pool: &ExprPool, id: ExprId, outer: u8, f: &mut fmt::Formatter<'_>
             write_expr(pool, *a, 6, f)
         }
         Expr::Unary(op, a) => call(f, op.name(), &[*a]),
-        Expr::Binary(op, a, b) => match infix(*op) {
+        Expr::Binary(op, a, b) => match op.infix() {
             Some((symbol, level)) => {
                 write!(f, "{}", if level < outer { "(" } else { "" })?;
                 write_expr(pool, *a, level, f)?;

@@ -18,9 +18,8 @@ mod simplify;
 
 pub use affine::Affine;
 pub use below::Below;
-pub(crate) use display::infix;
 pub use interval::Interval;
-pub use paisley_kernels::{BinaryOp, OnIntegers, UnaryOp};
+pub use paisley_kernels::{BinaryKind, BinaryOp, Comparison, OnIntegers, UnaryOp};
 
 use crate::base::{Id, IdVec};
 use crate::tensor::DType;
@@ -182,6 +181,34 @@ impl ExprPool {
         self.dtypes[id.index()]
     }
 
+    /// The value where it is an integer or bool constant.
+    pub fn as_int(&self, id: ExprId) -> Option<i64> {
+        if let Expr::Int(value, _) = *self.get(id) { Some(value) } else { None }
+    }
+
+    /// The variable where it is one.
+    pub fn as_var(&self, id: ExprId) -> Option<VarId> {
+        if let Expr::Var(var) = *self.get(id) { Some(var) } else { None }
+    }
+
+    /// The operand and the divisor where it is `operand // divisor` or, with [`BinaryOp::Mod`], `operand % divisor` for a
+    /// positive constant.
+    pub fn by_constant(&self, id: ExprId, op: BinaryOp) -> Option<(ExprId, i64)> {
+        let Expr::Binary(found, operand, divisor) = *self.get(id) else { return None };
+        let divisor = self.as_int(divisor).filter(|&divisor| divisor > 0 && found == op)?;
+        Some((operand, divisor))
+    }
+
+    /// Whether the node is an operation of index arithmetic, which [`affine`](Self::affine) looks into.
+    pub fn is_index_operation(&self, id: ExprId) -> bool {
+        use BinaryOp::{Add, FloorDiv, Mod, Mul, Sub};
+        self.dtype(id) == DType::I64
+            && matches!(
+                self.get(id),
+                Expr::Unary(UnaryOp::Neg, _) | Expr::Binary(Add | Sub | Mul | FloorDiv | Mod, ..)
+            )
+    }
+
     /// The number of interned expressions.
     pub fn len(&self) -> usize {
         self.exprs.len()
@@ -274,8 +301,7 @@ impl ExprPool {
             let dtype = if op.is_comparison() { DType::Bool } else { dtype };
             return self.intern(Expr::Int(op.eval_i64(x, y), dtype));
         }
-        let as_int = |e: &Expr| if let Expr::Int(value, _) = e { Some(*value) } else { None };
-        match (op, as_int(self.get(a)), as_int(self.get(b))) {
+        match (op, self.as_int(a), self.as_int(b)) {
             (BinaryOp::Add, Some(0), _) | (BinaryOp::Mul, Some(1), _) => b,
             (BinaryOp::Add | BinaryOp::Sub, _, Some(0))
             | (BinaryOp::Mul | BinaryOp::FloorDiv, _, Some(1)) => a,
@@ -348,17 +374,10 @@ impl ExprPool {
 
     /// `a` where `condition` holds, else `b`.
     pub fn select(&mut self, condition: ExprId, a: ExprId, b: ExprId) -> ExprId {
-        match self.get(condition) {
-            Expr::Int(0, _) => b,
-            Expr::Int(_, _) => a,
-            Expr::Float(..)
-            | Expr::Var(_)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => self.intern(Expr::Select(condition, a, b)),
+        match self.as_int(condition) {
+            Some(0) => b,
+            Some(_) => a,
+            None => self.intern(Expr::Select(condition, a, b)),
         }
     }
 
@@ -391,6 +410,41 @@ impl ExprPool {
             Expr::Unary(_, a) | Expr::Cast(_, a) => vec![*a],
             Expr::Binary(_, a, b) | Expr::Guard(a, b) => vec![*a, *b],
             Expr::Select(c, a, b) => vec![*c, *a, *b],
+        }
+    }
+
+    /// The node over other operands, in order, as the builder of its kind makes it.
+    pub fn map_operands(
+        &mut self,
+        id: ExprId,
+        map: &mut impl FnMut(&mut ExprPool, ExprId) -> ExprId,
+    ) -> ExprId {
+        match self.get(id).clone() {
+            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => id,
+            Expr::Load(buffer, index) => {
+                let index: Vec<ExprId> = index.iter().map(|&i| map(self, i)).collect();
+                self.load(buffer, &index)
+            }
+            Expr::Unary(op, a) => {
+                let a = map(self, a);
+                self.unary(op, a)
+            }
+            Expr::Binary(op, a, b) => {
+                let (a, b) = (map(self, a), map(self, b));
+                self.binary(op, a, b)
+            }
+            Expr::Select(c, a, b) => {
+                let (c, a, b) = (map(self, c), map(self, a), map(self, b));
+                self.select(c, a, b)
+            }
+            Expr::Guard(c, a) => {
+                let (c, a) = (map(self, c), map(self, a));
+                self.guard(c, a)
+            }
+            Expr::Cast(dtype, a) => {
+                let a = map(self, a);
+                self.cast(dtype, a)
+            }
         }
     }
 
@@ -436,6 +490,17 @@ impl ExprPool {
         loads
     }
 
+    /// The buffers of the loads in `root`, operands before users.
+    pub fn buffers_read(&self, root: ExprId) -> Vec<BufferId> {
+        let mut buffers = vec![];
+        self.visit(root, &mut |id| {
+            if let Expr::Load(buffer, _) = self.get(id) {
+                buffers.push(*buffer);
+            }
+        });
+        buffers
+    }
+
     /// `root` rebuilt bottom-up: where `replace` gives an expression for a node (seen after its operands were rebuilt), that
     /// one takes its place.
     pub fn rewrite(
@@ -456,37 +521,7 @@ impl ExprPool {
         if let Some(&result) = done.get(&id) {
             return result;
         }
-        let rebuilt = match self.get(id).clone() {
-            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => id,
-            Expr::Load(buffer, index) => {
-                let index: Vec<ExprId> = index.iter().map(|&i| self.rewrite_memo(i, replace, done)).collect();
-                self.load(buffer, &index)
-            }
-            Expr::Unary(op, a) => {
-                let a = self.rewrite_memo(a, replace, done);
-                self.unary(op, a)
-            }
-            Expr::Binary(op, a, b) => {
-                let a = self.rewrite_memo(a, replace, done);
-                let b = self.rewrite_memo(b, replace, done);
-                self.binary(op, a, b)
-            }
-            Expr::Select(c, a, b) => {
-                let c = self.rewrite_memo(c, replace, done);
-                let a = self.rewrite_memo(a, replace, done);
-                let b = self.rewrite_memo(b, replace, done);
-                self.select(c, a, b)
-            }
-            Expr::Guard(c, a) => {
-                let c = self.rewrite_memo(c, replace, done);
-                let a = self.rewrite_memo(a, replace, done);
-                self.guard(c, a)
-            }
-            Expr::Cast(dtype, a) => {
-                let a = self.rewrite_memo(a, replace, done);
-                self.cast(dtype, a)
-            }
-        };
+        let rebuilt = self.map_operands(id, &mut |pool, operand| pool.rewrite_memo(operand, replace, done));
         let result = replace(self, rebuilt).unwrap_or(rebuilt);
         done.insert(id, result);
         result
@@ -494,17 +529,8 @@ impl ExprPool {
 
     /// `root` with variables replaced, index arithmetic simplified on the way.
     pub fn substitute(&mut self, root: ExprId, map: &HashMap<VarId, ExprId>) -> ExprId {
-        let replaced = self.rewrite(root, &mut |pool, id| match pool.get(id) {
-            Expr::Var(var) => map.get(var).copied(),
-            Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => None,
-        });
+        let replaced =
+            self.rewrite(root, &mut |pool, id| pool.as_var(id).and_then(|var| map.get(&var).copied()));
         self.simplify(replaced)
     }
 

@@ -3,7 +3,7 @@
 //! Rules never make an expression larger and keep the value for all values of the variables in range. Data arithmetic
 //! (floats above all) is left as it is: only its index operands change.
 
-use super::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use super::{BinaryOp, Comparison, Expr, ExprId, ExprPool};
 use crate::tensor::DType;
 
 impl ExprPool {
@@ -18,14 +18,16 @@ impl ExprPool {
     }
 
     fn simplify_node(&mut self, id: ExprId) -> ExprId {
-        if self.dtype(id) == DType::I64 && self.is_index(id) {
+        // Loads of i64 data and other i64 operations are atoms there.
+        let is_number = matches!(self.get(id), Expr::Int(_, DType::I64) | Expr::Var(_));
+        if is_number || self.is_index_operation(id) {
             let form = self.affine(id);
             return self.from_affine(&form);
         }
         let id = self.simplify_operands(id);
         match *self.get(id) {
-            Expr::Binary(op, a, b) if op.is_comparison() && self.dtype(a) == DType::I64 => {
-                self.simplify_comparison(op, a, b)
+            Expr::Binary(op, a, _) if self.dtype(a) == DType::I64 => {
+                op.comparison().map_or(id, |comparison| self.simplify_comparison(id, comparison))
             }
             Expr::Guard(condition, value) => self.guard(condition, value),
             Expr::Int(..)
@@ -41,61 +43,13 @@ impl ExprPool {
 
     /// The node over simplified operands.
     pub(super) fn simplify_operands(&mut self, id: ExprId) -> ExprId {
-        match self.get(id).clone() {
-            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => id,
-            Expr::Load(buffer, index) => {
-                let index: Vec<ExprId> = index.iter().map(|&i| self.simplify(i)).collect();
-                self.load(buffer, &index)
-            }
-            Expr::Unary(op, a) => {
-                let a = self.simplify(a);
-                self.unary(op, a)
-            }
-            Expr::Binary(op, a, b) => {
-                let a = self.simplify(a);
-                let b = self.simplify(b);
-                self.binary(op, a, b)
-            }
-            Expr::Select(c, a, b) => {
-                let c = self.simplify(c);
-                let a = self.simplify(a);
-                let b = self.simplify(b);
-                self.select(c, a, b)
-            }
-            Expr::Guard(c, a) => {
-                let c = self.simplify(c);
-                let a = self.simplify(a);
-                self.guard(c, a)
-            }
-            Expr::Cast(dtype, a) => {
-                let a = self.simplify(a);
-                self.cast(dtype, a)
-            }
-        }
-    }
-
-    /// Whether the node is index arithmetic that [`affine`](Self::affine) normalises. Loads of i64 data and other i64
-    /// operations are atoms there.
-    fn is_index(&self, id: ExprId) -> bool {
-        match self.get(id) {
-            Expr::Int(..) | Expr::Var(_) | Expr::Unary(UnaryOp::Neg, _) => true,
-            Expr::Binary(
-                BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::FloorDiv | BinaryOp::Mod,
-                ..,
-            ) => true,
-            Expr::Float(..)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => false,
-        }
+        self.map_operands(id, &mut ExprPool::simplify)
     }
 
     /// Constant where the intervals decide; otherwise all atoms on the left, the constant on the right, so that equal
     /// conditions are equal expressions. A comparison of data stays as it is: its difference may wrap.
-    fn simplify_comparison(&mut self, op: BinaryOp, a: ExprId, b: ExprId) -> ExprId {
+    fn simplify_comparison(&mut self, id: ExprId, comparison: Comparison) -> ExprId {
+        let Expr::Binary(op, a, b) = *self.get(id) else { return id };
         let mut form = self.affine(a);
         let right = self.affine(b);
         form.add_scaled(&right, -1);
@@ -103,55 +57,22 @@ impl ExprPool {
         form.constant = 0;
         let bounded = self.interval(a).is_some() && self.interval(b).is_some();
         let (true, Some(range), Some(bound)) = (bounded, form.interval(self), bound) else {
-            return self.binary(op, a, b);
+            return id;
         };
         let decided = [range.low, range.high].map(|value| op.eval_i64(value, bound));
-        let constant = match op {
-            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => decided[0] == decided[1],
-            BinaryOp::Eq | BinaryOp::Ne => !range.contains(bound) || range.low == range.high,
-            BinaryOp::Add
-            | BinaryOp::Sub
-            | BinaryOp::Mul
-            | BinaryOp::Div
-            | BinaryOp::FloorDiv
-            | BinaryOp::Mod
-            | BinaryOp::Rem
-            | BinaryOp::Min
-            | BinaryOp::Max
-            | BinaryOp::Pow
-            | BinaryOp::And
-            | BinaryOp::Or
-            | BinaryOp::Xor
-            | BinaryOp::Shl
-            | BinaryOp::Shr => false,
+        let constant = match comparison {
+            Comparison::Lt | Comparison::Le | Comparison::Gt | Comparison::Ge => decided[0] == decided[1],
+            Comparison::Eq | Comparison::Ne => !range.contains(bound) || range.low == range.high,
         };
         if constant {
             return self.intern(Expr::Int(decided[0], DType::Bool));
         }
         // Lt and Ge are the only orders: x <= b is x < b + 1, x > b is x >= b + 1.
         // An undecided bound is within the range, so that the next one exists.
-        let (op, bound) = match op {
-            BinaryOp::Le => (BinaryOp::Lt, bound + 1),
-            BinaryOp::Gt => (BinaryOp::Ge, bound + 1),
-            BinaryOp::Lt
-            | BinaryOp::Ge
-            | BinaryOp::Eq
-            | BinaryOp::Ne
-            | BinaryOp::Add
-            | BinaryOp::Sub
-            | BinaryOp::Mul
-            | BinaryOp::Div
-            | BinaryOp::FloorDiv
-            | BinaryOp::Mod
-            | BinaryOp::Rem
-            | BinaryOp::Min
-            | BinaryOp::Max
-            | BinaryOp::Pow
-            | BinaryOp::And
-            | BinaryOp::Or
-            | BinaryOp::Xor
-            | BinaryOp::Shl
-            | BinaryOp::Shr => (op, bound),
+        let (op, bound) = match comparison {
+            Comparison::Le => (BinaryOp::Lt, bound + 1),
+            Comparison::Gt => (BinaryOp::Ge, bound + 1),
+            Comparison::Lt | Comparison::Ge | Comparison::Eq | Comparison::Ne => (op, bound),
         };
         let left = self.from_affine(&form);
         let right = self.int(bound);

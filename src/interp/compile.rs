@@ -411,17 +411,8 @@ impl Compiler {
     }
 
     fn expr(&mut self, id: ExprId) -> Value {
-        let is_sum = self.pool.dtype(id) == DType::I64
-            && matches!(
-                self.pool.get(id),
-                Expr::Unary(UnaryOp::Neg, _)
-                    | Expr::Binary(
-                        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::FloorDiv | BinaryOp::Mod,
-                        ..
-                    )
-            );
         // Sums over data must wrap as they are written.
-        if is_sum && self.pool.loads_of(id).is_empty() {
+        if self.pool.is_index_operation(id) && self.pool.loads_of(id).is_empty() {
             self.memo(id, |compiler, id| {
                 let form = compiler.pool.affine(id);
                 compiler.sum(&form)

@@ -6,7 +6,7 @@
 use super::lex::{Line, Token, lex};
 use super::print::kind_named;
 use super::{Buffer, BufferId, Combiner, Loop, LoopKind, Nest, Role, Scope, Stmt, Store, VarId, Variable};
-use crate::expr::{BinaryOp, Expr, ExprId, UnaryOp, infix};
+use crate::expr::{BinaryOp, Expr, ExprId, UnaryOp};
 use crate::tensor::DType;
 use std::collections::HashMap;
 
@@ -456,7 +456,7 @@ fn infix_operator(token: &Token) -> Option<(BinaryOp, u8)> {
     };
     BinaryOp::ALL
         .into_iter()
-        .find_map(|op| infix(op).filter(|(symbol, _)| *symbol == text).map(|(_, strength)| (op, strength)))
+        .find_map(|op| op.infix().filter(|(symbol, _)| *symbol == text).map(|(_, strength)| (op, strength)))
 }
 
 /// Steps over a constant, its sign included, if one is next.

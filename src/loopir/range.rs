@@ -1,6 +1,6 @@
 //! Ranges of index expressions under conditions.
 
-use crate::expr::{Affine, BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use crate::expr::{Affine, BinaryOp, Comparison, Expr, ExprId, ExprPool, UnaryOp};
 use crate::tensor::DType;
 use std::collections::BTreeSet;
 
@@ -107,13 +107,13 @@ impl Facts {
     }
 
     fn comparison(&mut self, pool: &mut ExprPool, condition: ExprId, holds: bool) {
-        let (op, a, b) = match *pool.get(condition) {
+        let (comparison, a, b) = match *pool.get(condition) {
             Expr::Int(value, DType::Bool) => {
                 self.never |= (value != 0) != holds;
                 return;
             }
             Expr::Unary(UnaryOp::Not, a) if holds => return self.assume_not(pool, a),
-            Expr::Binary(op, a, b) if op.is_comparison() && pool.dtype(a) == DType::I64 => (op, a, b),
+            Expr::Binary(op, a, b) if pool.dtype(a) == DType::I64 => (op.comparison(), a, b),
             Expr::Int(..)
             | Expr::Float(..)
             | Expr::Var(_)
@@ -124,6 +124,7 @@ impl Facts {
             | Expr::Guard(..)
             | Expr::Cast(..) => return,
         };
+        let Some(comparison) = comparison else { return };
         let mut form = pool.affine(a);
         let right = pool.affine(b);
         form.add_scaled(&right, -1);
@@ -131,13 +132,13 @@ impl Facts {
         let at_most = Range { low: None, high: Some(0) };
         let at_least = Range { low: Some(0), high: None };
         let above = Range { low: Some(1), high: None };
-        let range = match (op, holds) {
-            (BinaryOp::Lt, true) | (BinaryOp::Ge, false) => below,
-            (BinaryOp::Le, true) | (BinaryOp::Gt, false) => at_most,
-            (BinaryOp::Gt, true) | (BinaryOp::Le, false) => above,
-            (BinaryOp::Ge, true) | (BinaryOp::Lt, false) => at_least,
-            (BinaryOp::Eq, true) | (BinaryOp::Ne, false) => Range::point(0),
-            (_, _) => return,
+        let range = match (comparison, holds) {
+            (Comparison::Lt, true) | (Comparison::Ge, false) => below,
+            (Comparison::Le, true) | (Comparison::Gt, false) => at_most,
+            (Comparison::Gt, true) | (Comparison::Le, false) => above,
+            (Comparison::Ge, true) | (Comparison::Lt, false) => at_least,
+            (Comparison::Eq, true) | (Comparison::Ne, false) => Range::point(0),
+            (Comparison::Ne, true) | (Comparison::Eq, false) => return,
         };
         self.add(pool, form, range);
     }
@@ -157,7 +158,7 @@ impl Facts {
         // Where floor(x / d) + rest is in a range, so is x + d * rest.
         let atoms: Vec<(ExprId, i64)> = form.terms.iter().map(|(&atom, &factor)| (atom, factor)).collect();
         for (atom, factor) in atoms.into_iter().filter(|(_, factor)| factor.abs() == 1) {
-            let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) else { continue };
+            let Some((operand, divisor)) = pool.by_constant(atom, BinaryOp::FloorDiv) else { continue };
             let quotient = range.scale(factor);
             let mut sum = pool.affine(operand);
             let mut rest = form.clone();
@@ -240,10 +241,11 @@ impl Facts {
     }
 
     /// What a form is in that contains the floor division `atom` by `d`, a quotient that was taken apart: with
-    /// `d floor(x / d) = x - x mod d`, the form is the quotient by `d` of a sum that facts may know.
+    /// `d floor(x / d) = x - x mod d`, the form is the quotient by `d` of a sum that facts may know. Terms that are no multiple
+    /// of the atom's coefficient may stand outside of that quotient or be part of it.
     fn joined_range(&self, pool: &mut ExprPool, form: &Affine, atom: ExprId, steps: usize) -> Range {
         let coefficient = form.terms[&atom];
-        let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) else {
+        let Some((operand, divisor)) = pool.by_constant(atom, BinaryOp::FloorDiv) else {
             return Range::default();
         };
         let operand = pool.affine(operand);
@@ -258,9 +260,25 @@ impl Facts {
         let mut sum = Affine::default();
         sum.add_scaled(&others, divisor);
         sum.add_scaled(&operand, coefficient);
+        pool.recombine(&mut sum);
         let remainder = Range { low: Some(1 - divisor), high: Some(0) }.scale(coefficient);
-        let range = self.affine_range(pool, &sum, steps - 1).add(remainder);
-        range.divide(divisor)
+        let range = self.affine_range(pool, &sum, steps - 1).add(remainder).divide(divisor);
+        let multiples = part(&others, |_, other| other.checked_rem(coefficient) == Some(0));
+        if multiples.terms.is_empty() || multiples.terms.len() == others.terms.len() {
+            return range;
+        }
+        let mut quotient = operand;
+        for (&other, &of_form) in &multiples.terms {
+            let factor = of_form.checked_div(coefficient).and_then(|factor| factor.checked_mul(divisor));
+            let Some(factor) = factor else { return range };
+            quotient.add_term(other, factor);
+        }
+        pool.recombine(&mut quotient);
+        let floor = |bound: i64| bound.div_euclid(divisor);
+        let quotient = self.affine_range(pool, &quotient, steps - 1);
+        let quotient = Range { low: quotient.low.map(floor), high: quotient.high.map(floor) };
+        others.add_scaled(&multiples, -1);
+        range.meet(self.affine_range(pool, &others, steps - 1).add(quotient.scale(coefficient)))
     }
 
     /// What facts in which `atom` has a factor give for it: where `factor * atom + rest` is in a range, so is the quotient of the
@@ -305,11 +323,11 @@ impl Facts {
                 Range { low: x.meet(y).low, high: x.join(y).high }
             }
             Expr::Binary(op, a, _) => {
-                if let Some((_, divisor)) = constant_divisor(pool, atom, BinaryOp::FloorDiv) {
+                if let Some((_, divisor)) = pool.by_constant(atom, BinaryOp::FloorDiv) {
                     let x = self.index_range(pool, a, steps);
                     let quotient = |x: i64| x.div_euclid(divisor);
                     Range { low: x.low.map(quotient), high: x.high.map(quotient) }
-                } else if let Some((_, divisor)) = constant_divisor(pool, atom, BinaryOp::Mod) {
+                } else if let Some((_, divisor)) = pool.by_constant(atom, BinaryOp::Mod) {
                     let x = self.index_range(pool, a, steps);
                     let quotient = |x: Option<i64>| x.map(|x| x.div_euclid(divisor));
                     if x.low.is_some() && quotient(x.low) == quotient(x.high) {
@@ -339,7 +357,7 @@ impl Facts {
 fn remainders_written_out(pool: &mut ExprPool, form: &Affine) -> Vec<Affine> {
     let mut result = vec![];
     for (&atom, &coefficient) in &form.terms {
-        let Some((operand, divisor)) = constant_divisor(pool, atom, BinaryOp::Mod) else { continue };
+        let Some((operand, divisor)) = pool.by_constant(atom, BinaryOp::Mod) else { continue };
         let Some(multiple) = coefficient.checked_mul(divisor) else { continue };
         let whole = pool.affine(operand);
         let divisor = pool.int(divisor);
@@ -362,18 +380,6 @@ fn part(form: &Affine, keep: impl Fn(ExprId, i64) -> bool) -> Affine {
 
 fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a.saturating_abs() } else { gcd(b, a % b) }
-}
-
-/// Operand and divisor of `op` by a positive constant.
-fn constant_divisor(pool: &ExprPool, id: ExprId, op: BinaryOp) -> Option<(ExprId, i64)> {
-    if let Expr::Binary(found, a, b) = *pool.get(id)
-        && let Expr::Int(divisor @ 1.., _) = *pool.get(b)
-        && found == op
-    {
-        Some((a, divisor))
-    } else {
-        None
-    }
 }
 
 /// What any value of a type that fits an i64 satisfies.

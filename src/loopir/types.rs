@@ -1,7 +1,7 @@
 //! Types of expressions and blocks.
 
 use super::{Combiner, Store};
-use crate::expr::{BinaryOp, Expr, ExprId, ExprPool, OnIntegers, UnaryOp};
+use crate::expr::{BinaryKind, BinaryOp, Expr, ExprId, ExprPool, OnIntegers, UnaryOp};
 use crate::tensor::DType;
 use std::collections::HashSet;
 
@@ -149,24 +149,10 @@ fn unary_fits(op: UnaryOp, dtype: DType) -> bool {
 }
 
 fn binary_fits(op: BinaryOp, dtype: DType) -> bool {
-    match op {
-        BinaryOp::Add
-        | BinaryOp::Sub
-        | BinaryOp::Mul
-        | BinaryOp::Div
-        | BinaryOp::FloorDiv
-        | BinaryOp::Mod
-        | BinaryOp::Rem
-        | BinaryOp::Pow => dtype != DType::Bool,
-        BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => !dtype.is_float(),
-        BinaryOp::Shl | BinaryOp::Shr => dtype.is_integer(),
-        BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::Lt
-        | BinaryOp::Le
-        | BinaryOp::Gt
-        | BinaryOp::Ge
-        | BinaryOp::Eq
-        | BinaryOp::Ne => true,
+    match op.kind() {
+        BinaryKind::Arithmetic | BinaryKind::Rounding => dtype != DType::Bool,
+        BinaryKind::Logic => !dtype.is_float(),
+        BinaryKind::Shift => dtype.is_integer(),
+        BinaryKind::Choice | BinaryKind::Comparison(_) => true,
     }
 }

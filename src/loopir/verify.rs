@@ -391,23 +391,16 @@ impl<'a> Verifier<'a> {
     }
 
     fn node(&mut self, store: &Store, id: ExprId) {
-        match *self.nest.pool.get(id) {
-            Expr::Var(var) => {
-                if !self.around.iter().any(|outer| outer.var == var) {
-                    self.errors.push(VerifyError::UnboundVariable {
-                        block: store.block.clone(),
-                        var: self.nest.pool.vars[var].name.clone(),
-                    });
-                }
-            }
-            Expr::Load(buffer, _) => self.access(store, buffer),
-            Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => {}
+        if let Expr::Load(buffer, _) = *self.nest.pool.get(id) {
+            self.access(store, buffer);
+        }
+        if let Some(var) = self.nest.pool.as_var(id)
+            && !self.around.iter().any(|outer| outer.var == var)
+        {
+            self.errors.push(VerifyError::UnboundVariable {
+                block: store.block.clone(),
+                var: self.nest.pool.vars[var].name.clone(),
+            });
         }
     }
 
@@ -519,17 +512,17 @@ impl Ranges {
             return;
         }
         match self.pool.get(id).clone() {
-            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => {}
-            Expr::Load(buffer, index) => {
-                for &i in &index {
-                    self.expr(i, facts, seen);
-                }
-                self.access(buffer, &index, facts);
+            Expr::Int(..)
+            | Expr::Float(..)
+            | Expr::Var(_)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Cast(..) => {
+                self.pool.operands(id).into_iter().for_each(|operand| self.expr(operand, facts, seen));
             }
-            Expr::Unary(_, a) | Expr::Cast(_, a) => self.expr(a, facts, seen),
-            Expr::Binary(_, a, b) => {
-                self.expr(a, facts, seen);
-                self.expr(b, facts, seen);
+            Expr::Load(buffer, index) => {
+                index.iter().for_each(|&i| self.expr(i, facts, seen));
+                self.access(buffer, &index, facts);
             }
             Expr::Guard(condition, a) => {
                 self.expr(condition, facts, seen);

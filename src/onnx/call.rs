@@ -65,11 +65,6 @@ impl Call<'_> {
         self.node.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1)
     }
 
-    /// Refuses a file that asks for output `i`, called `what`.
-    pub(crate) fn no_output(&self, i: usize, what: &str) -> Result<(), Refusal> {
-        if self.output_count() > i { Err(Refusal::unsupported(format!("the output {what}"))) } else { Ok(()) }
-    }
-
     pub(crate) fn fact(&self, value: ValueId) -> Fact {
         self.graph.fact(value).clone()
     }

@@ -277,6 +277,60 @@ fn windows_are_worked_out() {
 }
 
 #[test]
+fn positions_of_the_largest_count_batches_and_channels() {
+    let pool = |storage_order: i64| {
+        let attributes = vec![
+            ("kernel_shape", Attribute::Ints(vec![1, 2])),
+            ("storage_order", Attribute::Int(storage_order)),
+        ];
+        let x = Tensor::from_slice(
+            &[1, 2, 2, 3],
+            &[0.0f32, 1.0, 2.0, 3.0, 5.0, 4.0, 9.0, 9.0, 8.0, 1.0, 0.0, 2.0],
+        );
+        let graph = Build::new(17)
+            .constant("x", x)
+            .node("MaxPool", &["x"], &["y", "places"], attributes)
+            .output("places")
+            .graph()
+            .unwrap();
+        graph.constant(graph.outputs()[0].value).unwrap().to_i64_vec().unwrap()
+    };
+    assert_eq!(pool(0), [1, 2, 4, 4, 6, 7, 9, 11]);
+    assert_eq!(pool(1), [2, 4, 3, 3, 6, 8, 7, 11]);
+}
+
+#[test]
+fn training_without_chance_is_imported() {
+    let dropout = |ratio: f32| {
+        Build::new(22)
+            .input("x", DType::F32, &["2"])
+            .constant("ratio", Tensor::from_slice(&[], &[ratio]))
+            .constant("training", Tensor::from_fn(DType::Bool, &[], |_| 1.0))
+            .node("Dropout", &["x", "ratio", "training"], &["y", "mask"], vec![])
+            .output("y")
+            .text()
+    };
+    assert!(!dropout(0.0).contains("random"));
+    assert!(dropout(0.5).contains("its result is random"), "{}", dropout(0.5));
+    let norm = |opset: i64| {
+        Build::new(opset)
+            .input("x", DType::F32, &["2", "3", "4"])
+            .input("v", DType::F32, &["3"])
+            .node(
+                "BatchNormalization",
+                &["x", "v", "v", "v", "v"],
+                &["y", "mean", "variance"],
+                vec![("training_mode", Attribute::Int(1))],
+            )
+            .output("y")
+            .output("mean")
+            .text()
+    };
+    assert!(norm(15).contains("reduce_mean"), "{}", norm(15));
+    assert!(norm(13).contains("training as before opset 14"), "{}", norm(13));
+}
+
+#[test]
 fn known_conditions_choose_a_branch() {
     let branch = |op: &str| {
         let mut build = Build::new(17).node(op, &["x"], &["inner"], vec![]).output("inner");

@@ -263,21 +263,11 @@ fn change_accesses(
     for stmts in [preparation, body] {
         walk::change_stores(stmts, &mut |store| {
             change_exprs(store, &mut |id| {
-                pool.rewrite(id, &mut |pool, part| match pool.get(part).clone() {
-                    Expr::Load(of, index) if of == buffer => {
-                        let mut index = index.to_vec();
-                        change(pool, &mut index);
-                        Some(pool.load(buffer, &index))
-                    }
-                    Expr::Load(..)
-                    | Expr::Int(..)
-                    | Expr::Float(..)
-                    | Expr::Var(_)
-                    | Expr::Unary(..)
-                    | Expr::Binary(..)
-                    | Expr::Select(..)
-                    | Expr::Guard(..)
-                    | Expr::Cast(..) => None,
+                pool.rewrite(id, &mut |pool, part| {
+                    let Expr::Load(of, index) = pool.get(part) else { return None };
+                    let mut index = (*of == buffer).then(|| index.to_vec())?;
+                    change(pool, &mut index);
+                    Some(pool.load(buffer, &index))
                 })
             });
             if store.buffer == buffer {

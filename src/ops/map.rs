@@ -1,7 +1,7 @@
 //! Elementwise operators: one scalar expression over the elements of the inputs.
 
 use super::{Fact, OpDef, OpError, product};
-use crate::expr::{BinaryOp, UnaryOp};
+use crate::expr::{BinaryKind, BinaryOp, UnaryOp};
 use crate::tensor::{DType, broadcast_shapes};
 use std::fmt;
 
@@ -175,7 +175,7 @@ impl Scalar {
         match self {
             Scalar::Input(_) | Scalar::Constant(_) => 0,
             Scalar::Unary(op, a) => op.flop() + a.cost(),
-            Scalar::Binary(op, a, b) => binary_cost(*op) + a.cost() + b.cost(),
+            Scalar::Binary(op, a, b) => op.flop() + a.cost() + b.cost(),
             Scalar::Select(c, a, b) => 1 + c.cost() + a.cost() + b.cost(),
             Scalar::Cast(_, a) => 1 + a.cost(),
         }
@@ -201,29 +201,6 @@ impl Scalar {
             Scalar::Select(c, a, b) => 1 + c.operations() + a.operations() + b.operations(),
             Scalar::Cast(_, a) => a.operations(),
         }
-    }
-}
-
-fn binary_cost(op: BinaryOp) -> u64 {
-    match op {
-        BinaryOp::Add
-        | BinaryOp::Sub
-        | BinaryOp::Mul
-        | BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::And
-        | BinaryOp::Or
-        | BinaryOp::Xor
-        | BinaryOp::Shl
-        | BinaryOp::Shr
-        | BinaryOp::Lt
-        | BinaryOp::Le
-        | BinaryOp::Gt
-        | BinaryOp::Ge
-        | BinaryOp::Eq
-        | BinaryOp::Ne => 1,
-        BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod | BinaryOp::Rem => 4,
-        BinaryOp::Pow => 16,
     }
 }
 
@@ -258,30 +235,10 @@ impl fmt::Display for Scalar {
     }
 }
 
+/// The symbol of plain arithmetic and of comparisons.
 fn symbol(op: BinaryOp) -> Option<&'static str> {
-    match op {
-        BinaryOp::Add => Some("+"),
-        BinaryOp::Sub => Some("-"),
-        BinaryOp::Mul => Some("*"),
-        BinaryOp::Div => Some("/"),
-        BinaryOp::Lt => Some("<"),
-        BinaryOp::Le => Some("<="),
-        BinaryOp::Gt => Some(">"),
-        BinaryOp::Ge => Some(">="),
-        BinaryOp::Eq => Some("=="),
-        BinaryOp::Ne => Some("!="),
-        BinaryOp::FloorDiv
-        | BinaryOp::Mod
-        | BinaryOp::Rem
-        | BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::Pow
-        | BinaryOp::And
-        | BinaryOp::Or
-        | BinaryOp::Xor
-        | BinaryOp::Shl
-        | BinaryOp::Shr => None,
-    }
+    let plain = matches!(op.kind(), BinaryKind::Arithmetic | BinaryKind::Comparison(_));
+    op.infix().filter(|_| plain).map(|(symbol, _)| symbol)
 }
 
 /// `y[i] = scalar(x0[i], x1[i], ...)`, the inputs broadcast to one shape by the rule of NumPy.

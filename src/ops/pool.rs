@@ -1,12 +1,16 @@
 //! Pooling over windows of the spatial dimensions.
 
 use super::{Attributes, Fact, OpDef, OpError, exactly, numeric, product, window_extent};
+use crate::tensor::DType;
 
 /// What becomes of the elements of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PoolKind {
     /// The largest; padding never wins.
     Max,
+    /// The position of the largest in the flattened spatial dimensions, as i64; of equal elements the first. Padding never
+    /// wins; where a window has no other element, or NaN makes every comparison fail, it is the last position there is.
+    ArgMax,
     /// The sum over the number of elements of the window that are not padding.
     Average,
     /// The sum over the number of elements of the window, padding included and the overhang excluded.
@@ -39,6 +43,7 @@ impl OpDef for Pool {
     fn name(&self) -> &'static str {
         match self.kind {
             PoolKind::Max => "max_pool",
+            PoolKind::ArgMax => "arg_max_pool",
             PoolKind::Average | PoolKind::AverageWithPads => "average_pool",
             PoolKind::Norm(_) => "norm_pool",
         }
@@ -53,7 +58,7 @@ impl OpDef for Pool {
             .unless(vec![(0, 0); rank], "pads", self.pads.clone())
             .unless(vec![0; rank], "overhang", self.overhang.clone());
         match self.kind {
-            PoolKind::Max | PoolKind::Average => attributes,
+            PoolKind::Max | PoolKind::ArgMax | PoolKind::Average => attributes,
             PoolKind::AverageWithPads => attributes.flag("counting pads", true),
             PoolKind::Norm(p) => attributes.always("p", p),
         }
@@ -80,7 +85,11 @@ impl OpDef for Pool {
                 (before, after),
             )?);
         }
-        Ok(vec![Fact { dtype: x.dtype, shape }])
+        let dtype = match self.kind {
+            PoolKind::ArgMax => DType::I64,
+            PoolKind::Max | PoolKind::Average | PoolKind::AverageWithPads | PoolKind::Norm(_) => x.dtype,
+        };
+        Ok(vec![Fact { dtype, shape }])
     }
 
     fn flop(&self, _inputs: &[&Fact], outputs: &[&Fact]) -> u64 {

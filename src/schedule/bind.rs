@@ -5,16 +5,17 @@
 //! ```
 //!
 //! Refuses `parallel`, `workgroup` and `invocation` where iterations depend on one another, `vector` where they depend on one
-//! another other than by combining, `invocation` where iterations write registers that live outside, and a loop that has a
-//! kind already.
+//! another other than by combining, `invocation` where iterations write registers that live outside or where invocations of loops
+//! that follow one another would need a barrier between, and a loop that has a kind already.
 
 use super::Refusal;
 use super::rewrite::loops_named;
-use crate::analysis::{accesses, carried_buffers};
+use crate::analysis::{RaceError, accesses, carried_buffers, verify_races};
 use crate::loopir::print::kind_name;
 use crate::loopir::{BufferId, Loop, LoopKind, Nest, Scope, Stmt, walk};
 
 pub(super) fn apply(nest: &mut Nest, of: &str, kind: LoopKind) -> Result<(), Refusal> {
+    let before = matches!(kind, LoopKind::Invocation(_)).then(|| nest.clone());
     for var in loops_named(nest, of)? {
         let found = nest.loop_of(var).ok_or_else(|| Refusal::NoLoop(of.to_string()))?.clone();
         if found.kind != LoopKind::Serial {
@@ -48,7 +49,38 @@ pub(super) fn apply(nest: &mut Nest, of: &str, kind: LoopKind) -> Result<(), Ref
             found.kind = kind;
         }
     }
-    Ok(())
+    match before {
+        Some(before) if invocation_groups(&nest.body) > 1 => no_missing_barrier(nest, &before),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The outermost invocation loops.
+fn invocation_groups(stmts: &[Stmt]) -> usize {
+    let groups = stmts.iter().map(|stmt| match stmt {
+        Stmt::Loop(Loop { kind: LoopKind::Invocation(_), .. }) => 1,
+        Stmt::Loop(of) => invocation_groups(&of.body),
+        Stmt::Store(_) | Stmt::Alloc(_) | Stmt::Barrier => 0,
+    });
+    groups.sum()
+}
+
+/// Refuses a nest in which invocations share what those of `before` did not.
+fn no_missing_barrier(nest: &Nest, before: &Nest) -> Result<(), Refusal> {
+    let Err(after) = verify_races(nest) else { return Ok(()) };
+    let before = verify_races(before).err().unwrap_or_default();
+    let shared = after.into_iter().filter(|race| !before.contains(race)).find_map(|race| match race {
+        RaceError::Invocations { buffer, blocks } => Some((buffer, blocks)),
+        RaceError::Iterations { .. } => None,
+    });
+    match shared {
+        Some((buffer, blocks)) => {
+            let reason =
+                format!("is shared by invocations in the blocks {blocks:?} without a barrier between");
+            Err(Refusal::Buffer { buffer, reason })
+        }
+        None => Ok(()),
+    }
 }
 
 /// A register buffer that is written in a loop and allocated outside of it.

@@ -8,7 +8,8 @@
 //!
 //! For locality: the intermediate shrinks to the region one iteration reads, some of it computed more than once. Refuses what
 //! [`inline`](super::inline) refuses, reads that are not affine or reach different regions, and a value that is not there, or
-//! another one, at the loop: of loops or local buffers around the block only, or of a local buffer that is written again.
+//! another one, at the loop: of loops or local buffers around the block only, or of a local buffer that is written again. The
+//! block must be the only one that writes its buffer.
 
 use super::rewrite::{loops_named, new_var, substitute_store};
 use super::stage_in::{nested, redirect_reads};
@@ -27,20 +28,17 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
     if nest.pool.buffers[buffer].role != Role::Local {
         return Err(refuse("writes a buffer that lives outside the nest"));
     }
+    let mut writers = 0;
+    nest.visit_stores(&mut |writer| writers += usize::from(writer.buffer == buffer));
+    if writers > 1 {
+        return Err(refuse("is not the only writer of its buffer"));
+    }
     let [place] = loops_named(nest, at)?[..] else { return Err(refuse("can be computed in one loop only")) };
     let mut vars: Vec<VarId> = vec![];
     for &index in &store.index {
-        match nest.pool.get(index) {
-            Expr::Var(var) if !vars.contains(var) => vars.push(*var),
-            Expr::Var(_)
-            | Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => return Err(refuse("writes at a computed index")),
+        match nest.pool.as_var(index) {
+            Some(var) if !vars.contains(&var) => vars.push(var),
+            Some(_) | None => return Err(refuse("writes at a computed index")),
         }
     }
     if nest.loops_around(block).contains(&place) {
@@ -170,20 +168,10 @@ fn is_known_at(nest: &Nest, store: &Store, vars: &[VarId], place: VarId) -> bool
         }
         behind |= writer.block == store.block;
     });
-    nest.pool.loads_of(store.value).into_iter().all(|load| match nest.pool.get(load) {
-        Expr::Load(buffer, _) => match nest.pool.buffers[*buffer].role {
-            Role::Local => visible.contains(buffer) && !written_again.contains(buffer),
-            Role::Output => !written_again.contains(buffer),
-            Role::Input | Role::Constant | Role::Packed => true,
-        },
-        Expr::Int(..)
-        | Expr::Float(..)
-        | Expr::Var(_)
-        | Expr::Unary(..)
-        | Expr::Binary(..)
-        | Expr::Select(..)
-        | Expr::Guard(..)
-        | Expr::Cast(..) => true,
+    nest.pool.buffers_read(store.value).iter().all(|buffer| match nest.pool.buffers[*buffer].role {
+        Role::Local => visible.contains(buffer) && !written_again.contains(buffer),
+        Role::Output => !written_again.contains(buffer),
+        Role::Input | Role::Constant | Role::Packed => true,
     })
 }
 

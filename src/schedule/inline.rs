@@ -30,24 +30,15 @@ pub(super) fn apply(nest: &mut Nest, block: &str) -> Result<(), Refusal> {
     }
     let mut vars: Vec<VarId> = vec![];
     for &index in &store.index {
-        match nest.pool.get(index) {
-            Expr::Var(var) if !vars.contains(var) => vars.push(*var),
-            Expr::Int(0, _) => {}
-            Expr::Var(_)
-            | Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => return Err(refuse("writes at a computed index")),
+        match nest.pool.as_var(index) {
+            Some(var) if !vars.contains(&var) => vars.push(var),
+            None if nest.pool.as_int(index) == Some(0) => {}
+            Some(_) | None => return Err(refuse("writes at a computed index")),
         }
     }
     let loops = nest.loops_around(block);
-    let inner_locals = nest.pool.loads_of(store.value).into_iter().any(|load| {
-        matches!(nest.pool.get(load), Expr::Load(buffer, _) if nest.pool.buffers[*buffer].role == Role::Local)
-    });
+    let read = nest.pool.buffers_read(store.value);
+    let inner_locals = read.iter().any(|&buffer| nest.pool.buffers[buffer].role == Role::Local);
     if inner_locals || loops.iter().any(|var| !vars.contains(var) && nest.pool.uses_var(store.value, *var)) {
         return Err(refuse("computes a value that is not known where it is read"));
     }
@@ -56,27 +47,14 @@ pub(super) fn apply(nest: &mut Nest, block: &str) -> Result<(), Refusal> {
     let pool = &mut nest.pool;
     walk::change_stores(&mut nest.body, &mut |user| {
         change_exprs(user, &mut |root| {
-            let replaced = pool.rewrite(root, &mut |pool, id| match pool.get(id).clone() {
-                Expr::Load(known, index) if known == buffer => {
-                    let map: HashMap<VarId, _> = store
-                        .index
-                        .iter()
-                        .zip(index)
-                        .filter_map(|(at, value)| {
-                            if let Expr::Var(var) = pool.get(*at) { Some((*var, value)) } else { None }
-                        })
-                        .collect();
-                    Some(pool.substitute(store.value, &map))
-                }
-                Expr::Int(..)
-                | Expr::Float(..)
-                | Expr::Var(_)
-                | Expr::Load(..)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => None,
+            let replaced = pool.rewrite(root, &mut |pool, id| {
+                let Expr::Load(known, index) = pool.get(id).clone() else { return None };
+                (known == buffer).then(|| {
+                    let places = store.index.iter().zip(index);
+                    let map: HashMap<VarId, _> =
+                        places.filter_map(|(&at, value)| Some((pool.as_var(at)?, value))).collect();
+                    pool.substitute(store.value, &map)
+                })
             });
             pool.simplify(replaced)
         });

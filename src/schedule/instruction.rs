@@ -185,16 +185,11 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
         let attempt: Result<Vec<_>, String> = order
             .iter()
             .zip(instruction.operands)
-            .map(|(&place, operand)| match pool.get(values[place]).clone() {
-                Expr::Load(buffer, index) => fits(pool, buffer, &index, &loops, operand),
-                Expr::Int(..)
-                | Expr::Float(..)
-                | Expr::Var(_)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => Err(format!("operand '{}' is not a plain read", operand.name)),
+            .map(|(&place, operand)| {
+                let Expr::Load(buffer, index) = pool.get(values[place]).clone() else {
+                    return Err(format!("operand '{}' is not a plain read", operand.name));
+                };
+                fits(pool, buffer, &index, &loops, operand)
             })
             .collect();
         match attempt {

@@ -79,20 +79,12 @@ pub(super) fn redirect(
     new: BufferId,
     index: &mut impl FnMut(&mut ExprPool, &[ExprId]) -> Vec<ExprId>,
 ) -> ExprId {
-    pool.rewrite(root, &mut |pool, id| match pool.get(id).clone() {
-        Expr::Load(buffer, at) if buffer == old => {
+    pool.rewrite(root, &mut |pool, id| {
+        let Expr::Load(buffer, at) = pool.get(id).clone() else { return None };
+        (buffer == old).then(|| {
             let at = index(pool, &at);
-            Some(pool.load(new, &at))
-        }
-        Expr::Int(..)
-        | Expr::Float(..)
-        | Expr::Var(_)
-        | Expr::Load(..)
-        | Expr::Unary(..)
-        | Expr::Binary(..)
-        | Expr::Select(..)
-        | Expr::Guard(..)
-        | Expr::Cast(..) => None,
+            pool.load(new, &at)
+        })
     })
 }
 

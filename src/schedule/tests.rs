@@ -501,3 +501,42 @@ fn what_a_loop_does_not_know_is_not_computed_there() {
     let known = text.replace("          second: r = 2.0\n", "");
     assert!(Trace::parse("compute_at double in b").unwrap().apply(&mut Nest::parse(&known).unwrap()).is_ok());
 }
+
+#[test]
+fn invocations_that_would_need_a_barrier_are_refused() {
+    let text = "
+        nest n
+          in    x: f32[8]
+          out   y: f32[8]
+          workgroup t: f32[8]
+          for a in 8:
+            write: t[a] = x[a]
+          for a in 8:
+            read: y[a] = t[7 - a]";
+    let reason = expect![
+        "buffer 't': is shared by invocations in the blocks [\"write\", \"read\"] without a barrier between"
+    ];
+    refused(Nest::parse(text).unwrap(), "bind a invocation.x", reason);
+    let same = Nest::parse(&text.replace("7 - a", "a")).unwrap();
+    assert!(Trace::parse("bind a invocation.x").unwrap().apply(&mut same.clone()).is_ok());
+}
+
+#[test]
+fn what_several_blocks_write_is_computed_where_it_is() {
+    let text = "
+        nest n
+          in    x: f32[8]
+          out   y: f32[8]
+          global t: f32[8]
+          for a in 8:
+            double: t[a] = x[a] * 2.0
+          for c in 8:
+            more: t[c] += 1.0
+          for b in 8:
+            store: y[b] = t[b]";
+    refused(
+        Nest::parse(text).unwrap(),
+        "compute_at double in b",
+        expect!["block 'double': is not the only writer of its buffer"],
+    );
+}

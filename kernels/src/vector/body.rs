@@ -12,7 +12,7 @@
 use half::{bf16, f16};
 
 use super::math;
-use crate::scalar::{BinaryOp, UnaryOp};
+use crate::scalar::{BinaryOp, Comparison, UnaryOp};
 use crate::simd::Vector;
 
 /// Which operands of a binary operation are single values.
@@ -250,28 +250,14 @@ unsafe fn compare_form<const LEFT: bool, const RIGHT: bool>(
             }
         };
     }
-    match op {
-        BinaryOp::Lt => loops!(|a, b| a < b),
-        BinaryOp::Le => loops!(|a, b| a <= b),
-        BinaryOp::Gt => loops!(|a, b| a > b),
-        BinaryOp::Ge => loops!(|a, b| a >= b),
-        BinaryOp::Eq => loops!(|a, b| a == b),
-        BinaryOp::Ne => loops!(|a, b| a != b),
-        BinaryOp::Add
-        | BinaryOp::Sub
-        | BinaryOp::Mul
-        | BinaryOp::Div
-        | BinaryOp::FloorDiv
-        | BinaryOp::Mod
-        | BinaryOp::Rem
-        | BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::Pow
-        | BinaryOp::And
-        | BinaryOp::Or
-        | BinaryOp::Xor
-        | BinaryOp::Shl
-        | BinaryOp::Shr => loops!(|a, b| op.eval_f64(f64::from(a), f64::from(b)) != 0.0),
+    match op.comparison() {
+        Some(Comparison::Lt) => loops!(|a, b| a < b),
+        Some(Comparison::Le) => loops!(|a, b| a <= b),
+        Some(Comparison::Gt) => loops!(|a, b| a > b),
+        Some(Comparison::Ge) => loops!(|a, b| a >= b),
+        Some(Comparison::Eq) => loops!(|a, b| a == b),
+        Some(Comparison::Ne) => loops!(|a, b| a != b),
+        None => loops!(|a, b| op.eval_f64(f64::from(a), f64::from(b)) != 0.0),
     }
 }
 

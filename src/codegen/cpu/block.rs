@@ -86,17 +86,7 @@ impl Emitter {
     fn neutral_unless(&self, store: &Store) -> Option<(ExprId, ExprId)> {
         let combiner = store.combine?;
         let Expr::Select(condition, value, otherwise) = *self.pool.get(store.value) else { return None };
-        let neutral = match *self.pool.get(otherwise) {
-            Expr::Float(bits, _) => f64::from_bits(bits) == combiner.identity(),
-            Expr::Int(..)
-            | Expr::Var(_)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => false,
-        };
+        let neutral = matches!(*self.pool.get(otherwise), Expr::Float(bits, _) if f64::from_bits(bits) == combiner.identity());
         neutral.then_some((condition, value))
     }
 }

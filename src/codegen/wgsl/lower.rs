@@ -117,17 +117,9 @@ impl<'p> Lowering<'p> {
             }
             Expr::Cast(dtype, a) => {
                 let a = self.lower_under(a, active);
-                match *self.pool.get(a) {
-                    Expr::Int(value, _) if dtype.is_float() => self.pool.constant(value as f64, dtype),
-                    Expr::Int(..)
-                    | Expr::Float(..)
-                    | Expr::Var(_)
-                    | Expr::Load(..)
-                    | Expr::Unary(..)
-                    | Expr::Binary(..)
-                    | Expr::Select(..)
-                    | Expr::Guard(..)
-                    | Expr::Cast(..) => self.pool.cast(dtype, a),
+                match self.pool.as_int(a) {
+                    Some(value) if dtype.is_float() => self.pool.constant(value as f64, dtype),
+                    Some(_) | None => self.pool.cast(dtype, a),
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Operations as WGSL text, and the helper functions they need.
 
-use crate::expr::{BinaryOp, OnIntegers, UnaryOp};
+use crate::expr::{BinaryOp, Comparison, OnIntegers, UnaryOp};
 use crate::tensor::DType;
 
 /// A function of `shaders/`.
@@ -507,29 +507,14 @@ fn signed(text: String) -> Fragment {
 
 /// The symbol of a comparison.
 fn comparison(op: BinaryOp) -> Option<&'static str> {
-    match op {
-        BinaryOp::Lt => Some("<"),
-        BinaryOp::Le => Some("<="),
-        BinaryOp::Gt => Some(">"),
-        BinaryOp::Ge => Some(">="),
-        BinaryOp::Eq => Some("=="),
-        BinaryOp::Ne => Some("!="),
-        BinaryOp::Add
-        | BinaryOp::Sub
-        | BinaryOp::Mul
-        | BinaryOp::Div
-        | BinaryOp::FloorDiv
-        | BinaryOp::Mod
-        | BinaryOp::Rem
-        | BinaryOp::Min
-        | BinaryOp::Max
-        | BinaryOp::Pow
-        | BinaryOp::And
-        | BinaryOp::Or
-        | BinaryOp::Xor
-        | BinaryOp::Shl
-        | BinaryOp::Shr => None,
-    }
+    op.comparison().map(|comparison| match comparison {
+        Comparison::Lt => "<",
+        Comparison::Le => "<=",
+        Comparison::Gt => ">",
+        Comparison::Ge => ">=",
+        Comparison::Eq => "==",
+        Comparison::Ne => "!=",
+    })
 }
 
 fn bool_binary(op: BinaryOp, a: &Fragment, b: &Fragment) -> Option<Fragment> {

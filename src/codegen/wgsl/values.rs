@@ -73,16 +73,9 @@ impl Writer {
             return Rc::clone(known);
         }
         let mut uses = Uses::default();
-        match self.pool.get(id) {
-            Expr::Var(var) => drop(uses.vars.insert(*var)),
-            Expr::Load(buffer, _) => drop(uses.buffers.insert(*buffer)),
-            Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => {}
+        uses.vars.extend(self.pool.as_var(id));
+        if let Expr::Load(buffer, _) = self.pool.get(id) {
+            uses.buffers.insert(*buffer);
         }
         for operand in self.pool.operands(id) {
             let of_operand = self.uses(operand);
@@ -215,7 +208,7 @@ impl Writer {
                 Some((whole, _)) => vec![whole],
                 None => self.load_parts(buffer, index[0]),
             },
-            _ if self.is_index_sum(id) => {
+            _ if self.pool.is_index_operation(id) => {
                 let mut form = Affine::clone(&self.form(id));
                 let has_constant = std::mem::take(&mut form.constant) != 0;
                 let base = self.pool.from_affine(&form);
@@ -301,29 +294,6 @@ impl Writer {
         }
     }
 
-    /// Whether the node is index arithmetic, written as a sum of terms.
-    fn is_index_sum(&self, id: ExprId) -> bool {
-        if self.pool.dtype(id) != DType::I64 {
-            return false;
-        }
-        match self.pool.get(id) {
-            Expr::Unary(UnaryOp::Neg, _) => true,
-            Expr::Binary(
-                BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::FloorDiv | BinaryOp::Mod,
-                ..,
-            ) => true,
-            Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Var(_)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => false,
-        }
-    }
-
     /// The text of an expression: a name where it has or deserves one.
     pub(super) fn value(&mut self, id: ExprId) -> Result<Value, WgslError> {
         if let Some(named) = self.named(id) {
@@ -345,7 +315,7 @@ impl Writer {
             | Expr::Guard(..)
             | Expr::Cast(..) => {}
         }
-        if self.is_index_sum(id) && !wide {
+        if self.pool.is_index_operation(id) && !wide {
             let form = self.form(id);
             return Ok(Value::scalar(self.sum(&form)?));
         }
@@ -385,7 +355,7 @@ impl Writer {
                 }
                 None => self.load(buffer, index[0]),
             },
-            _ if self.is_index_sum(id) => self.by_lanes(id),
+            _ if self.pool.is_index_operation(id) => self.by_lanes(id),
             Expr::Unary(op, a) => {
                 let of = self.pool.dtype(a);
                 let a = self.value(a)?;
@@ -575,17 +545,7 @@ impl Writer {
     pub(super) fn reference(&mut self, buffer: BufferId, index: ExprId) -> Result<String, WgslError> {
         let layout = self.layouts[&buffer];
         if layout.variables {
-            let flat = match *self.pool.get(index) {
-                Expr::Int(value, _) => usize::try_from(value).ok(),
-                Expr::Float(..)
-                | Expr::Var(_)
-                | Expr::Load(..)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => None,
-            };
+            let flat = self.pool.as_int(index).and_then(|value| usize::try_from(value).ok());
             let flat = flat.expect("indices of variables should be constant");
             return Ok(if layout.wide {
                 format!("{}.{}", self.variable_name(buffer, flat / 4 * 4), COMPONENTS[flat % 4])
@@ -696,7 +656,7 @@ impl Writer {
         if let Some(named) = self.named(id) {
             return Ok(Fragment::primary(named.name.clone()));
         }
-        if !self.is_index_sum(id) {
+        if !self.pool.is_index_operation(id) {
             return Ok(self.value(id)?.fragment);
         }
         let level = self.level(id);
@@ -715,18 +675,7 @@ impl Writer {
     /// A product, quotient or rest of indices.
     fn index_operation(&mut self, id: ExprId) -> Result<Fragment, WgslError> {
         let Expr::Binary(op, a, b) = *self.pool.get(id) else { return Ok(self.value(id)?.fragment) };
-        let divisor = match *self.pool.get(b) {
-            Expr::Int(divisor, _) if divisor > 0 && divisor <= i64::from(i32::MAX) => Some(divisor),
-            Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Var(_)
-            | Expr::Load(..)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => None,
-        };
+        let divisor = self.pool.as_int(b).filter(|divisor| (1..=i64::from(i32::MAX)).contains(divisor));
         let negative = self.pool.interval(a).is_none_or(|range| range.low < 0);
         let x = self.value(a)?.fragment;
         match (op, divisor) {

@@ -442,17 +442,7 @@ impl Writer {
 
     /// Whether a condition reads nothing that the kernel changes.
     fn is_stable(&self, condition: ExprId) -> bool {
-        self.pool.loads_of(condition).iter().all(|&load| match self.pool.get(load) {
-            Expr::Load(buffer, _) => !self.written.contains(buffer),
-            Expr::Int(..)
-            | Expr::Float(..)
-            | Expr::Var(_)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Guard(..)
-            | Expr::Cast(..) => true,
-        })
+        self.pool.buffers_read(condition).iter().all(|buffer| !self.written.contains(buffer))
     }
 
     /// The conditions that all stores of a statement have and that can be tested before it.

@@ -311,6 +311,19 @@ fn quotients_taken_apart_are_proved() {
 }
 
 #[test]
+fn bands_that_hang_over_the_edge_are_proved() {
+    let text = "
+        nest n
+          in    x: f32[9]
+          out   y: f32[3, 2]
+          for b in 6, r in 4, k in 3:
+            s: y[0, 0] max= x[k + b * 6 + r // 2 * 3] if b * 4 + r < 6
+          for f in 8, q in 5:
+            t: y[f // 4 * 10 + (q + f % 4 * 5) // 2, (q + f % 4 * 5) % 2] = x[0] if q + f * 5 < 6 and f < 6";
+    assert_eq!(Nest::parse(text).unwrap().verify(), Ok(()));
+}
+
+#[test]
 fn windows_in_rows_of_a_fused_loop_are_proved() {
     let text = "
         nest n

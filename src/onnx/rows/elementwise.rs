@@ -4,7 +4,7 @@ use super::{Call, Refusal, Row, Values, row};
 use crate::expr::{BinaryOp, UnaryOp};
 use crate::graph::ValueId;
 use crate::ops::Scalar;
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 macro_rules! unary {
     ($op:ident) => {
@@ -260,14 +260,12 @@ fn cast_like(call: &mut Call<'_>) -> Values {
     Ok(vec![call.cast(x, dtype)?])
 }
 
-/// At inference the identity; the mask lets everything through.
+/// At inference, and in training with the ratio 0, the identity; the mask lets everything through.
 fn dropout(call: &mut Call<'_>) -> Values {
     let x = call.input(0)?;
-    if call.optional(2).is_some() {
-        let training = call.known(2, "training mode")?;
-        if training.is_some_and(|training| training.to_f64_vec().iter().any(|&value| value != 0.0)) {
-            return Err(Refusal::unsupported("training"));
-        }
+    let nonzero = |tensor: Tensor| tensor.to_f64_vec().iter().any(|&value| value != 0.0);
+    if call.known(2, "training mode")?.is_some_and(nonzero) && call.known(1, "ratio")?.is_none_or(nonzero) {
+        return Err(Refusal::unsupported("training with a ratio that is not 0: its result is random"));
     }
     let mut results = vec![x];
     if call.output_count() > 1 {

@@ -19,17 +19,27 @@ pub(super) const ROWS: &[Row] = &[
     row("LogSoftmax", &["axis"], |call| softmax(call, true)),
 ];
 
-/// `scale * (x - mean) / sqrt(variance + epsilon) + bias`, as one multiplication and addition a channel.
+/// `scale * (x - mean) / sqrt(variance + epsilon) + bias`, as one multiplication and addition a channel. In training, mean and
+/// variance are those of the batch, and the running ones are further results.
 fn batch_norm(call: &mut Call<'_>) -> Values {
-    if call.flag("training_mode", false)? || call.output_count() > 1 {
-        return Err(Refusal::unsupported("training"));
+    let training = call.flag("training_mode", false)?;
+    if training && call.opset >= 14 {
+        return batch_norm_of_batch(call);
+    }
+    if training || call.output_count() > 1 {
+        return Err(Refusal::unsupported("training as before opset 14"));
     }
     if !call.flag("spatial", true)? {
         return Err(Refusal::unsupported("statistics of single activations (spatial = 0)"));
     }
+    let (mean, variance) = (call.input(3)?, call.input(4)?);
+    Ok(vec![normalized(call, mean, variance)?])
+}
+
+/// Input 0 of a batch normalisation less `mean` over the root of `variance`, scaled by input 1 and shifted by input 2.
+fn normalized(call: &mut Call<'_>, mean: ValueId, variance: ValueId) -> Result<ValueId, Refusal> {
     let epsilon = f64::from(call.float("epsilon", 1e-5)?);
-    let x = call.input(0)?;
-    let (scale, bias, mean, variance) = (call.input(1)?, call.input(2)?, call.input(3)?, call.input(4)?);
+    let (x, scale, bias) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let (rank, dtype) = (call.rank(x), call.dtype(x));
     let gain = |scale: &Scalar, variance: &Scalar| {
         let variance = variance.clone().cast(DType::F32).plus(Scalar::constant(epsilon, DType::F32));
@@ -41,7 +51,42 @@ fn batch_norm(call: &mut Call<'_>) -> Values {
         v[0].clone().cast(DType::F32).binary(BinaryOp::Sub, shift).cast(dtype)
     })?;
     let (factor, offset) = (call.per_channel(factor, rank)?, call.per_channel(offset, rank)?);
-    Ok(vec![call.map(&[x, factor, offset], |v| v[0].clone().times(v[1].clone()).plus(v[2].clone()))?])
+    call.map(&[x, factor, offset], |v| v[0].clone().times(v[1].clone()).plus(v[2].clone()))
+}
+
+/// Statistics over all axes but the channels', the variance by the number of elements; a running value is
+/// `momentum * input + (1 - momentum) * statistic`.
+fn batch_norm_of_batch(call: &mut Call<'_>) -> Values {
+    let momentum = f64::from(call.float("momentum", 0.9)?);
+    let (x, running_mean, running_variance) = (call.input(0)?, call.input(3)?, call.input(4)?);
+    let rank = call.rank(x);
+    if rank < 2 {
+        return Err(Refusal::invalid(format!("{} has no channels", call.fact(x))));
+    }
+    let axes: Vec<usize> = (0..rank).filter(|&axis| axis != 1).collect();
+    let average = |call: &mut Call<'_>, of: ValueId| {
+        call.add(Reduce { kind: ReduceKind::Mean, axes: axes.clone(), keep: false }, &[of])
+    };
+    let wide = call.cast(x, DType::F32)?;
+    let mean = average(call, wide)?;
+    let mean_of_channel = call.per_channel(mean, rank)?;
+    let square = call.map(&[wide, mean_of_channel], |v| {
+        let centered = v[0].clone().binary(BinaryOp::Sub, v[1].clone());
+        centered.clone().times(centered)
+    })?;
+    let variance = average(call, square)?;
+    let mut results = vec![normalized(call, mean, variance)?];
+    for (running, statistic) in [(running_mean, mean), (running_variance, variance)] {
+        let dtype = call.dtype(running);
+        results.push(call.map(&[running, statistic], |v| {
+            let share = |value: &Scalar, of: f64| {
+                value.clone().cast(DType::F32).times(Scalar::constant(of, DType::F32))
+            };
+            share(&v[0], momentum).plus(share(&v[1], 1.0 - momentum)).cast(dtype)
+        })?);
+    }
+    results.truncate(call.output_count().max(1));
+    Ok(results)
 }
 
 fn layer_norm(call: &mut Call<'_>) -> Values {

@@ -3,7 +3,8 @@
 use super::{Call, Refusal, Row, Values, row};
 use crate::expr::{BinaryOp, UnaryOp};
 use crate::graph::ValueId;
-use crate::ops::{Pool, PoolKind, Reduce, ReduceKind, Scalar};
+use crate::ops::{Literal, Pool, PoolKind, Reduce, ReduceKind, Scalar};
+use crate::tensor::DType;
 
 const POOL: &[&str] = &[
     "auto_pad",
@@ -17,10 +18,7 @@ const POOL: &[&str] = &[
 ];
 
 pub(super) const ROWS: &[Row] = &[
-    row("MaxPool", POOL, |call| {
-        call.no_output(1, "Indices")?;
-        pool(call, PoolKind::Max)
-    }),
+    row("MaxPool", POOL, max_pool),
     row("AveragePool", POOL, |call| {
         let counted = call.flag("count_include_pad", false)?;
         pool(call, if counted { PoolKind::AverageWithPads } else { PoolKind::Average })
@@ -121,6 +119,45 @@ fn pool(call: &mut Call<'_>, kind: PoolKind) -> Values {
     let kernel = call.extents(&kernel, "kernel extents")?;
     let Window { kernel, strides, dilations, pads, overhang } = Window::read(call, x, kernel)?;
     Ok(vec![call.add(Pool { kind, kernel, strides, dilations, pads, overhang }, &[x])?])
+}
+
+/// The indices are positions in the flattened input. `storage_order` is the order of the spatial dimensions alone: batch and
+/// channel are the slowest in both.
+fn max_pool(call: &mut Call<'_>) -> Values {
+    let mut results = pool(call, PoolKind::Max)?;
+    if call.output_count() < 2 {
+        return Ok(results);
+    }
+    let column_major = call.flag("storage_order", false)?;
+    let x = call.input(0)?;
+    let shape = call.shape(x);
+    let (outer, spatial) = shape.split_at(2);
+    let plane = spatial.iter().product::<usize>() as i64;
+    let place = pool(call, PoolKind::ArgMax)?[0];
+    let mut starts_shape = outer.to_vec();
+    starts_shape.extend(vec![1; spatial.len()]);
+    let starts = call.generate(DType::I64, &starts_shape, |i| (i as i64 * plane) as f64)?;
+    let constant = |value: i64| Scalar::Constant(Literal::Int(value, DType::I64));
+    results.push(call.map(&[place, starts], |v| {
+        let place = if column_major { transposed(&v[0], spatial, constant) } else { v[0].clone() };
+        v[1].clone().plus(place)
+    })?);
+    Ok(results)
+}
+
+/// A row-major position in `extents` as the column-major one.
+fn transposed(place: &Scalar, extents: &[usize], constant: impl Fn(i64) -> Scalar) -> Scalar {
+    let (mut below, mut stride) = (extents.iter().product::<usize>() as i64, 1);
+    let coordinates = extents.iter().map(|&extent| {
+        let of_extent = extent as i64;
+        below /= of_extent.max(1);
+        let quotient = place.clone().binary(BinaryOp::FloorDiv, constant(below.max(1)));
+        let coordinate = quotient.binary(BinaryOp::Mod, constant(of_extent.max(1)));
+        let term = coordinate.times(constant(stride));
+        stride *= of_extent;
+        term
+    });
+    coordinates.reduce(Scalar::plus).unwrap_or_else(|| place.clone())
 }
 
 /// The reduction over all spatial dimensions.

@@ -1,7 +1,8 @@
 //! Pooling: loops `n`, `c`, the output position `p`, `q` and the window `r`, `s`, named as those of a convolution.
+//! The position of the largest is a second reduction over the window, which compares with the first one's result.
 
 use super::window::{Window, kernel_names, output_names};
-use crate::expr::{BinaryOp, Expr, ExprId, ExprPool, UnaryOp};
+use crate::expr::{BinaryOp, ExprId, ExprPool, UnaryOp};
 use crate::loopir::Combiner;
 use crate::ops::define::{AnchorForm, DefineError, accumulator, div_ceil};
 use crate::ops::{Definer, Pool, PoolKind};
@@ -23,7 +24,12 @@ impl AnchorForm for Pool {
     fn define(&self, at: &mut Definer<'_>) -> Result<(), DefineError> {
         let (x, y) = (at.input(0), at.output(0));
         let rank = self.kernel.len();
-        let dtype = accumulator(y.dtype);
+        let dtype = match self.kind {
+            PoolKind::ArgMax => accumulator(x.dtype),
+            PoolKind::Max | PoolKind::Average | PoolKind::AverageWithPads | PoolKind::Norm(_) => {
+                accumulator(y.dtype)
+            }
+        };
         let windows: Vec<Window> = (0..rank)
             .map(|axis| Window {
                 extent: x.shape[2 + axis],
@@ -40,10 +46,11 @@ impl AnchorForm for Pool {
         let reduced: Vec<(&str, usize)> =
             kernel_names.iter().map(String::as_str).zip(self.kernel.iter().copied()).collect();
         let combiner = match self.kind {
-            PoolKind::Max => Combiner::Max,
+            PoolKind::Max | PoolKind::ArgMax => Combiner::Max,
             PoolKind::Average | PoolKind::AverageWithPads | PoolKind::Norm(_) => Combiner::Add,
         };
-        let total = at.accumulate("acc", dtype, combiner, &reduced, |at, inner| {
+        // An element of the window: where it lies, whether that is in the input, and its value there.
+        let element = |at: &mut Definer<'_>, inner: &[ExprId]| {
             let mut source = index[..2].to_vec();
             let mut inside = at.pool().truth();
             for ((window, &p), &r) in windows.iter().zip(&index[2..]).zip(inner) {
@@ -54,8 +61,12 @@ impl AnchorForm for Pool {
             }
             let value = at.read_as(0, &source, dtype)?;
             let value = at.pool().guard(inside, value);
+            Ok::<_, DefineError>((source, inside, value))
+        };
+        let total = at.accumulate("acc", dtype, combiner, &reduced, |at, inner| {
+            let (_, inside, value) = element(at, inner)?;
             Ok(match self.kind {
-                PoolKind::Max => {
+                PoolKind::Max | PoolKind::ArgMax => {
                     let nothing = at.identity(Combiner::Max, dtype);
                     at.pool().select(inside, value, nothing)
                 }
@@ -65,6 +76,22 @@ impl AnchorForm for Pool {
         })?;
         let value = match self.kind {
             PoolKind::Max => total,
+            PoolKind::ArgMax => {
+                let last = x.shape[2..].iter().product::<usize>() as i64 - 1;
+                let none = at.pool().int(last);
+                at.accumulate_from(none, "place", Combiner::Min, &reduced, |at, inner| {
+                    let (source, inside, value) = element(at, inner)?;
+                    let pool = at.pool();
+                    let place =
+                        source[2..].iter().zip(&x.shape[2..]).fold(pool.int(0), |place, (&i, &extent)| {
+                            let scaled = pool.mul_int(place, extent as i64);
+                            pool.add(scaled, i)
+                        });
+                    let equal = pool.binary(BinaryOp::Eq, value, total);
+                    let found = pool.and(inside, equal);
+                    Ok(pool.select(found, place, none))
+                })?
+            }
             PoolKind::Average | PoolKind::AverageWithPads => {
                 let mut count = at.pool().int(1);
                 for (axis, window) in windows.iter().enumerate() {
@@ -73,7 +100,9 @@ impl AnchorForm for Pool {
                             let (before, after) = self.pads[axis];
                             (-(before as i64), (window.extent + after) as i64)
                         }
-                        PoolKind::Average | PoolKind::Max | PoolKind::Norm(_) => (0, window.extent as i64),
+                        PoolKind::Average | PoolKind::Max | PoolKind::ArgMax | PoolKind::Norm(_) => {
+                            (0, window.extent as i64)
+                        }
                     };
                     let extent = y.shape[2 + axis];
                     let along_axis = elements_within(at.pool(), *window, index[2 + axis], extent, range);
@@ -116,16 +145,9 @@ fn elements_within(
 
 /// An index expression as a number of `dtype`.
 fn count_as(pool: &mut ExprPool, dtype: DType, count: ExprId) -> ExprId {
-    match *pool.get(count) {
-        Expr::Int(value, _) => pool.constant(value as f64, dtype),
-        Expr::Float(..)
-        | Expr::Var(_)
-        | Expr::Load(..)
-        | Expr::Unary(..)
-        | Expr::Binary(..)
-        | Expr::Select(..)
-        | Expr::Guard(..)
-        | Expr::Cast(..) => pool.cast(dtype, count),
+    match pool.as_int(count) {
+        Some(value) => pool.constant(value as f64, dtype),
+        None => pool.cast(dtype, count),
     }
 }
 

@@ -11,8 +11,8 @@ mod shape;
 pub use shape::{Contraction, Reduction, find_reductions};
 
 use super::{Step, Tail, Trace};
-use crate::expr::Scope;
-use crate::loopir::{LoopKind, Nest};
+use crate::expr::{BufferId, Scope, VarId};
+use crate::loopir::{LoopKind, Nest, Stmt};
 use crate::target::Target;
 
 /// The trace for `nest` on `target`, and the nest it makes.
@@ -80,9 +80,10 @@ impl Scheduler {
         self.step(Step::Bind { of: of.into(), kind }).then_some(())
     }
 
-    fn stage_in(&mut self, buffer: &str, at: Option<&str>, scope: Scope, by: &[String]) -> Option<()> {
+    /// The name of the copy it makes; of the last one where it makes several.
+    fn stage_in(&mut self, buffer: &str, at: Option<&str>, scope: Scope, by: &[String]) -> Option<String> {
         let (buffer, at, by) = (buffer.to_string(), at.map(str::to_string), by.to_vec());
-        self.step(Step::StageIn { buffer, at, scope, by, pad: 0, vector: 1 }).then_some(())
+        self.copying_step(Step::StageIn { buffer, at, scope, by, pad: 0, vector: 1 })
     }
 
     fn stage_out(&mut self, buffer: &str, at: Option<&str>) -> Option<()> {
@@ -90,13 +91,51 @@ impl Scheduler {
         self.step(Step::StageOut { buffer, at, scope: Scope::Register }).then_some(())
     }
 
-    fn relayout(&mut self, buffer: &str, by: &[String]) -> Option<()> {
-        self.step(Step::Relayout { buffer: buffer.into(), by: by.to_vec() }).then_some(())
+    /// The name of the packed copy.
+    fn relayout(&mut self, buffer: &str, by: &[String]) -> Option<String> {
+        self.copying_step(Step::Relayout { buffer: buffer.into(), by: by.to_vec() })
+    }
+
+    /// Applies a step that adds a copy of a buffer to the nest; the copy's name.
+    fn copying_step(&mut self, step: Step) -> Option<String> {
+        self.step(step).then(|| self.nest.pool.buffers.iter().next_back().map(|copy| copy.name.clone()))?
+    }
+
+    fn replace(&mut self, of: &str, instruction: &str) -> Option<()> {
+        self.step(Step::Replace { of: of.into(), instruction: instruction.into() }).then_some(())
     }
 
     fn extent(&self, name: &str) -> usize {
         self.nest.loops_named(name).first().map_or(1, |&var| self.nest.pool.vars[var].extent)
     }
+
+    /// Those of `loops` that a read of `buffer` depends on.
+    fn loops_of_reads(&self, buffer: &str, loops: &[String]) -> Vec<String> {
+        loops.iter().filter(|of| shape::reads_with(&self.nest, buffer, of)).cloned().collect()
+    }
+
+    /// The loops among the statements at the top of the nest.
+    fn top_loops(&self) -> Vec<VarId> {
+        let top = |stmt: &Stmt| if let Stmt::Loop(of) = stmt { Some(of.var) } else { None };
+        self.nest.body.iter().filter_map(top).collect()
+    }
+}
+
+fn buffer_name(nest: &Nest, buffer: BufferId) -> String {
+    nest.pool.buffers[buffer].name.clone()
+}
+
+fn loop_name(nest: &Nest, var: VarId) -> String {
+    nest.pool.vars[var].name.clone()
+}
+
+fn loop_names(nest: &Nest, vars: &[VarId]) -> Vec<String> {
+    vars.iter().map(|&var| loop_name(nest, var)).collect()
+}
+
+/// How often the body of some loops in one another runs.
+fn iterations(nest: &Nest, vars: &[VarId]) -> usize {
+    vars.iter().map(|&var| nest.pool.vars[var].extent).product()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The shapes of nests that rules know.
 
+use super::{buffer_name, loop_names};
 use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, Role, VarId};
 use crate::loopir::{Loop, Nest, Stmt, Store};
 use crate::tensor::DType;
@@ -141,23 +142,39 @@ impl Reduction {
 
 /// A plain or guarded read: its buffer, whether it is guarded, its address.
 fn read(nest: &mut Nest, id: ExprId) -> Option<(BufferId, bool, Affine)> {
-    let (load, guarded) = match *nest.pool.get(id) {
-        Expr::Guard(_, value) => (value, true),
-        Expr::Load(..) => (id, false),
-        Expr::Int(..)
-        | Expr::Float(..)
-        | Expr::Var(_)
-        | Expr::Unary(..)
-        | Expr::Binary(..)
-        | Expr::Select(..)
-        | Expr::Cast(..) => return None,
-    };
+    let inner = if let Expr::Guard(_, value) = *nest.pool.get(id) { Some(value) } else { None };
+    let (load, guarded) = (inner.unwrap_or(id), inner.is_some());
     let Expr::Load(buffer, index) = nest.pool.get(load).clone() else { return None };
     let linear = nest.pool.linear_index(buffer, &index);
     Some((buffer, guarded, nest.pool.affine(linear)))
 }
 
+/// The parts of a contraction, by the names that steps know them by.
+#[derive(Clone, Debug)]
+pub(super) struct ContractionNames {
+    pub(super) a: String,
+    pub(super) b: String,
+    pub(super) accumulator: String,
+    pub(super) batch: Vec<String>,
+    pub(super) rows: Vec<String>,
+    pub(super) columns: Vec<String>,
+    /// The loops of the reduction.
+    pub(super) inner: Vec<String>,
+}
+
 impl Contraction {
+    pub(super) fn names(&self, nest: &Nest) -> ContractionNames {
+        ContractionNames {
+            a: buffer_name(nest, self.a),
+            b: buffer_name(nest, self.b),
+            accumulator: buffer_name(nest, self.reduction.accumulator),
+            batch: loop_names(nest, &self.batch),
+            rows: loop_names(nest, &self.rows),
+            columns: loop_names(nest, &self.columns),
+            inner: loop_names(nest, &self.reduction.inner),
+        }
+    }
+
     /// Whether a factor is known when the nest is compiled.
     pub fn is_constant(&self, nest: &Nest, buffer: BufferId) -> bool {
         nest.pool.buffers[buffer].role == Role::Constant

@@ -179,12 +179,18 @@ fn random_pools_match_a_plain_one() {
             PoolKind::AverageWithPads,
             PoolKind::Norm(2),
             PoolKind::Norm(3),
+            PoolKind::ArgMax,
         ];
-        let pool = Pool { kind: kinds[round % 5], kernel, strides, dilations, pads, overhang };
+        let pool = Pool { kind: kinds[round % 6], kernel, strides, dilations, pads, overhang };
         let x = random(&mut rng, &[&[2, 3], &spatial[..]].concat());
+        // Few different values, so that the largest is often there twice.
+        let x = match pool.kind {
+            PoolKind::ArgMax => Tensor::from_fn(DType::F32, x.shape(), |i| (x.get_f64(i) * 3.0).round()),
+            PoolKind::Max | PoolKind::Average | PoolKind::AverageWithPads | PoolKind::Norm(_) => x,
+        };
         let y = infer(&pool, &[Fact::of(&x)]).remove(0);
-        let expected = by_index(DType::F32, &y.shape, |index| {
-            let (mut inside, mut counted) = (vec![], 0);
+        let expected = by_index(y.dtype, &y.shape, |index| {
+            let (mut inside, mut counted, mut places) = (vec![], 0, vec![]);
             for i in 0..pool.kernel.iter().product() {
                 let inner = index_of(i, &pool.kernel);
                 let mut place = index[..2].to_vec();
@@ -197,11 +203,18 @@ fn random_pools_match_a_plain_one() {
                 counted += usize::from(in_padding);
                 if place.iter().zip(x.shape()).all(|(i, extent)| i < extent) {
                     inside.push(at(&x, &place));
+                    places.push(place[2..].iter().zip(&x.shape()[2..]).fold(0, |sum, (i, n)| sum * n + i));
                 }
             }
             let sum: f64 = inside.iter().sum();
             match pool.kind {
                 PoolKind::Max => inside.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                PoolKind::ArgMax => {
+                    let largest = inside.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let first = inside.iter().position(|&value| value == largest);
+                    let last = x.shape()[2..].iter().product::<usize>() - 1;
+                    first.map_or(last, |first| places[first]) as f64
+                }
                 PoolKind::Average => sum / inside.len() as f64,
                 PoolKind::AverageWithPads => sum / counted as f64,
                 PoolKind::Norm(p) => {

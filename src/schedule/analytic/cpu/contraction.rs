@@ -1,172 +1,88 @@
 //! Matrix tiles for contractions.
 
-use super::super::shape::{Contraction, reads_with};
-use super::super::{Scheduler, Step};
-use super::{balanced, extents, name, name_all, tile};
+use super::super::shape::{Contraction, ContractionNames};
+use super::super::{Scheduler, iterations, loop_names};
+use super::{balanced, share_out, tile};
 use crate::expr::{Affine, Scope, VarId};
 use crate::loopir::{LoopKind, Nest};
 use crate::target::CpuTarget;
 
+/// How the factor of the columns reaches the tiles.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Columns {
+    /// As it is: the columns are one run of memory.
+    InPlace,
+    /// Packed when the nest is compiled.
+    Constant,
+    /// Packed as it is read.
+    Copied,
+}
+
+/// The loops of the tiles.
+struct Tiles {
+    /// The loops over tiles, outermost first.
+    outer: Vec<String>,
+    /// The loop among them over tiles of rows; `None` where one tile has all.
+    rows: Option<String>,
+    /// The loops among them over tiles of columns, outermost first.
+    columns: [String; 2],
+    /// The row of a tile.
+    row: String,
+    /// The column of a tile.
+    lane: String,
+    /// The reduction.
+    deep: String,
+}
+
+/// Tiles of the micro-kernel's size: rows of the one factor by columns of the other.
 pub(super) fn matrix_tiles(
     scheduler: &mut Scheduler,
     contraction: &Contraction,
     target: &CpuTarget,
 ) -> Option<()> {
-    let (tile_rows, tile_columns, instruction) = tile(target.isa);
     let runs = result_runs(&mut scheduler.nest, contraction);
     let nest = &scheduler.nest;
-    let buffer_name = |id: crate::expr::BufferId| nest.pool.buffers[id].name.clone();
-    let (a, b) = (buffer_name(contraction.a), buffer_name(contraction.b));
-    let accumulator = buffer_name(contraction.reduction.accumulator);
-    let batch = name_all(nest, &contraction.batch);
-    let rows = name_all(nest, &contraction.rows);
-    let columns = name_all(nest, &contraction.columns);
-    let inner = name_all(nest, &contraction.reduction.inner);
-    let row_count = extents(nest, &contraction.rows);
-    let column_count = extents(nest, &contraction.columns);
-    let depth = extents(nest, &contraction.reduction.inner);
-    let batch_count = extents(nest, &contraction.batch);
-    if column_count < 2 || (batch_count > 1 && row_count * column_count * depth < 512) {
+    let [batches, rows, columns, depth] =
+        [&contraction.batch, &contraction.rows, &contraction.columns, &contraction.reduction.inner]
+            .map(|vars| iterations(nest, vars));
+    let source = source_of_columns(nest, contraction, runs);
+    // Without rows each packed element would be used once.
+    let used_once = contraction.rows.is_empty() && source == Columns::Copied;
+    if columns < 2 || (batches > 1 && rows * columns * depth < 512) || used_once {
         return None;
     }
-    let unit = |var: VarId| contraction.b_address.coefficient(&nest.pool, var) == Some(1);
-    let b_constant = contraction.is_constant(nest, contraction.b);
-    let last_column = *contraction.columns.last()?;
-    // Columns that are one run of memory need no packing.
-    let fused_is_run = columns_are_one_run(nest, contraction, runs);
-    let b_indirect = contraction.b_address.variables(&nest.pool).is_none();
-    let packed_columns = contraction.guarded[1]
-        || (b_indirect && !b_constant)
-        || !(b_constant || unit(last_column) && fused_is_run);
-    let a_constant = contraction.is_constant(nest, contraction.a);
-
-    if contraction.rows.is_empty() && packed_columns && !b_constant {
-        // Each packed element would be used once.
-        return None;
-    }
-    let last_extent = nest.pool.vars[last_column].extent;
-    // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
-    let wanted = (target.l2_bytes / 8 / depth.max(1)).clamp(2 * tile_columns, 8 * tile_columns);
-    let split_outer = contraction.columns.len() >= 2 && packed_columns;
-    let threads = target.threads;
-
-    // Only columns that are adjacent in the result form one run of the tile; the others stay outside.
-    let mut column_outer: Vec<String> = columns[..columns.len() - runs].to_vec();
-    let mut column_inner: Vec<String> = columns[columns.len() - runs..].to_vec();
-    let split_outer = split_outer && runs >= 2;
-    if split_outer {
-        let place = columns.len() - 2;
-        let extent = nest.pool.vars[contraction.columns[place]].extent;
-        let at_once = balanced(extent, (wanted / last_extent).max(1));
-        let outer_count = extent.div_ceil(at_once) * batch_count;
-        if at_once < extent && outer_count >= 2 * threads {
-            let of = columns[place].clone();
-            scheduler.split(&of, &[at_once])?;
-            column_outer = [&columns[..place], &[format!("{of}.0")]].concat();
-            column_inner = vec![format!("{of}.1"), columns[place + 1].clone()];
-        } else {
-            column_outer = columns[..place].to_vec();
-            column_inner = columns[place..].to_vec();
-        }
-    }
-    let (row_outer_loops, last_row) = rows.split_at(rows.len().saturating_sub(1));
-    let column_outer = [row_outer_loops, &column_outer].concat();
-    let order = [batch.as_slice(), &column_outer, last_row, &column_inner].concat();
-    scheduler.reorder(&order)?;
-    let panels_divide = column_outer.iter().any(|name| name.ends_with(".0"));
-    if packed_columns && !b_constant {
-        let by = [inner.as_slice(), &column_inner].concat();
-        if panels_divide {
-            scheduler.stage_in(&b, column_outer.last().map(String::as_str), Scope::Workgroup, &by)?;
-        } else {
-            let by = [batch.as_slice(), &column_outer, &by].concat();
-            // One copy for all threads, made before they divide the rows.
-            let used: Vec<String> = by.into_iter().filter(|of| reads_with(&scheduler.nest, &b, of)).collect();
-            scheduler.stage_in(&b, None, Scope::Global, &used)?;
-            let first = format!(
-                "{}.{}",
-                copy_name(&scheduler.nest, &b)?,
-                parallel_copy_loop(&scheduler.nest, &used, threads)
-            );
-            scheduler.bind(&first, LoopKind::Parallel);
-        }
-    }
-    let column = scheduler.fuse_all(&column_inner, "j")?;
-    let row = rows.last().cloned();
-    let deep = scheduler.fuse_all(&inner, "d")?;
-
-    let panels = scheduler.extent(&column).div_ceil(tile_columns);
-    // Where columns alone give every thread several panels, threads divide columns; else rows.
-    let divide_columns = !panels_divide && panels >= 4 * threads && (b_constant || !packed_columns);
-    let at_once = if divide_columns { balanced(panels, 4) } else { panels };
-    scheduler.split(&column, &[at_once, tile_columns])?;
-    let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{column}.{level}"));
-    let (row_outer, row_inner) = match &row {
-        Some(row) => {
-            let count = scheduler.extent(row);
-            scheduler.split(row, &[balanced(count, tile_rows)])?;
-            (Some(format!("{row}.0")), format!("{row}.1"))
-        }
-        None => {
-            // A single row: a loop of one iteration takes its place in the tile.
-            scheduler.split(&middle, &[1])?;
-            (None, format!("{middle}.1"))
-        }
-    };
-    let middle = if row.is_some() { middle } else { format!("{middle}.0") };
-    let tiles: Vec<String> = if divide_columns || row_outer.is_none() {
-        [outer.clone()].into_iter().chain(row_outer.clone()).chain([middle.clone()]).collect()
+    let names = contraction.names(nest);
+    let (outer_columns, inner_columns) = if source == Columns::Copied && runs >= 2 {
+        cut_columns(scheduler, contraction, &names.columns, target)?
     } else {
-        row_outer.clone().into_iter().chain([outer.clone(), middle.clone()]).collect()
+        // Only columns that are adjacent in the result form one run of the tile; the others stay outside.
+        let (outer, inner) = names.columns.split_at(names.columns.len() - runs);
+        (outer.to_vec(), inner.to_vec())
     };
-    let order = [tiles.as_slice(), &[row_inner.clone(), lane.clone()]].concat();
-    scheduler.reorder(&order)?;
-    let present = |scheduler: &Scheduler, buffer: &str, list: &[String]| -> Vec<String> {
-        list.iter().filter(|loop_name| reads_with(&scheduler.nest, buffer, loop_name)).cloned().collect()
-    };
-    let indirect = contraction.a_address.variables(&scheduler.nest.pool).is_none();
-    if row_outer.is_none() && (indirect || contraction.guarded[0]) {
-        let by = [batch.as_slice(), std::slice::from_ref(&deep)].concat();
-        let by = present(scheduler, &a, &by);
-        scheduler.stage_in(&a, None, Scope::Global, &by)?;
-    }
-    if let Some(row_outer) = &row_outer {
-        let by = [batch.as_slice(), row_outer_loops, &[row_outer.clone(), deep.clone(), row_inner.clone()]]
-            .concat();
-        let by = present(scheduler, &a, &by);
-        if a_constant {
-            scheduler.relayout(&a, &by)?;
+    let (outer_rows, last_row) = names.rows.split_at(names.rows.len().saturating_sub(1));
+    let around = [outer_rows, &outer_columns].concat();
+    scheduler.reorder(&[&*names.batch, &around, last_row, &inner_columns].concat())?;
+    // Loops around the tiles that were cut divide the work, in pieces that keep their panel of columns in the cache.
+    let panels_divide = around.iter().any(|of| of.ends_with(".0"));
+    if source == Columns::Copied {
+        let by = [&*names.inner, &inner_columns].concat();
+        if panels_divide {
+            scheduler.stage_in(&names.b, around.last().map(String::as_str), Scope::Workgroup, &by)?;
         } else {
-            scheduler.stage_in(&a, None, Scope::Global, &by)?;
-            let copy = copy_name(&scheduler.nest, &a)?;
-            let first = format!("{copy}.{}", by.first()?);
-            scheduler.bind(&first, LoopKind::Parallel);
+            // One copy for all threads, made before they divide the rows.
+            copy_together(scheduler, &names.b, &[&*names.batch, &around, &by].concat(), target)?;
         }
     }
-    if b_constant {
-        let by =
-            [batch.as_slice(), &column_outer, &[outer.clone(), middle.clone(), deep.clone(), lane.clone()]]
-                .concat();
-        let by = present(scheduler, &b, &by);
-        scheduler.relayout(&b, &by)?;
+    let divisible = !panels_divide && source != Columns::Copied;
+    let tiles = cut_tiles(scheduler, &names, &inner_columns, divisible, target)?;
+    pack_rows(scheduler, contraction, &names, outer_rows, &tiles)?;
+    if source == Columns::Constant {
+        pack_panels(scheduler, &names.b, &[&*names.batch, &around].concat(), &tiles)?;
     }
-    scheduler.stage_out(&accumulator, Some(&middle))?;
-    scheduler.reorder(&[deep.clone(), row_inner, lane])?;
-    scheduler.step(Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
-    // Divide the outermost loops over the threads, as many as it takes.
-    let mut share = 1;
+    run_tiles(scheduler, &names.accumulator, &tiles, target)?;
     // Inside a loop that packs a panel first, threads cannot divide further.
-    let dividing = if panels_divide { vec![] } else { tiles };
-    for of in [batch.as_slice(), &column_outer, &dividing].concat() {
-        if share >= 4 * threads {
-            break;
-        }
-        let extent = scheduler.extent(&of);
-        if scheduler.bind(&of, LoopKind::Parallel).is_none() {
-            break;
-        }
-        share *= extent;
-    }
+    let dividing = if panels_divide { vec![] } else { tiles.outer };
+    share_out(scheduler, &[names.batch, around, dividing].concat(), target);
     Some(())
 }
 
@@ -177,13 +93,13 @@ pub(super) fn small_plane_tiles(
     contraction: &Contraction,
     target: &CpuTarget,
 ) -> Option<()> {
-    let (tile_rows, tile_columns, instruction) = tile(target.isa);
+    let (tile_rows, tile_columns, _) = tile(target.isa);
     let runs = result_runs(&mut scheduler.nest, contraction);
     let nest = &scheduler.nest;
     let (outside, plane) = contraction.columns.split_at(contraction.columns.len() - runs);
     let [results] = contraction.rows.as_slice() else { return None };
-    let fits = extents(nest, plane) <= tile_rows
-        && extents(nest, &[*results]) >= tile_columns
+    let fits = iterations(nest, plane) <= tile_rows
+        && iterations(nest, &[*results]) >= tile_columns
         && contraction.is_constant(nest, contraction.a)
         && !contraction.is_constant(nest, contraction.b)
         && !contraction.guarded[0];
@@ -193,45 +109,157 @@ pub(super) fn small_plane_tiles(
     let in_place = !contraction.guarded[1]
         && fuses(nest, &contraction.b_address, plane)
         && fuses(nest, &contraction.b_address, &contraction.reduction.inner);
-    let (weights, x) = (&nest.pool.buffers[contraction.a].name, &nest.pool.buffers[contraction.b].name);
-    let (weights, x) = (weights.clone(), x.clone());
-    let accumulator = nest.pool.buffers[contraction.reduction.accumulator].name.clone();
-    let [batch, outside, plane, inner] =
-        [&contraction.batch, outside, plane, &contraction.reduction.inner].map(|vars| name_all(nest, vars));
-    let results = name(nest, *results);
-    let read_by = |scheduler: &Scheduler, buffer: &str, list: &[String]| -> Vec<String> {
-        list.iter().filter(|of| reads_with(&scheduler.nest, buffer, of)).cloned().collect()
-    };
+    let [outside, plane] = [outside, plane].map(|vars| loop_names(nest, vars));
+    let ContractionNames { a: weights, b: x, accumulator, batch, rows: results, inner, .. } =
+        contraction.names(nest);
 
-    scheduler
-        .reorder(&[&batch, &outside, &plane, std::slice::from_ref(&results)].map(<[_]>::to_vec).concat())?;
+    scheduler.reorder(&[&*batch, &outside, &plane, &results].concat())?;
     if !in_place {
-        let by = read_by(scheduler, &x, &[&*batch, &outside, &inner, &plane].concat());
-        scheduler.stage_in(&x, None, Scope::Global, &by)?;
-        let divided = parallel_copy_loop(&scheduler.nest, &by, target.threads);
-        let first = format!("{}.{divided}", copy_name(&scheduler.nest, &x)?);
-        scheduler.bind(&first, LoopKind::Parallel);
+        copy_together(scheduler, &x, &[&*batch, &outside, &inner, &plane].concat(), target)?;
     }
     let element = scheduler.fuse_all(&plane, "i")?;
     let deep = scheduler.fuse_all(&inner, "d")?;
-    let panels = scheduler.extent(&results).div_ceil(tile_columns);
-    scheduler.split(&results, &[balanced(panels, panels / (4 * target.threads)), tile_columns])?;
+    let [results] = results.as_slice() else { return None };
+    let panels = scheduler.extent(results).div_ceil(tile_columns);
+    scheduler.split(results, &[balanced(panels, panels / (4 * target.threads)), tile_columns])?;
     let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{results}.{level}"));
     // The weights of some panels stay in the cache while all planes go by.
-    let dividing = [batch.as_slice(), std::slice::from_ref(&outer), &outside].concat();
+    let dividing = [&*batch, std::slice::from_ref(&outer), &outside].concat();
     scheduler.reorder(&[&*dividing, &[middle.clone(), element.clone(), lane.clone()]].concat())?;
-    let by = [&*batch, &[outer, middle.clone(), deep.clone(), lane.clone()]].concat();
-    let by = read_by(scheduler, &weights, &by);
-    scheduler.relayout(&weights, &by)?;
-    scheduler.stage_out(&accumulator, Some(&middle))?;
-    scheduler.reorder(&[deep.clone(), element, lane])?;
-    scheduler.step(Step::Replace { of: deep, instruction: instruction.into() }).then_some(())?;
-    let mut share = 1;
-    for of in dividing {
-        if share >= 4 * target.threads || scheduler.bind(&of, LoopKind::Parallel).is_none() {
-            break;
+    let tiles = Tiles { outer: dividing, rows: None, columns: [outer, middle], row: element, lane, deep };
+    pack_panels(scheduler, &weights, &batch, &tiles)?;
+    run_tiles(scheduler, &accumulator, &tiles, target)?;
+    share_out(scheduler, &tiles.outer, target);
+    Some(())
+}
+
+fn source_of_columns(nest: &Nest, contraction: &Contraction, runs: usize) -> Columns {
+    let address = &contraction.b_address;
+    let in_place = !contraction.guarded[1]
+        && address.variables(&nest.pool).is_some()
+        && adjacent(nest, address, &contraction.columns) >= runs;
+    if contraction.is_constant(nest, contraction.b) {
+        Columns::Constant
+    } else if in_place {
+        Columns::InPlace
+    } else {
+        Columns::Copied
+    }
+}
+
+/// Cuts the last but one of the columns, so that few enough of it and the last are packed at once; the columns outside of what
+/// is packed, and those inside.
+fn cut_columns(
+    scheduler: &mut Scheduler,
+    contraction: &Contraction,
+    columns: &[String],
+    target: &CpuTarget,
+) -> Option<(Vec<String>, Vec<String>)> {
+    let (outer, [cut, last]) = columns.split_last_chunk()?;
+    let (_, tile_columns, _) = tile(target.isa);
+    let depth = iterations(&scheduler.nest, &contraction.reduction.inner);
+    // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
+    let wanted = (target.l2_bytes / 8 / depth.max(1)).clamp(2 * tile_columns, 8 * tile_columns);
+    let extent = scheduler.extent(cut);
+    let at_once = balanced(extent, (wanted / scheduler.extent(last)).max(1));
+    let pieces = extent.div_ceil(at_once) * iterations(&scheduler.nest, &contraction.batch);
+    if at_once == extent || pieces < 2 * target.threads {
+        return Some((outer.to_vec(), vec![cut.clone(), last.clone()]));
+    }
+    scheduler.split(cut, &[at_once])?;
+    Some(([outer, &[format!("{cut}.0")]].concat(), vec![format!("{cut}.1"), last.clone()]))
+}
+
+/// Fuses the loops of the columns and of the reduction, and cuts rows and columns into tiles. Where the columns are `divisible`
+/// and alone give every thread several panels, threads shall divide columns, else rows.
+fn cut_tiles(
+    scheduler: &mut Scheduler,
+    names: &ContractionNames,
+    columns: &[String],
+    divisible: bool,
+    target: &CpuTarget,
+) -> Option<Tiles> {
+    let (tile_rows, tile_columns, _) = tile(target.isa);
+    let column = scheduler.fuse_all(columns, "j")?;
+    let deep = scheduler.fuse_all(&names.inner, "d")?;
+    let panels = scheduler.extent(&column).div_ceil(tile_columns);
+    let divide_columns = divisible && panels >= 4 * target.threads;
+    let at_once = if divide_columns { balanced(panels, 4) } else { panels };
+    scheduler.split(&column, &[at_once, tile_columns])?;
+    let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{column}.{level}"));
+    let (rows, row, middle) = match names.rows.last() {
+        Some(row) => {
+            let count = scheduler.extent(row);
+            scheduler.split(row, &[balanced(count, tile_rows)])?;
+            (Some(format!("{row}.0")), format!("{row}.1"), middle)
         }
-        share *= scheduler.extent(&of);
+        None => {
+            // A single row: a loop of one iteration takes its place in the tile.
+            scheduler.split(&middle, &[1])?;
+            (None, format!("{middle}.1"), format!("{middle}.0"))
+        }
+    };
+    let mut tiles: Vec<String> = rows.iter().chain([&outer, &middle]).cloned().collect();
+    if rows.is_some() && divide_columns {
+        tiles.swap(0, 1);
+    }
+    scheduler.reorder(&[tiles.as_slice(), &[row.clone(), lane.clone()]].concat())?;
+    Some(Tiles { outer: tiles, rows, columns: [outer, middle], row, lane, deep })
+}
+
+/// Packs the factor of the rows in the order of the tiles. A single row is packed only where its elements are not steps apart.
+fn pack_rows(
+    scheduler: &mut Scheduler,
+    contraction: &Contraction,
+    names: &ContractionNames,
+    outer_rows: &[String],
+    tiles: &Tiles,
+) -> Option<()> {
+    let Some(rows) = &tiles.rows else {
+        let indirect = contraction.a_address.variables(&scheduler.nest.pool).is_none();
+        if indirect || contraction.guarded[0] {
+            let by = [&*names.batch, std::slice::from_ref(&tiles.deep)].concat();
+            let by = scheduler.loops_of_reads(&names.a, &by);
+            scheduler.stage_in(&names.a, None, Scope::Global, &by)?;
+        }
+        return Some(());
+    };
+    let tile = [rows.clone(), tiles.deep.clone(), tiles.row.clone()];
+    let by = scheduler.loops_of_reads(&names.a, &[&*names.batch, outer_rows, &tile].concat());
+    if contraction.is_constant(&scheduler.nest, contraction.a) {
+        scheduler.relayout(&names.a, &by)?;
+    } else {
+        let copy = scheduler.stage_in(&names.a, None, Scope::Global, &by)?;
+        scheduler.bind(&format!("{copy}.{}", by.first()?), LoopKind::Parallel);
+    }
+    Some(())
+}
+
+/// Packs a constant factor of the columns, panel by panel of the tiles in the loops `around` them.
+fn pack_panels(scheduler: &mut Scheduler, buffer: &str, around: &[String], tiles: &Tiles) -> Option<()> {
+    let [outer, middle] = tiles.columns.clone();
+    let by = [around, &[outer, middle, tiles.deep.clone(), tiles.lane.clone()]].concat();
+    let by = scheduler.loops_of_reads(buffer, &by);
+    scheduler.relayout(buffer, &by).map(drop)
+}
+
+/// Keeps the results of a tile in registers and lets the micro-kernel stand for the loops of the tile.
+fn run_tiles(scheduler: &mut Scheduler, accumulator: &str, tiles: &Tiles, target: &CpuTarget) -> Option<()> {
+    let Tiles { columns: [_, middle], row, lane, deep, .. } = tiles;
+    let (_, _, instruction) = tile(target.isa);
+    scheduler.stage_out(accumulator, Some(middle))?;
+    scheduler.reorder(&[deep.clone(), row.clone(), lane.clone()])?;
+    scheduler.replace(deep, instruction)
+}
+
+/// Copies what is read of `buffer` in the order of those of the loops `by` that the reads depend on, and divides the copying
+/// over the threads: the outermost loop with enough iterations.
+fn copy_together(scheduler: &mut Scheduler, buffer: &str, by: &[String], target: &CpuTarget) -> Option<()> {
+    let by = scheduler.loops_of_reads(buffer, by);
+    let copy = scheduler.stage_in(buffer, None, Scope::Global, &by)?;
+    let enough = |of: &&String| scheduler.extent(of) >= target.threads;
+    if let Some(of) = by.iter().find(enough).or(by.first()) {
+        scheduler.bind(&format!("{copy}.{of}"), LoopKind::Parallel);
     }
     Some(())
 }
@@ -245,49 +273,23 @@ fn fuses(nest: &Nest, address: &Affine, vars: &[VarId]) -> bool {
         && moving.windows(2).all(|pair| step(pair[0]) == extent(pair[1]) * step(pair[1]))
 }
 
-/// The loop whose iterations the threads divide when a copy is made: the outermost with enough of them.
-fn parallel_copy_loop(nest: &Nest, by: &[String], threads: usize) -> String {
-    let extent = |name: &String| nest.loops_named(name).first().map_or(1, |&var| nest.pool.vars[var].extent);
-    by.iter().find(|name| extent(name) >= threads).or(by.first()).cloned().unwrap_or_default()
-}
-
-/// The name `stage_in` just gave the copy of `buffer`: the last buffer whose name starts with it.
-fn copy_name(nest: &Nest, buffer: &str) -> Option<String> {
-    let prefix = format!("{buffer}_s");
-    nest.pool
-        .buffers
-        .iter()
-        .rev()
-        .find(|known| known.name.starts_with(&prefix))
-        .map(|known| known.name.clone())
+/// How many of the last loops, fused, go through an address one element at a time.
+fn adjacent(nest: &Nest, address: &Affine, vars: &[VarId]) -> usize {
+    let mut step = 1;
+    let run = vars.iter().rev().take_while(|&&var| {
+        let fits = address.coefficient(&nest.pool, var) == Some(step);
+        step *= nest.pool.vars[var].extent as i64;
+        fits
+    });
+    run.count()
 }
 
 /// How many of the last columns are one run of memory in every result; at least 1.
 fn result_runs(nest: &mut Nest, contraction: &Contraction) -> usize {
-    let addresses: Vec<Affine> = contraction
-        .reduction
-        .stores
-        .iter()
-        .map(|store| {
-            let linear = nest.pool.linear_index(store.buffer, &store.index);
-            nest.pool.affine(linear)
-        })
-        .collect();
-    let mut step = 1;
-    let adjacent = contraction.columns.iter().rev().take_while(|&&var| {
-        let fits = addresses.iter().all(|address| address.coefficient(&nest.pool, var) == Some(step));
-        step *= nest.pool.vars[var].extent as i64;
-        fits
+    let runs = contraction.reduction.stores.iter().map(|store| {
+        let linear = nest.pool.linear_index(store.buffer, &store.index);
+        let address = nest.pool.affine(linear);
+        adjacent(nest, &address, &contraction.columns)
     });
-    adjacent.count().max(1)
-}
-
-/// Whether the last `count` columns, fused, step through `b` one element at a time.
-fn columns_are_one_run(nest: &Nest, contraction: &Contraction, count: usize) -> bool {
-    let mut step = 1;
-    contraction.columns.iter().rev().take(count).all(|&var| {
-        let fits = contraction.b_address.coefficient(&nest.pool, var) == Some(step);
-        step *= nest.pool.vars[var].extent as i64;
-        fits
-    })
+    runs.min().unwrap_or(0).max(1)
 }

@@ -14,10 +14,11 @@
 mod contraction;
 mod reduction;
 
-use super::Scheduler;
 use super::shape::{Reduction, find_reductions};
-use crate::expr::{BinaryOp, Expr, VarId};
-use crate::loopir::{LoopKind, Nest, Stmt};
+use super::{Scheduler, loop_name, loop_names};
+use crate::analysis;
+use crate::expr::BinaryOp;
+use crate::loopir::{LoopKind, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
 
 /// Rows and columns of the micro-kernel's tile, and its instruction.
@@ -54,18 +55,6 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     divide(scheduler, target);
 }
 
-fn name(nest: &Nest, var: VarId) -> String {
-    nest.pool.vars[var].name.clone()
-}
-
-fn name_all(nest: &Nest, vars: &[VarId]) -> Vec<String> {
-    vars.iter().map(|&var| name(nest, var)).collect()
-}
-
-fn extents(nest: &Nest, vars: &[VarId]) -> usize {
-    vars.iter().map(|&var| nest.pool.vars[var].extent).product()
-}
-
 /// Cuts outer loops where the result divides them by a constant: `y[j // 64, i, j % 64]` gets loops of its own for both parts,
 /// so that its address is affine in the loops.
 fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
@@ -74,15 +63,11 @@ fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
     for store in &reduction.stores {
         for &index in &store.index {
             nest.pool.visit(index, &mut |id| {
-                let Expr::Binary(BinaryOp::Mod, x, divisor) = *nest.pool.get(id) else { return };
-                let (Expr::Var(var), Expr::Int(divisor, _)) = (nest.pool.get(x), nest.pool.get(divisor))
-                else {
-                    return;
-                };
-                let extent = nest.pool.vars[*var].extent;
-                let divisor = *divisor as usize;
-                if reduction.outer.contains(var) && divisor > 1 && extent.is_multiple_of(divisor) {
-                    cuts.push((name(nest, *var), divisor));
+                let Some((x, divisor)) = nest.pool.by_constant(id, BinaryOp::Mod) else { return };
+                let Some(var) = nest.pool.as_var(x) else { return };
+                let (extent, divisor) = (nest.pool.vars[var].extent, divisor as usize);
+                if reduction.outer.contains(&var) && divisor > 1 && extent.is_multiple_of(divisor) {
+                    cuts.push((loop_name(nest, var), divisor));
                 }
             });
         }
@@ -104,61 +89,44 @@ fn divide(scheduler: &mut Scheduler, target: &CpuTarget) {
     if target.threads < 2 {
         return;
     }
-    let tops: Vec<VarId> = scheduler
-        .nest
-        .body
-        .iter()
-        .filter_map(|stmt| if let Stmt::Loop(of) = stmt { Some(of.var) } else { None })
-        .collect();
-    for top in tops {
+    for top in scheduler.top_loops() {
         let Some(of) = scheduler.nest.loop_of(top) else { continue };
-        let mut chain = vec![];
+        let mut chain = vec![of.var];
         let mut at = of;
-        loop {
-            chain.push((name(&scheduler.nest, at.var), scheduler.nest.pool.vars[at.var].extent));
-            match at.body.as_slice() {
-                [Stmt::Loop(inner)] => at = inner,
-                _several => break,
-            }
+        while let [Stmt::Loop(inner)] = at.body.as_slice() {
+            chain.push(inner.var);
+            at = inner;
         }
-        let mut work = 0usize;
-        visit_work(&scheduler.nest, std::slice::from_ref(&Stmt::Loop(of.clone())), 1, &mut work);
-        if work < PARALLEL_ELEMENTS {
+        let extent = scheduler.nest.pool.vars[top].extent;
+        let blocks = analysis::work(&scheduler.nest.pool, &of.body).blocks.saturating_mul(extent as u64);
+        if blocks < PARALLEL_ELEMENTS as u64 {
             continue;
         }
-        let (first, extent) = chain[0].clone();
-        if chain.len() == 1 && extent >= PARALLEL_ELEMENTS && matches!(of.body.as_slice(), [Stmt::Store(_)]) {
-            // One long loop: pieces for the threads, each of them vectors.
-            let pieces = (extent / (PARALLEL_ELEMENTS / 2)).min(4 * target.threads).max(target.threads);
-            let cut = scheduler.split(&first, &[extent.div_ceil(pieces)]);
-            if cut.is_some() {
-                scheduler.bind(&format!("{first}.0"), LoopKind::Parallel);
+        let loops = loop_names(&scheduler.nest, &chain);
+        match loops.as_slice() {
+            [single] if extent >= PARALLEL_ELEMENTS && matches!(of.body.as_slice(), [Stmt::Store(_)]) => {
+                // One long loop: pieces for the threads, each of them vectors.
+                let pieces = (extent / (PARALLEL_ELEMENTS / 2)).min(4 * target.threads).max(target.threads);
+                if scheduler.split(single, &[extent.div_ceil(pieces)]).is_some() {
+                    scheduler.bind(&format!("{single}.0"), LoopKind::Parallel);
+                }
             }
-            continue;
-        }
-        let mut share = 1;
-        let loops = chain.len();
-        for (place, (of, extent)) in chain.into_iter().enumerate() {
+            [_single] => share_out(scheduler, &loops, target),
             // The innermost loop is for vectors.
-            let vectors = place + 1 == loops && loops > 1;
-            if share >= 4 * target.threads || vectors || scheduler.bind(&of, LoopKind::Parallel).is_none() {
-                break;
-            }
-            share *= extent;
+            [outer @ .., _innermost] => share_out(scheduler, outer, target),
+            [] => {}
         }
     }
 }
 
-/// The number of times a block runs.
-fn visit_work(nest: &Nest, stmts: &[Stmt], times: usize, work: &mut usize) {
-    for stmt in stmts {
-        match stmt {
-            Stmt::Loop(of) => {
-                visit_work(nest, &of.body, times.saturating_mul(nest.pool.vars[of.var].extent), work)
-            }
-            Stmt::Store(_) => *work = work.saturating_add(times),
-            Stmt::Alloc(_) | Stmt::Barrier => {}
+/// Divides loops over the threads, outermost first, until there are several pieces for each thread.
+fn share_out(scheduler: &mut Scheduler, loops: &[String], target: &CpuTarget) {
+    let mut pieces = 1;
+    for of in loops {
+        if pieces >= 4 * target.threads || scheduler.bind(of, LoopKind::Parallel).is_none() {
+            break;
         }
+        pieces *= scheduler.extent(of);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Tiles of accumulators, so that vectors run along results.
 
 use super::super::shape::Reduction;
-use super::super::{Scheduler, Step};
-use super::{balanced, extents, name, name_all};
+use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
+use super::balanced;
 use crate::expr::{Expr, Role, Scope, VarId};
 use crate::loopir::{Nest, Stmt, walk};
 use crate::target::CpuTarget;
@@ -38,7 +38,7 @@ pub(super) fn accumulator_tile(
         elements *= extent;
         place -= 1;
     }
-    let mut outer = name_all(&scheduler.nest, &reduction.outer);
+    let mut outer = loop_names(&scheduler.nest, &reduction.outer);
     let mut inside: Vec<String> = outer.split_off(place);
     if let (Some(cut), true) = (outer.last().cloned(), inside.len() < 2) {
         let extent = scheduler.extent(&cut);
@@ -69,15 +69,15 @@ pub(super) fn accumulator_tile(
     for buffer in windowed {
         scheduler.stage_in(&buffer, at.as_deref(), Scope::Workgroup, &[]);
     }
-    let accumulator = scheduler.nest.pool.buffers[reduction.accumulator].name.clone();
+    let accumulator = buffer_name(&scheduler.nest, reduction.accumulator);
     scheduler.stage_out(&accumulator, at.as_deref())?;
-    let inner = name_all(&scheduler.nest, &reduction.inner);
+    let inner = loop_names(&scheduler.nest, &reduction.inner);
     let order = [inner.as_slice(), &inside].concat();
     // The loops are nested the other way around in the update's copy.
     scheduler.reorder(&order)?;
     if let ([.., rows, _columns], [_, _]) = (inner.as_slice(), inside.as_slice()) {
         for instruction in ["depthwise", "pool_max", "pool_sum"] {
-            if scheduler.step(Step::Replace { of: rows.clone(), instruction: instruction.into() }) {
+            if scheduler.replace(rows, instruction).is_some() {
                 break;
             }
         }
@@ -92,16 +92,16 @@ pub(super) fn rows_together(
     target: &CpuTarget,
 ) -> Option<()> {
     let results = reduction.outer.last()?;
-    if extents(&scheduler.nest, &reduction.inner) > SHORT || reduction.inner.len() > 2 {
+    if iterations(&scheduler.nest, &reduction.inner) > SHORT || reduction.inner.len() > 2 {
         return None;
     }
-    let extent = extents(&scheduler.nest, &[*results]);
-    let all = extents(&scheduler.nest, &reduction.outer);
+    let extent = iterations(&scheduler.nest, &[*results]);
+    let all = iterations(&scheduler.nest, &reduction.outer);
     let wanted = ROWS_TOGETHER.min(all / (2 * target.threads)).min(extent);
     let at_once = (2..=wanted).rev().find(|&count| extent.is_multiple_of(count))?;
-    let results = name(&scheduler.nest, *results);
+    let results = loop_name(&scheduler.nest, *results);
     scheduler.split(&results, &[at_once])?;
-    let accumulator = scheduler.nest.pool.buffers[reduction.accumulator].name.clone();
+    let accumulator = buffer_name(&scheduler.nest, reduction.accumulator);
     scheduler.stage_out(&accumulator, Some(&format!("{results}.0")))
 }
 
@@ -115,8 +115,7 @@ pub(super) fn lanes_of_results(scheduler: &mut Scheduler, target: &CpuTarget) ->
     }
     let (results, body) = (at.var, at.body.clone());
     let Some(Stmt::Alloc(local)) = body.first() else { return None };
-    let (local, results_name) =
-        (scheduler.nest.pool.buffers[*local].name.clone(), name(&scheduler.nest, results));
+    let (local, results_name) = (buffer_name(&scheduler.nest, *local), loop_name(&scheduler.nest, results));
     let inner = chains(&body)?;
     let (mut stores, mut adjacent) = (0, 0);
     let nest = &mut scheduler.nest;
@@ -129,7 +128,7 @@ pub(super) fn lanes_of_results(scheduler: &mut Scheduler, target: &CpuTarget) ->
             adjacent += usize::from(steps(results) == Some(1));
         }
     });
-    let extent = extents(nest, &[results]);
+    let extent = iterations(nest, &[results]);
     if stores == 0 || adjacent < stores || inner.is_empty() || extent < 8 {
         return None;
     }
@@ -138,7 +137,7 @@ pub(super) fn lanes_of_results(scheduler: &mut Scheduler, target: &CpuTarget) ->
     scheduler.split(&results_name, &[at_once])?;
     scheduler.stage_out(&local, Some(&format!("{results_name}.0")))?;
     for chain in inner {
-        let order = [name_all(&scheduler.nest, &chain), vec![format!("{results_name}.1")]].concat();
+        let order = [loop_names(&scheduler.nest, &chain), vec![format!("{results_name}.1")]].concat();
         scheduler.reorder(&order)?;
     }
     Some(())

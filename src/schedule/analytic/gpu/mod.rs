@@ -8,10 +8,10 @@
 
 mod tiles;
 
-use super::shape::{Contraction, Reduction, find_reductions, reads_with};
-use super::{Scheduler, Step};
+use super::shape::{Contraction, ContractionNames, Reduction, find_reductions};
+use super::{Scheduler, buffer_name, iterations, loop_names};
 use crate::expr::{Scope, VarId};
-use crate::loopir::{Axis, LoopKind, Nest, Stmt};
+use crate::loopir::{Axis, LoopKind, Stmt};
 use crate::target::{GpuKind, GpuTarget};
 
 /// The tile of a contraction.
@@ -48,10 +48,6 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &GpuTarget) {
     spread_all(scheduler, target);
 }
 
-fn names(nest: &Nest, vars: &[VarId]) -> Vec<String> {
-    vars.iter().map(|&var| nest.pool.vars[var].name.clone()).collect()
-}
-
 fn choose_tile(target: &GpuTarget, rows: usize, columns: usize, batch: usize) -> Tile {
     if target.kind == GpuKind::Software {
         let tile_rows = if rows >= 8 { 8 } else { rows.next_power_of_two() };
@@ -83,19 +79,13 @@ fn choose_tile(target: &GpuTarget, rows: usize, columns: usize, batch: usize) ->
 
 fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &GpuTarget) -> Option<()> {
     let nest = &scheduler.nest;
-    let extent = |vars: &[VarId]| -> usize { vars.iter().map(|&var| nest.pool.vars[var].extent).product() };
-    let (row_count, column_count, batch_count) =
-        (extent(&contraction.rows), extent(&contraction.columns), extent(&contraction.batch));
+    let [row_count, column_count, batch_count] =
+        [&contraction.rows, &contraction.columns, &contraction.batch].map(|vars| iterations(nest, vars));
     if contraction.rows.is_empty() || column_count < 4 {
         return None;
     }
     let tile = choose_tile(target, row_count, column_count, batch_count);
-    let buffer_name = |id: crate::expr::BufferId| nest.pool.buffers[id].name.clone();
-    let (a, b) = (buffer_name(contraction.a), buffer_name(contraction.b));
-    let accumulator = buffer_name(contraction.reduction.accumulator);
-    let [batch, rows, columns] =
-        [&contraction.batch, &contraction.rows, &contraction.columns].map(|vars| names(nest, vars));
-    let inner = names(nest, &contraction.reduction.inner);
+    let ContractionNames { a, b, accumulator, batch, rows, columns, inner } = contraction.names(nest);
     let a_constant = contraction.is_constant(nest, contraction.a);
     let b_constant = contraction.is_constant(nest, contraction.b);
 
@@ -116,24 +106,18 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &G
     } else {
         inner
     };
-    // The factors of one tile adjacent, in the order in which they are used.
-    let side = |constant: bool, outer: &String, invocation: &String, lane: &String| -> Option<Vec<String>> {
-        let batch = batch.iter().cloned().collect::<Vec<_>>();
-        constant.then(|| {
-            [batch.as_slice(), &[outer.clone(), invocation.clone()], &deep, std::slice::from_ref(lane)]
-                .concat()
-        })
-    };
-    for (buffer, by) in [
-        (&a, side(a_constant, &row_outer, &row_invocation, &row_inner)),
-        (&b, side(b_constant, &column_outer, &column_invocation, &column_inner)),
-    ] {
-        if let Some(by) = by {
-            let used: Vec<String> =
-                by.into_iter().filter(|of| reads_with(&scheduler.nest, buffer, of)).collect();
-            scheduler.relayout(buffer, &used)?;
+    // The factors of one tile adjacent, in the order in which they are used; the names of the buffers that the tile reads.
+    let mut packed = |buffer: String, constant: bool, outer: &String, invocation: &String, lane: &String| {
+        if !constant {
+            return Some(buffer);
         }
-    }
+        let batch: Vec<String> = batch.iter().cloned().collect();
+        let outer = [outer.clone(), invocation.clone()];
+        let by = [batch.as_slice(), &outer, &deep, std::slice::from_ref(lane)].concat();
+        scheduler.relayout(&buffer, &scheduler.loops_of_reads(&buffer, &by))
+    };
+    let a = packed(a, a_constant, &row_outer, &row_invocation, &row_inner)?;
+    let b = packed(b, b_constant, &column_outer, &column_invocation, &column_inner)?;
     scheduler.stage_out(&accumulator, Some(&column_invocation))?;
     scheduler.reorder(&[deep.as_slice(), &[row_inner.clone(), column_inner.clone()]].concat())?;
     scheduler.bind(&row_outer, LoopKind::Workgroup(Axis::Y))?;
@@ -149,20 +133,11 @@ fn matrix_tiles(scheduler: &mut Scheduler, contraction: &Contraction, target: &G
         for (buffer, by) in
             [(&a, [term, &row_invocation, &row_inner]), (&b, [term, &column_invocation, &column_inner])]
         {
-            let buffer = packed_name(&scheduler.nest, buffer);
-            let by = by.map(String::clone).to_vec();
-            let (at, scope) = (Some(at.clone()), Scope::Workgroup);
-            scheduler.step(Step::StageIn { buffer, at, scope, by, pad: 0, vector: 1 }).then_some(())?;
+            scheduler.stage_in(buffer, Some(at), Scope::Workgroup, &by.map(String::clone))?;
         }
     }
     scheduler.bind(&row_inner, LoopKind::Unroll)?;
     scheduler.bind(&column_inner, LoopKind::Vector)
-}
-
-/// The packed copy of a constant where there is one.
-fn packed_name(nest: &Nest, buffer: &str) -> String {
-    let packed = format!("{buffer}_p");
-    if nest.buffer_named(&packed).is_some() { packed } else { buffer.to_string() }
 }
 
 /// Results dealt out over the invocations in short runs along memory, each run in registers.
@@ -175,10 +150,10 @@ fn result_runs(scheduler: &mut Scheduler, reduction: &Reduction, target: &GpuTar
     let run = [8, 7, 4]
         .into_iter()
         .find(|run| extent.is_multiple_of(*run) && (target.kind == GpuKind::Software || *run <= 4))?;
-    let outer = names(&scheduler.nest, &reduction.outer);
+    let outer = loop_names(&scheduler.nest, &reduction.outer);
     let last = outer.last()?.clone();
-    let accumulator = scheduler.nest.pool.buffers[reduction.accumulator].name.clone();
-    let inner = names(&scheduler.nest, &reduction.inner);
+    let accumulator = buffer_name(&scheduler.nest, reduction.accumulator);
+    let inner = loop_names(&scheduler.nest, &reduction.inner);
     scheduler.split(&last, &[run])?;
     let [last_outer, last_inner] = [0, 1].map(|level| format!("{last}.{level}"));
     let all = [&outer[..outer.len() - 1], std::slice::from_ref(&last_outer)].concat();
@@ -201,13 +176,7 @@ fn invocations(target: &GpuTarget, count: usize) -> usize {
 
 /// Deals every statement's outer loops out over the invocations.
 fn spread_all(scheduler: &mut Scheduler, target: &GpuTarget) {
-    let tops: Vec<VarId> = scheduler
-        .nest
-        .body
-        .iter()
-        .filter_map(|stmt| if let Stmt::Loop(of) = stmt { Some(of.var) } else { None })
-        .collect();
-    for top in tops {
+    for top in scheduler.top_loops() {
         // Steps address loops by name, so an earlier statement's schedule may have reached this one.
         if scheduler.nest.loop_of(top).is_some_and(|of| of.kind == LoopKind::Serial) {
             scheduler.attempt(|scheduler| spread(scheduler, top, target));
@@ -232,7 +201,7 @@ fn spread(scheduler: &mut Scheduler, top: VarId, target: &GpuTarget) -> Option<(
         .take_while(|of| crate::analysis::carried_buffers(&mut scheduler.nest.pool, of).is_empty())
         .count();
     let outer: Vec<VarId> = chain[..independent].iter().map(|of| of.var).collect();
-    let outer = names(&scheduler.nest, &outer);
+    let outer = loop_names(&scheduler.nest, &outer);
     if outer.is_empty() {
         return None;
     }

@@ -6,8 +6,8 @@
 //! the window's elements are then loaded once for all results that need them, constants are stored in the order of use, and
 //! the tile is the one that takes the least by this price list.
 
-use super::super::shape::{Reduction, reads_with};
-use super::{Scheduler, names};
+use super::super::shape::Reduction;
+use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
 use crate::expr::{Affine, BufferId, Expr, ExprId, Role, VarId};
 use crate::loopir::{Axis, LoopKind, Nest};
 use crate::target::GpuTarget;
@@ -131,10 +131,7 @@ fn roles(nest: &mut Nest, reduction: &Reduction) -> Option<Roles> {
         .iter()
         .filter(|read| nest.pool.buffers[read.buffer].role == Role::Constant && reads_inner(read))
         .map(|read| outer.iter().copied().filter(|&var| !uses(nest, &read.address, var)).collect())
-        .find(|free: &Vec<VarId>| {
-            let count: usize = free.iter().map(|&var| extent(nest, var)).product();
-            count >= 2 * LANES && free.len() < outer.len()
-        })
+        .find(|free: &Vec<VarId>| iterations(nest, free) >= 2 * LANES && free.len() < outer.len())
         .unwrap_or_else(|| outer.clone());
     let column = match contiguous.filter(|var| shared.contains(var)) {
         Some(var) => var,
@@ -191,8 +188,7 @@ fn roles(nest: &mut Nest, reduction: &Reduction) -> Option<Roles> {
     } else {
         let rest: Vec<VarId> =
             reduction.inner.iter().copied().filter(|var| !unrolled.contains(var)).collect();
-        let area: usize = reduction.inner.iter().map(|&var| extent(nest, var)).product();
-        if area <= MAX_WINDOW_AREA {
+        if iterations(nest, &reduction.inner) <= MAX_WINDOW_AREA {
             high = around.filter(|&along| rest.iter().any(|&var| slides(var, along)));
             unrolled = reduction.inner.clone();
         }
@@ -255,7 +251,7 @@ impl Roles {
     }
 
     fn row_extent(&self, nest: &Nest) -> usize {
-        self.rows.iter().map(|&var| extent(nest, var)).product()
+        iterations(nest, &self.rows)
     }
 
     /// Expanded iterations of a loop of the reduction.
@@ -307,21 +303,14 @@ impl Roles {
         }
         // Aligned where every loop that is not expanded moves by whole `vec4`s.
         let aligned = read.address.terms.iter().all(|(&atom, &coefficient)| {
-            let step = match nest.pool.get(atom) {
-                Expr::Var(var) => {
+            let step = match nest.pool.as_var(atom) {
+                Some(var) => {
                     let of = [tiled.as_slice(), &expanded].concat();
-                    let whole = self.unrolled.contains(var) && self.quartered != Some(*var);
-                    let inside = of.iter().find(|(other, _)| other == var).map_or(1, |&(_, count)| count);
+                    let whole = self.unrolled.contains(&var) && self.quartered != Some(var);
+                    let inside = of.iter().find(|(other, _)| *other == var).map_or(1, |&(_, count)| count);
                     if whole { 0 } else { coefficient * inside as i64 }
                 }
-                Expr::Int(..)
-                | Expr::Float(..)
-                | Expr::Load(..)
-                | Expr::Unary(..)
-                | Expr::Binary(..)
-                | Expr::Select(..)
-                | Expr::Guard(..)
-                | Expr::Cast(..) => coefficient,
+                None => coefficient,
             };
             step % 4 == 0
         });
@@ -345,20 +334,19 @@ impl Roles {
         if results > MAX_RESULTS || body > MAX_BODY.max(expanded) {
             return None;
         }
-        let iterations: usize = self
+        let rounds: usize = self
             .rolled
             .iter()
             .map(|&var| extent(nest, var) / if self.quartered == Some(var) { 4 } else { 1 })
             .product();
         let reads: f64 = self.reads.iter().map(|read| self.read_time(nest, read, tile)).sum();
-        let once = iterations as f64 * (reads + body as f64 * MULTIPLY_ADD + ITERATION);
+        let once = rounds as f64 * (reads + body as f64 * MULTIPLY_ADD + ITERATION);
         let vectors = tile.columns.is_multiple_of(4);
         let store = if vectors { WIDE_ACCESS / 4.0 } else { SCALAR_ACCESS };
-        let count = |vars: &[VarId]| vars.iter().map(|&var| extent(nest, var)).product::<usize>();
-        let mut groups = self.row_extent(nest).div_ceil(tile.rows) * count(&self.batch);
+        let mut groups = self.row_extent(nest).div_ceil(tile.rows) * iterations(nest, &self.batch);
         let mut tiles = self.column_extent(nest).div_ceil(tile.columns)
             * self.high.map_or(1, |var| extent(nest, var).div_ceil(tile.high))
-            * count(&self.others);
+            * iterations(nest, &self.others);
         if !self.separate() {
             tiles *= std::mem::replace(&mut groups, 1);
         }
@@ -410,19 +398,15 @@ fn split(scheduler: &mut Scheduler, of: String, size: usize) -> Option<(String, 
 
 fn apply(scheduler: &mut Scheduler, reduction: &Reduction, roles: &Roles, tile: Tile) -> Option<()> {
     let nest = &scheduler.nest;
-    let accumulator = nest.pool.buffers[reduction.accumulator].name.clone();
+    let accumulator = buffer_name(nest, reduction.accumulator);
     let [batch, rows, others, rolled, unrolled] =
         [&roles.batch, &roles.rows, &roles.others, &roles.rolled, &roles.unrolled]
-            .map(|vars| names(nest, vars));
-    let name_of = |var: VarId| nest.pool.vars[var].name.clone();
+            .map(|vars| loop_names(nest, vars));
+    let name_of = |var: VarId| loop_name(nest, var);
     let (high, fused_with) = (roles.high.map(name_of), roles.fused_with.map(name_of));
     let mut column = name_of(roles.column);
-    let packed: Vec<String> = roles
-        .reads
-        .iter()
-        .filter(|read| read.packed)
-        .map(|read| nest.pool.buffers[read.buffer].name.clone())
-        .collect();
+    let packed: Vec<String> =
+        roles.reads.iter().filter(|read| read.packed).map(|read| buffer_name(nest, read.buffer)).collect();
     let quartered = roles.quartered.map(name_of);
     let contiguous = roles.contiguous.map(name_of);
 
@@ -466,8 +450,7 @@ fn apply(scheduler: &mut Scheduler, reduction: &Reduction, roles: &Roles, tile: 
     }
     for buffer in packed {
         let by = [all.as_slice(), &rolled, &unrolled, &inner].concat();
-        let by: Vec<String> = by.into_iter().filter(|of| reads_with(&scheduler.nest, &buffer, of)).collect();
-        scheduler.relayout(&buffer, &by)?;
+        scheduler.relayout(&buffer, &scheduler.loops_of_reads(&buffer, &by))?;
     }
     if roles.separate() {
         for (place, name) in groups.iter().enumerate() {
