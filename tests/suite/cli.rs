@@ -186,6 +186,22 @@ fn bench_writes_a_trace_with_a_row_a_thread() {
 }
 
 #[test]
+fn bench_profiles_an_adapter() {
+    if support::gpu().is_none() {
+        return;
+    }
+    let short = ["--runs", "1", "--min-time", "0", "--profile", "--json"];
+    let document = json(&[&["bench", DIGITS, "--device", "gpu"], &short[..]].concat(), 0);
+    let profile = &document["profile"];
+    // Without timestamps the time of a step cannot be told.
+    if !profile.is_null() {
+        assert!(profile["total_ms"].as_f64().unwrap() > 0.0 && profile["wait"].is_null(), "{profile}");
+        assert!(profile["measured"]["gflop_per_s"].as_f64().unwrap() > 0.0);
+        assert!(profile["measured"]["reads"].as_array().unwrap().len() > 3);
+    }
+}
+
+#[test]
 fn check_says_whether_a_model_would_run() {
     let document = json(&["check", NET, "--device", "cpu", "--json"], 0);
     assert_eq!((&document["runs"], &document["problems"]), (&true.into(), &serde_json::json!([])));
