@@ -34,6 +34,7 @@ struct StepProfile {
     nodes: String,
     /// The median.
     ns: f64,
+    least_ns: f64,
     /// The median of the mean part that its threads waited.
     wait: Option<f64>,
     demand: Demand,
@@ -115,6 +116,11 @@ impl Profiled {
                 kernel: plan.kernel(step).name.clone(),
                 nodes: step.origin.clone(),
                 ns: of_all(&|profile| profile.step_ns.get(place).map(|&ns| ns as f64)).unwrap_or(0.0),
+                least_ns: profiles
+                    .iter()
+                    .filter_map(|profile| profile.step_ns.get(place))
+                    .min()
+                    .map_or(0.0, |&ns| ns as f64),
                 wait: of_all(&|profile| profile.wait.as_ref()?.get(place).copied()),
                 demand,
                 limit: rates.limit(demand, working_set),
@@ -235,6 +241,7 @@ impl Profiled {
                 "kernel": step.kernel,
                 "nodes": step.nodes,
                 "ms": step.ns / 1e6,
+                "least_ms": step.least_ns / 1e6,
                 "share": step.ns / self.total_ns().max(1.0),
                 "flop": step.demand.flop,
                 "constant_bytes": step.demand.constant_bytes,
