@@ -131,8 +131,7 @@ impl<'a> Phases<'a> {
                 phases.open.push(Touch { buffer, index, write, store, around });
             }
         };
-        let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
-        for load in roots.flat_map(|root| self.pool.loads_of(root)).collect::<BTreeSet<_>>() {
+        for load in store.roots().flat_map(|root| self.pool.loads_of(root)).collect::<BTreeSet<_>>() {
             if let Expr::Load(buffer, index) = self.pool.get(load).clone() {
                 touch(self, buffer, index.to_vec(), false);
             }

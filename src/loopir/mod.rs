@@ -140,6 +140,13 @@ pub struct Store {
     pub condition: Option<ExprId>,
 }
 
+impl Store {
+    /// The expressions it evaluates: its indices, its value, its condition.
+    pub fn roots(&self) -> impl Iterator<Item = ExprId> + '_ {
+        self.index.iter().copied().chain([self.value]).chain(self.condition)
+    }
+}
+
 /// A statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stmt {

@@ -197,7 +197,7 @@ impl Facts {
             let implied = implied.divide(step);
             let own = self.affine_range(pool, &part, 1);
             if own.meet(implied) != own {
-                self.known.push((part, implied));
+                self.add(pool, part, implied);
             }
         }
     }
@@ -249,10 +249,12 @@ impl Facts {
             return Range::default();
         };
         let operand = pool.affine(operand);
-        let is_known = |atom: &ExprId| {
-            self.known.iter().any(|(fact, _)| fact.terms.len() > 1 && fact.terms.contains_key(atom))
+        // A remainder may meet its quotient in the sum.
+        let may_gain = |atom: &ExprId| {
+            pool.by_constant(*atom, BinaryOp::Mod).is_some()
+                || self.known.iter().any(|(fact, _)| fact.terms.len() > 1 && fact.terms.contains_key(atom))
         };
-        if !operand.terms.keys().any(is_known) {
+        if !operand.terms.keys().any(may_gain) {
             return Range::default();
         }
         let mut others = form.clone();

@@ -65,7 +65,7 @@ pub(super) fn check_store(pool: &ExprPool, store: &Store) -> Vec<TypeError> {
             checker.errors.push(TypeError::NoMeaning { expr, op, dtype });
         }
     }
-    for &root in store.index.iter().chain([&store.value]).chain(&store.condition) {
+    for root in store.roots() {
         pool.visit(root, &mut |id| checker.node(id));
     }
     checker.errors

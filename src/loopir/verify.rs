@@ -376,9 +376,8 @@ impl<'a> Verifier<'a> {
             });
         }
         self.access(store, store.buffer);
-        let roots = store.index.iter().chain([&store.value]).chain(&store.condition);
         let mut seen = HashSet::new();
-        for &root in roots {
+        for root in store.roots() {
             pool.visit(root, &mut |id| {
                 if seen.insert(id) {
                     self.node(store, id);

@@ -241,7 +241,7 @@ fn accesses(nest: &Nest, buffer: BufferId) -> Vec<Vec<ExprId>> {
         if store.buffer == buffer {
             found.push(store.index.clone());
         }
-        for &root in store.index.iter().chain([&store.value]).chain(&store.condition) {
+        for root in store.roots() {
             for load in nest.pool.loads_of(root) {
                 if let Expr::Load(of, index) = nest.pool.get(load)
                     && *of == buffer

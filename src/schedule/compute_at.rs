@@ -59,8 +59,7 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
     let count = |stmts: &[Stmt], into: &mut Vec<ExprId>| {
         let mut n = 0;
         walk::visit_stores(stmts, &mut |user| {
-            let roots = user.index.iter().copied().chain([user.value]).chain(user.condition);
-            for load in roots.flat_map(|root| nest.pool.loads_of(root)) {
+            for load in user.roots().flat_map(|root| nest.pool.loads_of(root)) {
                 if matches!(nest.pool.get(load), Expr::Load(known, _) if *known == buffer) {
                     n += 1;
                     into.push(load);

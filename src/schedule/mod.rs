@@ -21,7 +21,7 @@ mod swizzle;
 mod trace;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use instruction::{
     Emission, INSTRUCTIONS, Instruction, Match, Operand, Shape, Stride, instruction_named, unify,

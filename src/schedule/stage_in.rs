@@ -57,16 +57,13 @@ pub(super) fn refuse(nest: &Nest, id: BufferId, reason: impl Into<String>) -> Re
 fn reads_buffer(pool: &ExprPool, stmts: &[Stmt], id: BufferId) -> bool {
     let mut found = false;
     walk::visit_stores(stmts, &mut |store| {
-        found |= loads_in(pool, store)
-            .iter()
-            .any(|&load| matches!(pool.get(load), Expr::Load(buffer, _) if *buffer == id));
+        found |= store.roots().any(|root| pool.buffers_read(root).contains(&id));
     });
     found
 }
 
 fn loads_in(pool: &ExprPool, store: &Store) -> Vec<ExprId> {
-    let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
-    roots.flat_map(|root| pool.loads_of(root)).collect()
+    store.roots().flat_map(|root| pool.loads_of(root)).collect()
 }
 
 /// One read of the buffer: the node that the copy's element takes the place of, and what holds where it is evaluated.
@@ -108,9 +105,8 @@ fn reads(nest: &Nest, body: &[Stmt], id: BufferId) -> Result<Vec<Read>, Refusal>
                         ));
                     }
                     let conditions = store.condition.map(|c| nest.pool.conjuncts(c)).unwrap_or_default();
-                    let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
+                    let roots: Vec<ExprId> = store.roots().collect();
                     let (mut guarded, mut chosen) = (HashMap::new(), HashMap::new());
-                    let roots: Vec<ExprId> = roots.collect();
                     for &root in &roots {
                         nest.pool.visit(root, &mut |node| {
                             if let Expr::Guard(condition, value) = *nest.pool.get(node) {

@@ -22,7 +22,21 @@ pub(super) fn apply(
     loops_named(nest, inner)?;
     let (band, row) = (format!("{outer}.0"), format!("{outer}.1"));
     split::apply(nest, outer, &[height], Tail::Guard)?;
-    reorder::apply(nest, &[band.clone(), inner.to_string(), row.clone()])?;
+    let order = [band.clone(), inner.to_string(), row.clone()];
+    reorder::apply(nest, &order).map_err(|refusal| of_the_whole(refusal, outer, inner))?;
     fuse::apply(nest, inner, &row, inner)?;
     fuse::apply(nest, &band, inner, name)
+}
+
+/// A refusal to move the parts of `outer`, said of the loop that the step names.
+fn of_the_whole(mut refusal: Refusal, whole: &str, inner: &str) -> Refusal {
+    if let Refusal::NotNested { outer: part, .. } = &mut refusal {
+        *part = whole.to_string();
+    }
+    if let Refusal::Carried { of: part, .. } = &mut refusal
+        && part != inner
+    {
+        *part = whole.to_string();
+    }
+    refusal
 }

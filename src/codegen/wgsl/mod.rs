@@ -18,8 +18,8 @@
 //!
 //! Shapes are constants of the text. A buffer has one element type in a kernel: `vec4` where every access of it is four
 //! aligned neighbours or a known component of such. Register buffers are named variables where all their indices are
-//! constant after expansion, else arrays; together they have at most [`MAX_PRIVATE_BYTES`]. An index that is not proved to be in
-//! range is clamped, and a store through one is skipped where it is out of range: a kernel never reads or writes outside of
+//! constant after expansion, else arrays; together they have at most [`MAX_PRIVATE_BYTES`], the arrays [`MAX_ARRAY_BYTES`].
+//! An index that is not proved to be in range is clamped, and a store through one is skipped where it is out of range: a kernel never reads or writes outside of
 //! its buffers, whatever the data. Where a buffer is larger than a binding may be and a `workgroup` loop walks it, several
 //! kernels share the work, each with a part of it.
 //!
@@ -57,6 +57,11 @@ pub const MAX_STATEMENTS: usize = 1024;
 /// The most bytes of variables and arrays that an invocation may have: what the WGSL specification demands that every implementation allows
 /// for the variables of a function (section "Limits"). Adapters do not say whether they allow more.
 pub const MAX_PRIVATE_BYTES: u64 = 8192;
+
+/// The most bytes of arrays that an invocation may have, all declarations together. Registers have no addresses: a shader compiler turns each access at a
+/// computed index into a choice among all elements and unrolls the loops around it, or moves the array to memory. What it
+/// generates, and how long that takes, grows faster than the array; nothing limits it but the size of arrays.
+pub const MAX_ARRAY_BYTES: u64 = 1024;
 
 /// How a kernel declares a binding. Constants are read; all others are declared writable also where they are only read, so
 /// that they can share one memory.
@@ -150,7 +155,8 @@ pub enum WgslError {
     Limit {
         /// The nest.
         nest: String,
-        /// The field of [`GpuLimits`](crate::target::GpuLimits), or `max_private_bytes` for [`MAX_PRIVATE_BYTES`].
+        /// The field of [`GpuLimits`](crate::target::GpuLimits), `max_private_bytes` for [`MAX_PRIVATE_BYTES`]
+        /// or `max_array_bytes` for [`MAX_ARRAY_BYTES`].
         limit: &'static str,
         /// What the kernel takes.
         needed: u64,

@@ -1,7 +1,8 @@
 use super::ops::HELPERS;
 use super::*;
-use crate::loopir::{Combiner, NestBuilder};
+use crate::loopir::NestBuilder;
 use crate::schedule::Trace;
+use crate::schedule::tests::matmul;
 use crate::target::{GpuLimits, GpuTarget};
 use expect_test::{Expect, expect};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -106,26 +107,6 @@ fn elementwise(extent: usize) -> Nest {
     let value = n.pool().mul(value, two);
     n.store("store", y, &[i], value);
     n.close(1);
-    n.finish()
-}
-
-fn matmul(rows: usize, columns: usize, depth: usize) -> Nest {
-    let mut n = NestBuilder::new("matmul");
-    let a = n.param(Role::Input, "a", DType::F32, &[rows, depth]);
-    let b = n.param(Role::Constant, "b", DType::F32, &[depth, columns]);
-    let y = n.param(Role::Output, "y", DType::F32, &[rows, columns]);
-    let ij = n.open_all(&[("i", rows), ("j", columns)]);
-    let acc = n.alloc(Scope::Register, "acc", DType::F32, &[]);
-    let zero = n.pool().constant(0.0, DType::F32);
-    n.store("init", acc, &[], zero);
-    let k = n.open("k", depth);
-    let (left, right) = (n.pool().load(a, &[ij[0], k]), n.pool().load(b, &[k, ij[1]]));
-    let product = n.pool().mul(left, right);
-    n.update("update", acc, &[], Combiner::Add, product);
-    n.close(1);
-    let sum = n.pool().load(acc, &[]);
-    n.store("store", y, &ij, sum);
-    n.close(2);
     n.finish()
 }
 
@@ -390,6 +371,20 @@ fn what_a_device_cannot_do_is_refused() {
     let private = "register t: f32[3000]\n    for k in 3000:\n      use: t[k] = 0.0";
     expect!["nest 'sum' needs 12000 of max_private_bytes, and the adapter allows 8192; choose smaller tiles"]
         .assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 64 invocation.x", private), &target));
+    let indexed = "register t: f32[300]\n    for k in 300:\n      use: t[k] = 0.0";
+    expect!["nest 'sum' needs 1200 of max_array_bytes, and the adapter allows 1024; choose smaller tiles"]
+        .assert_eq(&refusal(&sum("i in 512 workgroup.x, j in 64 invocation.x", indexed), &target));
+    let lanes = "nest lanes
+  in    x: f32[64, 14]
+  out   y: f32[64]
+  for i in 2 invocation.x, j in 32 vector:
+    register t: f32[14]
+    for k in 14:
+      use: t[k] = x[32 * i + j, k]
+    store: y[32 * i + j] = t[i]
+";
+    expect!["nest 'lanes' needs 1792 of max_array_bytes, and the adapter allows 1024; choose smaller tiles"]
+        .assert_eq(&refusal(lanes, &target));
     let shared = "nest shared
   out   y: f32[8]
   for i in 2 workgroup.x:

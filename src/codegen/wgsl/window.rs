@@ -80,8 +80,7 @@ fn large_accesses(nest: &Nest, stmts: &[Stmt], limits: &GpuLimits) -> BTreeMap<B
     };
     walk::visit_stores(stmts, &mut |store| {
         add(store.buffer, &store.index);
-        let roots = store.index.iter().copied().chain([store.value]).chain(store.condition);
-        for load in roots.flat_map(|root| pool.loads_of(root)) {
+        for load in store.roots().flat_map(|root| pool.loads_of(root)) {
             if let Expr::Load(buffer, index) = pool.get(load) {
                 add(*buffer, index);
             }

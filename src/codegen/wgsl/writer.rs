@@ -8,7 +8,9 @@ use super::names::{Names, sanitised};
 use super::ops::{Fragment, HELPERS};
 use super::values::{self, Value};
 use super::window::binding_limit;
-use super::{Access, Binding, MAX_PRIVATE_BYTES, WgslError, WgslKernel, access_of, storage_type};
+use super::{
+    Access, Binding, MAX_ARRAY_BYTES, MAX_PRIVATE_BYTES, WgslError, WgslKernel, access_of, storage_type,
+};
 use crate::base::round_up;
 use crate::expr::{Affine, BufferId, Expr, ExprId, ExprPool, Scope, VarId};
 use crate::loopir::{Combiner, Nest};
@@ -147,7 +149,10 @@ struct Uses {
     /// Buffers in global memory: parameters in their order, then the others.
     bindings: Vec<BufferId>,
     workgroup: Vec<BufferId>,
+    /// Registers, each as often as it is declared.
     registers: Vec<BufferId>,
+    /// Those of them that are arrays.
+    arrays: Vec<BufferId>,
     f16: bool,
 }
 
@@ -185,10 +190,14 @@ impl Uses {
                 bindings.push(id);
             }
         }
+        let mut registers = vec![];
+        declared(steps, &mut registers);
+        registers.retain(|id| layouts.contains_key(id));
         Ok(Uses {
             bindings,
             workgroup: of_scope(Scope::Workgroup).collect(),
-            registers: of_scope(Scope::Register).collect(),
+            arrays: registers.iter().copied().filter(|id| !layouts[id].variables).collect(),
+            registers,
             f16: dtypes.contains(&DType::F16),
         })
     }
@@ -212,9 +221,21 @@ impl Uses {
         }
         let total: u64 = self.registers.iter().map(bytes).sum();
         limit(nest, "max_private_bytes", total, MAX_PRIVATE_BYTES)?;
+        limit(nest, "max_array_bytes", self.arrays.iter().map(bytes).sum(), MAX_ARRAY_BYTES)?;
         let total: u64 = self.workgroup.iter().map(|id| round_up(bytes(id) as usize, 16) as u64).sum();
         limit(nest, "max_workgroup_memory_bytes", total, u64::from(limits.max_workgroup_memory_bytes))?;
         Ok(total as u32)
+    }
+}
+
+/// The register buffers that `steps` declare.
+fn declared(steps: &[Step], out: &mut Vec<BufferId>) {
+    for step in steps {
+        match step {
+            Step::Declare(id) => out.push(*id),
+            Step::For { body, .. } | Step::Scope(body) | Step::Region { body, .. } => declared(body, out),
+            Step::Store(_) | Step::Barrier => {}
+        }
     }
 }
 

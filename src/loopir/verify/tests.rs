@@ -319,7 +319,11 @@ fn bands_that_hang_over_the_edge_are_proved() {
           for b in 6, r in 4, k in 3:
             s: y[0, 0] max= x[k + b * 6 + r // 2 * 3] if b * 4 + r < 6
           for f in 8, q in 5:
-            t: y[f // 4 * 10 + (q + f % 4 * 5) // 2, (q + f % 4 * 5) % 2] = x[0] if q + f * 5 < 6 and f < 6";
+            t: y[f // 4 * 10 + (q + f % 4 * 5) // 2, (q + f % 4 * 5) % 2] = x[0] if q + f * 5 < 6 and f < 6
+          for g in 24:
+            u: y[g // 4 * 2 + g % 4 // 2, g % 4 % 2] = x[0] if g < 6
+          for h in 16, r in 4:
+            v: y[0, 0] += x[r % 2 + h // 4 * 2 + 5] if r // 2 + h // 2 % 2 * 2 < 1 and r + h // 2 * 4 < 16";
     assert_eq!(Nest::parse(text).unwrap().verify(), Ok(()));
 }
 

@@ -223,7 +223,7 @@ fn place_values(
     let mut constants: Vec<(BufferRange, Vec<u8>)> = vec![];
     for &value in &touched {
         let fact = &plan.values[value].fact;
-        let bytes = stored_bytes(fact) as u64;
+        let bytes = stored_bytes(fact.len(), fact.dtype) as u64;
         let range = match (&plan.values[value].place, &arena) {
             (Place::Arena { offset_bytes }, Some(arena)) => {
                 arena.range(round_up(*offset_bytes, alignment) as u64, bytes)
@@ -312,8 +312,8 @@ fn bind(
                         binding.name, kernel.name
                     ))
                 })?;
-            let size = binding.bytes.min(whole.size.saturating_sub(binding.offset_bytes));
-            Ok(whole.memory.range(whole.offset + binding.offset_bytes, size))
+            // A binding is the buffer of the nest or a window that ends inside of it, and what is bound has room for the buffer.
+            Ok(whole.memory.range(whole.offset + binding.offset_bytes, binding.bytes))
         })
         .collect()
 }

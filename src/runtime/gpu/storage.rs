@@ -11,20 +11,16 @@ fn stored(dtype: DType) -> DType {
     storage_type(dtype).unwrap_or(dtype)
 }
 
-/// Bytes of a tensor of `elements` elements on a device: a multiple of 4 and positive, as a binding must be.
-fn padded_bytes(elements: usize, dtype: DType) -> usize {
+/// Bytes that a device keeps for a tensor of `elements` elements: a multiple of 4, and positive even where there are no
+/// elements, as a binding must be.
+pub(super) fn stored_bytes(elements: usize, dtype: DType) -> usize {
     (elements * stored(dtype).size_bytes()).max(1).next_multiple_of(4)
-}
-
-/// Bytes that a device keeps for a tensor: a multiple of 4, and positive even where there are no elements.
-pub(super) fn stored_bytes(fact: &Fact) -> usize {
-    padded_bytes(fact.len(), fact.dtype)
 }
 
 /// The bytes a device gets for a tensor, as many as [`stored_bytes`] says. Integers wrap to 32 bits.
 pub(super) fn to_device(tensor: &Tensor) -> Vec<u8> {
     let mut bytes = tensor.cast(stored(tensor.dtype())).bytes().to_vec();
-    bytes.resize(padded_bytes(tensor.len(), tensor.dtype()), 0);
+    bytes.resize(stored_bytes(tensor.len(), tensor.dtype()), 0);
     bytes
 }
 
