@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use paisley_kernels::pool::Pool;
 use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
@@ -90,11 +90,8 @@ fn panels(criterion: &mut Criterion) {
             bencher.iter(|| pool.run(product));
         });
         group.bench_function(BenchmarkId::new("peak", threads), |bencher| {
-            bencher.iter_custom(|count| {
-                let rate = flop_per_second(kernels, &pool, Duration::from_millis(5));
-                let rate = rate.expect("the tile should not panic");
-                Duration::from_secs_f64(count as f64 * flop as f64 / rate)
-            });
+            let rate = |time| flop_per_second(kernels, &pool, time).expect("the tile should not panic");
+            at_rate(bencher, flop, rate);
         });
     }
     group.finish();
@@ -113,6 +110,15 @@ impl Address {
     }
 }
 
+/// Times `work` at the rate that is measured for as long as what is reported, which criterion plans by.
+fn at_rate(bencher: &mut Bencher<'_>, work: u64, rate: impl Fn(Duration) -> f64) {
+    let expected = rate(Duration::from_millis(5));
+    bencher.iter_custom(|count| {
+        let work = count as f64 * work as f64;
+        Duration::from_secs_f64(work / rate(Duration::from_secs_f64(work / expected)))
+    });
+}
+
 /// Bytes read a second from data of several sizes, on one thread and two; elements are bytes.
 fn reads(criterion: &mut Criterion) {
     let kernels = table(Isa::detect());
@@ -125,11 +131,9 @@ fn reads(criterion: &mut Criterion) {
             group.throughput(Throughput::Bytes(bytes as u64));
             let name = format!("{} KiB", bytes >> 10);
             group.bench_function(BenchmarkId::new(name, threads), |bencher| {
-                bencher.iter_custom(|count| {
-                    let own = &data[..bytes / size_of::<f32>()];
-                    let rate = read_bytes_per_second(kernels, &pool, own, Duration::from_millis(5));
-                    let rate = rate.expect("the reduction should not panic");
-                    Duration::from_secs_f64(count as f64 * bytes as f64 / rate)
+                let own = &data[..bytes / size_of::<f32>()];
+                at_rate(bencher, bytes as u64, |time| {
+                    read_bytes_per_second(kernels, &pool, own, time).expect("the reduction should not panic")
                 });
             });
         }
