@@ -62,11 +62,22 @@ MODELS = [
     _drawn("resnext50_32x4d", 1.2e-5),
     _drawn("mnasnet1_0", 9.3e-6),
     _drawn("efficientnet_b0", 1.3e-6),
+    _drawn("efficientnet_b4", 1.5e-5),
+    _drawn("regnet_x_800mf", 3.9e-6),
+    _drawn("resnext101_32x8d", 3.5e-5),
+    _drawn("convnext_tiny", 3.1e-7),
     _drawn("bert_mini", 2.5e-6, small=True),
+    _drawn("bert_mini_dynamo", 2.9e-6, small=True),
+    _drawn("bert_base", 3.1e-6),
+    _drawn("mobilebert", 5.0e-6),
     _drawn("deit_tiny", 5.5e-7),
     _drawn("vit_b_16", 8.3e-7),
     Model(MINILM, "models/minilm-l6-v2/graph.onnx", "minilm-l6-v2__model", 2e-6),
 ]
+
+
+# Networks at the size they are used at: what speed is compared on.
+USUAL = [model.name for model in MODELS if model.file is None] + ["efficientnet-lite0", "squeezenet1_1", MINILM]
 
 
 def choose(names):

@@ -1,17 +1,26 @@
-"""Calls of the `paisley` binary from scripts. Not a script: the others import it."""
+"""Measurements of Paisley and of other engines from scripts, each in a process of its own. Not a script: the others import it."""
 
+import datetime
 import json
+import os
+import platform
+import shlex
+import statistics
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benches/results"
+PEER = Path(__file__).resolve().with_name("peer_process.py")
+MAX_SAMPLES = 500
 
 
 class Failure(Exception):
-    """The binary did not do what it was asked; the text is its last line on stderr."""
+    """An engine did not do what it was asked; the text is its last line on stderr."""
 
 
 def binary(given):
@@ -45,3 +54,101 @@ def run(paisley, model, inputs, device, options=(), timeout=None):
         document = call(command, timeout)
         with np.load(wanted) as arrays:
             return {name: arrays[name] for name in arrays.files}, document
+
+
+def bench(paisley, model, inputs, device, options="", timeout=None):
+    """One process of `paisley bench` on one device; `options` are a text as in a shell."""
+    with tempfile.TemporaryDirectory() as scratch:
+        given = Path(scratch) / "inputs.npz"
+        np.savez(given, **inputs)
+        command = [paisley, "bench", model, "--inputs", given, "--device", device, "--json", *shlex.split(options)]
+        document = call(command, timeout)
+    # The path is of this machine.
+    return document | {"model": Path(model).stem}
+
+
+def peer(python, name, model, golden, threads, options="", timeout=None):
+    """One process of another engine, by the rules and with the options of `paisley bench`; see `peer_process.py`."""
+    return call([python or sys.executable, PEER, name, model, golden, "--threads", threads, *shlex.split(options)], timeout)
+
+
+def thinned(document):
+    """The document with at most MAX_SAMPLES samples, evenly out of all, and the number of all."""
+    samples = document["samples_ms"]
+    every = max(1, -(-len(samples) // MAX_SAMPLES))
+    return document | {"n_samples": len(samples), "samples_ms": [round(sample, 4) for sample in samples[::every]]}
+
+
+def attempt(action):
+    """What `action` returns with its samples thinned, or the failure as a record."""
+    try:
+        result = action()
+        return thinned(result) if isinstance(result, dict) and "samples_ms" in result else result
+    except Failure as failure:
+        return {"failed": str(failure)}
+
+
+def succeeded(rounds, name):
+    """The documents of an engine in the rounds where it did not fail."""
+    return [r[name] for r in rounds if name in r and "failed" not in r[name]]
+
+
+def pooled(rounds, name):
+    """The median over the samples of all rounds, or None."""
+    samples = [sample for document in succeeded(rounds, name) for sample in document["samples_ms"]]
+    return statistics.median(samples) if samples else None
+
+
+def middle(rounds, name, *fields):
+    """The median over the rounds of the sum of `fields`, or None."""
+    documents = [d for d in succeeded(rounds, name) if all(d.get(field) is not None for field in fields)]
+    return statistics.median(sum(d[f] for f in fields) for d in documents) if documents else None
+
+
+def figure(value, form):
+    """`value` as text; a dash where there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def markdown(rows):
+    """The lines of a table: the first row are the headings, the first column is text and all others numbers."""
+    lines = [rows[0], ["---"] + ["--:"] * (len(rows[0]) - 1), *rows[1:]]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def as_text(result):
+    """The results as JSON, a model a line."""
+    head = json.dumps({key: value for key, value in result.items() if key != "models"})[:-1]
+    rows = ",\n".join(json.dumps(record) for record in result["models"])
+    return f'{head}, "models": [\n{rows}\n]}}\n'
+
+
+def cpu_name():
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def governor():
+    """How the system chooses the first core's clock, or None where it does not tell."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
+
+
+def environment():
+    """The conditions of a measurement."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit.stdout.strip() or "unknown",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "governor": governor(),
+        "load_average": os.getloadavg()[0],
+    }

@@ -9,59 +9,32 @@ on the same adapter only. Needs the pip packages ncnn and pnnx (which brings tor
 import argparse
 import importlib.metadata
 import json
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import corpus
-import numpy as np
-
-
-def convert(model, inputs, folder):
-    """Converts an ONNX file with one input; returns the paths of ncnn's two files."""
-    (array,) = inputs.values()
-    shutil.copyfile(model, folder / "model.onnx")
-    shape = ",".join(map(str, array.shape))
-    pnnx = shutil.which("pnnx") or str(Path(sys.executable).with_name("pnnx"))
-    command = [pnnx, "model.onnx", f"inputshape=[{shape}]f32", "fp16=0"]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return folder / "model.ncnn.param", folder / "model.ncnn.bin"
+import peer_process
 
 
 def measure(model, golden, seconds, vulkan, threads):
     """The record of one model."""
-    import ncnn
-
     inputs, outputs = corpus.golden(golden)
     with tempfile.TemporaryDirectory() as scratch:
-        param, weights = convert(model, inputs, Path(scratch))
-        net = ncnn.Net()
-        net.opt.use_vulkan_compute = vulkan
-        net.opt.num_threads = threads
-        for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-            setattr(net.opt, option, False)
+        load = peer_process.ncnn(model, inputs, threads, Path(scratch), vulkan)
         start = time.perf_counter()
-        if net.load_param(str(param)) != 0 or net.load_model(str(weights)) != 0:
-            raise SystemExit(f"ncnn does not load {model.name}")
+        run = load()
         load_ms = (time.perf_counter() - start) * 1e3
-    (array,) = inputs.values()
-    given = ncnn.Mat(np.ascontiguousarray(array[0]))
 
     def sample():
         start = time.perf_counter()
-        with net.create_extractor() as extractor:
-            extractor.input(net.input_names()[0], given)
-            _, result = extractor.extract(net.output_names()[0])
-            got = np.array(result)
+        got = run()
         return (time.perf_counter() - start) * 1e3, got
 
-    _, got = sample()
-    ((name, wanted),) = outputs.items()
-    error = corpus.error({name: got.reshape(wanted.shape)}, outputs)
+    _, results = sample()
+    got = {name: result.reshape(outputs[name].shape) for name, result in zip(outputs, results, strict=True)}
+    error = corpus.error(got, outputs)
     for _ in range(2):
         sample()
     samples = []

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
+use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use paisley_kernels::pool::Pool;
+use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
-use paisley_kernels::window::{DepthwiseArgs, WindowArgs};
-use paisley_kernels::{Isa, TileArgs, UnaryOp, table};
+use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
+use paisley_kernels::{BinaryOp, Isa, TileArgs, UnaryOp, table};
 
 /// Multiplies packed panels that fit the first-level cache; elements are floating-point operations.
 fn tiles(criterion: &mut Criterion) {
@@ -21,12 +24,7 @@ fn tiles(criterion: &mut Criterion) {
                 let args = TileArgs {
                     rows,
                     cols: kernel.cols,
-                    depths: [
-                        Depth::ONE,
-                        Depth::ONE,
-                        Depth::ONE,
-                        Depth { count: depth, a: kernel.rows as isize, b: kernel.cols as isize },
-                    ],
+                    depths: Depth::single(depth, kernel.rows as isize, kernel.cols as isize),
                     a: a.as_ptr(),
                     a_row: 1,
                     b: b.as_ptr(),
@@ -76,6 +74,103 @@ fn tiles(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A product of 1024^3 on panels that are packed beforehand, by depths that keep a panel of `b` in the first-level cache, on one
+/// thread and two; beside it the time that as many operations take at the rate measured for each sample. Elements are
+/// floating-point operations.
+fn panels(criterion: &mut Criterion) {
+    let (size, depth) = (1024usize, 256);
+    let kernels = table(Isa::detect());
+    let tile = kernels.tile();
+    let (row_panels, col_panels) = (size.div_ceil(tile.rows), size.div_ceil(tile.cols));
+    let a = vec![1.0f32; row_panels * tile.rows * size];
+    let b = vec![1.0f32; col_panels * tile.cols * size];
+    let pitch = col_panels * tile.cols;
+    let mut c = vec![0.0f32; row_panels * tile.rows * pitch];
+    let start = Address(c.as_mut_ptr());
+    let flop = (2 * size * size * size) as u64;
+    let mut group = criterion.benchmark_group("panels_1024");
+    group.throughput(Throughput::Elements(flop)).sample_size(20);
+    for threads in [1, 2] {
+        let pool = Pool::new(threads).expect("a small pool");
+        let product = |thread: usize| {
+            for begin in (0..size).step_by(depth) {
+                for j in (thread..col_panels).step_by(threads) {
+                    for i in 0..row_panels {
+                        let args = TileArgs {
+                            rows: tile.rows,
+                            cols: tile.cols,
+                            depths: Depth::single(depth, tile.rows as isize, tile.cols as isize),
+                            a: a[(i * size + begin) * tile.rows..].as_ptr(),
+                            a_row: 1,
+                            b: b[(j * size + begin) * tile.cols..].as_ptr(),
+                            b_vector: kernels.lanes as isize,
+                            c: start.at(i * tile.rows * pitch + j * tile.cols),
+                            c_row: pitch as isize,
+                            c_vector: kernels.lanes as isize,
+                            accumulate: begin > 0,
+                        };
+                        // SAFETY: panels and result have the sizes the arguments say; each thread has columns of its own; the
+                        // machine has the table's instruction set.
+                        unsafe { (tile.run)(args) };
+                    }
+                }
+            }
+        };
+        group.bench_function(BenchmarkId::new("packed", threads), |bencher| {
+            bencher.iter(|| pool.run(product));
+        });
+        group.bench_function(BenchmarkId::new("peak", threads), |bencher| {
+            let rate = |time| flop_per_second(kernels, &pool, time).expect("the tile should not panic");
+            at_rate(bencher, flop, rate);
+        });
+    }
+    group.finish();
+}
+
+/// An address that threads share; they write apart.
+#[derive(Clone, Copy)]
+struct Address(*mut f32);
+
+// SAFETY: whoever follows it sees to that.
+unsafe impl Sync for Address {}
+
+impl Address {
+    fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// Times `work` at the rate that is measured for as long as what is reported, which criterion plans by.
+fn at_rate(bencher: &mut Bencher<'_>, work: u64, rate: impl Fn(Duration) -> f64) {
+    let expected = rate(Duration::from_millis(5));
+    bencher.iter_custom(|count| {
+        let work = count as f64 * work as f64;
+        Duration::from_secs_f64(work / rate(Duration::from_secs_f64(work / expected)))
+    });
+}
+
+/// Bytes read a second from data of several sizes, on one thread and two; elements are bytes.
+fn reads(criterion: &mut Criterion) {
+    let kernels = table(Isa::detect());
+    let data = vec![1.0f32; 1 << 24];
+    let mut group = criterion.benchmark_group("read");
+    group.sample_size(10);
+    for threads in [1, 2] {
+        let pool = Pool::new(threads).expect("a small pool");
+        for bytes in [1usize << 15, 1 << 19, 1 << 22, 1 << 26] {
+            group.throughput(Throughput::Bytes(bytes as u64));
+            let name = format!("{} KiB", bytes >> 10);
+            group.bench_function(BenchmarkId::new(name, threads), |bencher| {
+                let own = &data[..bytes / size_of::<f32>()];
+                at_rate(bencher, bytes as u64, |time| {
+                    read_bytes_per_second(kernels, &pool, own, time).expect("the reduction should not panic")
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 /// Elementary functions over a slice in the first-level cache; elements are values.
 fn unary(criterion: &mut Criterion) {
     let source: Vec<f32> = (0..2048).map(|i| i as f32 / 256.0 - 4.0).collect();
@@ -94,6 +189,65 @@ fn unary(criterion: &mut Criterion) {
         ] {
             group.bench_function(BenchmarkId::new(isa.name(), op.name()), |bencher| {
                 bencher.iter(|| table(isa).unary(op, black_box(&mut target), black_box(&source)));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// Operations of two operands and reductions over slices in the first-level cache; elements are values.
+fn binary(criterion: &mut Criterion) {
+    let left: Vec<f32> = (0..2048).map(|i| i as f32 / 256.0 - 4.0).collect();
+    let right: Vec<f32> = left.iter().map(|value| value + 8.5).collect();
+    let mut target = vec![0.0; left.len()];
+    let mut group = criterion.benchmark_group("binary");
+    group.throughput(Throughput::Elements(left.len() as u64));
+    for isa in Isa::available() {
+        for op in [BinaryOp::Add, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Max, BinaryOp::Pow] {
+            group.bench_function(BenchmarkId::new(isa.name(), op.name()), |bencher| {
+                bencher.iter(|| table(isa).binary(op, black_box(&mut target), black_box(&left), &right));
+            });
+        }
+        group.bench_function(BenchmarkId::new(isa.name(), "sum"), |bencher| {
+            bencher.iter(|| table(isa).reduce(BinaryOp::Add, black_box(&left), 0.0));
+        });
+        group.bench_function(BenchmarkId::new(isa.name(), "sum of products"), |bencher| {
+            bencher.iter(|| table(isa).sum_product(black_box(&left), &right));
+        });
+    }
+    group.finish();
+}
+
+/// Pooling of one 56x56 channel; elements are values read by windows.
+fn pool(criterion: &mut Criterion) {
+    let size = 56;
+    let mut group = criterion.benchmark_group("pool");
+    for isa in Isa::available() {
+        for (name, kind, side, stride) in [
+            ("max 3x3 stride 2", window::Pool::Max, 3, 2),
+            ("max 2x2 stride 2", window::Pool::Max, 2, 2),
+            ("sum 3x3 stride 1", window::Pool::Sum, 3, 1),
+        ] {
+            let pitch = (size - 1) * stride + side;
+            let x = vec![1.0f32; pitch * pitch];
+            let mut y = vec![0.0f32; size * size];
+            let args = WindowArgs {
+                x: x.as_ptr(),
+                x_row: pitch as isize,
+                x_output: (stride * pitch) as isize,
+                window_rows: side,
+                window_cols: side,
+                stride,
+                dilation: 1,
+                y: y.as_mut_ptr(),
+                y_output: size as isize,
+                outputs: size,
+                count: size,
+            };
+            group.throughput(Throughput::Elements((side * side * size * size) as u64));
+            group.bench_function(BenchmarkId::new(isa.name(), name), |bencher| {
+                // SAFETY: the planes have the sizes the arguments say.
+                bencher.iter(|| unsafe { table(isa).pool_row(kind, false, black_box(&args)) });
             });
         }
     }
@@ -143,5 +297,5 @@ fn depthwise(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, tiles, unary, depthwise);
+criterion_group!(kernels, tiles, panels, reads, unary, binary, depthwise, pool);
 criterion_main!(kernels);

@@ -8,6 +8,7 @@ pub mod isa;
 mod plane;
 pub mod pool;
 pub mod program;
+pub mod rates;
 pub mod scalar;
 mod simd;
 pub mod table;

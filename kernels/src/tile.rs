@@ -43,6 +43,11 @@ pub struct Depth {
 impl Depth {
     /// A level of one term.
     pub const ONE: Depth = Depth { count: 1, a: 0, b: 0 };
+
+    /// A sum of one level.
+    pub const fn single(count: usize, a: isize, b: isize) -> [Depth; DEPTHS] {
+        [Depth::ONE, Depth::ONE, Depth::ONE, Depth { count, a, b }]
+    }
 }
 
 /// The operands of a tile: `c[i, j] (+)= sum over k of a[k, i] * b[k, j]` for `i < rows`, `j < cols`, where `k` runs over all levels

@@ -1,7 +1,7 @@
 //! Which buffers carry a dependence from one iteration of a loop to another.
 
 use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, Interval, VarId};
-use crate::loopir::{Combiner, Loop, Stmt, Store, walk};
+use crate::loopir::{Combiner, Facts, Loop, Range, Stmt, Store, walk};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One way in which a block touches a buffer.
@@ -13,6 +13,8 @@ pub struct Access {
     pub write: bool,
     /// How a combining block combines.
     pub combine: Option<Combiner>,
+    /// What holds where the element is touched.
+    pub condition: Option<ExprId>,
 }
 
 /// All accesses under `stmts`, by buffer, each distinct one once.
@@ -25,12 +27,16 @@ pub fn accesses(pool: &ExprPool, stmts: &[Stmt]) -> BTreeMap<BufferId, Vec<Acces
         }
     };
     walk::visit_stores(stmts, &mut |store: &Store| {
-        for load in store.roots().flat_map(|root| pool.loads_of(root)) {
-            if let Expr::Load(buffer, index) = pool.get(load) {
-                add(*buffer, Access { index: index.to_vec(), write: false, combine: None });
+        let conditional = store.index.iter().chain([&store.value]).map(|&root| (root, store.condition));
+        for (root, condition) in conditional.chain(store.condition.map(|root| (root, None))) {
+            for load in pool.loads_of(root) {
+                if let Expr::Load(buffer, index) = pool.get(load) {
+                    add(*buffer, Access { index: index.to_vec(), write: false, combine: None, condition });
+                }
             }
         }
-        add(store.buffer, Access { index: store.index.clone(), write: true, combine: store.combine });
+        let (index, condition) = (store.index.clone(), store.condition);
+        add(store.buffer, Access { index, write: true, combine: store.combine, condition });
     });
     all
 }
@@ -76,16 +82,17 @@ fn disjoint(
     inner: &BTreeSet<VarId>,
 ) -> bool {
     let rank = pool.buffers[buffer].shape.len();
+    let facts: Vec<Facts> = list.iter().map(|access| facts_of(pool, access.condition)).collect();
     let by_dimension = (0..rank).any(|axis| {
         let forms: Vec<Affine> = list.iter().map(|access| pool.affine(access.index[axis])).collect();
-        separated(pool, &forms, var, inner)
+        separated(pool, &forms, &facts, var, inner)
     });
     if by_dimension {
         return true;
     }
     let linear: Vec<ExprId> = list.iter().map(|access| pool.linear_index(buffer, &access.index)).collect();
     let forms: Vec<Affine> = linear.into_iter().map(|index| pool.affine(index)).collect();
-    if separated(pool, &forms, var, inner) {
+    if separated(pool, &forms, &facts, var, inner) {
         return true;
     }
     let [linear, others @ ..] = forms.as_slice() else { return true };
@@ -96,6 +103,14 @@ fn disjoint(
     let mut places = vec![linear.clone()];
     places.extend(first.index.iter().map(|&index| pool.affine(index)));
     by_digits(pool, &places, var, inner)
+}
+
+fn facts_of(pool: &mut ExprPool, condition: Option<ExprId>) -> Facts {
+    let mut facts = Facts::default();
+    if let Some(condition) = condition {
+        facts.assume(pool, condition);
+    }
+    facts
 }
 
 /// The test for the one access of a fused loop, whose variable occurs as `x // a % b` of a sum `x`. Where all `places` are
@@ -156,7 +171,7 @@ fn by_digits(pool: &mut ExprPool, places: &[Affine], var: VarId, inner: &BTreeSe
             }
             known_sums.insert(sum);
             let form = pool.affine(sum);
-            if separated(pool, std::slice::from_ref(&form), var, inner) {
+            if separated(pool, std::slice::from_ref(&form), &[Facts::default()], var, inner) {
                 return true;
             }
             places.push(form);
@@ -194,15 +209,21 @@ fn digits_cover(
 
 /// The mixed-radix test. Every form is `outer + step * var + inner`, with one `outer` and one `step` for all. The inner terms
 /// fall into small ones, whose total span stays below `|step|`, and large ones, multiples of a number that all the rest stays
-/// below; then two forms meet only where `var` is equal.
-pub(super) fn separated(pool: &ExprPool, forms: &[Affine], var: VarId, inner: &BTreeSet<VarId>) -> bool {
+/// below; then two forms meet only where `var` is equal. Each form is taken where its facts hold.
+pub(super) fn separated(
+    pool: &mut ExprPool,
+    forms: &[Affine],
+    facts: &[Facts],
+    var: VarId,
+    inner: &BTreeSet<VarId>,
+) -> bool {
     let extent = pool.vars[var].extent as i64;
     if extent <= 1 {
         return true;
     }
     let mut common: Option<(Affine, i64)> = None;
     let (mut small, mut large) = (None::<Interval>, 0i64);
-    for form in forms {
+    for (form, facts) in forms.iter().zip(facts) {
         let Some(step) = form.coefficient(pool, var) else { return false };
         let mut outer = Affine::default();
         let mut span = Interval::point(form.constant);
@@ -213,7 +234,8 @@ pub(super) fn separated(pool: &ExprPool, forms: &[Affine], var: VarId, inner: &B
             if !pool.vars_of(atom).iter().any(|used| inner.contains(used)) && pool.loads_of(atom).is_empty() {
                 outer.add_term(atom, coefficient);
             } else if coefficient.abs() < step.abs() {
-                let Some(range) = pool.interval(atom).and_then(|range| range.scale(coefficient)) else {
+                let Some(range) = range_of(pool, facts, atom).and_then(|range| range.scale(coefficient))
+                else {
                     return false;
                 };
                 let Some(sum) = span.plus(range) else { return false };
@@ -237,6 +259,50 @@ pub(super) fn separated(pool: &ExprPool, forms: &[Affine], var: VarId, inner: &B
     step != 0 && span < step.abs() && (large == 0 || (extent - 1) * step.abs() + span < large)
 }
 
+/// The values of an atom where `facts` hold.
+fn range_of(pool: &mut ExprPool, facts: &Facts, atom: ExprId) -> Option<Interval> {
+    let Range { low, high } = facts.range(pool, atom);
+    let own = pool.interval(atom);
+    let low = low.into_iter().chain(own.map(|own| own.low)).max()?;
+    let high = high.into_iter().chain(own.map(|own| own.high)).min()?;
+    // Facts that contradict one another leave nothing; a point is more than that.
+    Some(Interval { low, high: high.max(low) })
+}
+
 fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a.abs() } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loopir::Nest;
+
+    /// What the loop `p` carries when a band of rows is copied by runs that end beyond the band, under a condition.
+    fn carried(rows: usize, condition: &str) -> Vec<String> {
+        let text = format!(
+            "\
+nest band
+  in    x: f32[28, 28]
+  out   y: f32[28, 28]
+  for p in 7:
+    for j in 4, i in 32:
+      copy: y[p * {rows} + (j * 32 + i) // 28, (j * 32 + i) % 28] = x[p * {rows} + (j * 32 + i) // 28, 0]{condition}
+"
+        );
+        let mut nest = Nest::parse(&text).unwrap();
+        let of = nest.loop_of(nest.loops_named("p")[0]).unwrap().clone();
+        let carried = carried_buffers(&mut nest.pool, &of);
+        carried.into_iter().map(|buffer| nest.pool.buffers[buffer].name.clone()).collect()
+    }
+
+    #[test]
+    fn a_condition_keeps_bands_apart() {
+        assert_eq!(carried(4, " if j * 32 + i < 112"), [""; 0]);
+        assert_eq!(carried(4, " if p * 4 + (j * 32 + i) // 28 < 28 and j * 32 + i < 112"), [""; 0]);
+        assert_eq!(carried(4, ""), ["y"]);
+        // One element of the next band is within the condition.
+        assert_eq!(carried(4, " if j * 32 + i < 113"), ["y"]);
+        assert_eq!(carried(3, " if j * 32 + i < 112"), ["y"]);
+    }
 }

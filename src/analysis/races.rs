@@ -11,7 +11,7 @@
 
 use super::dependence::{carried_buffers, separated};
 use crate::expr::{Affine, BufferId, Expr, ExprId, ExprPool, VarId};
-use crate::loopir::{Axis, Loop, LoopKind, Nest, Stmt, Store};
+use crate::loopir::{Axis, Facts, Loop, LoopKind, Nest, Stmt, Store};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Elements visited at most to prove one buffer in one phase.
@@ -216,7 +216,7 @@ fn kept_apart(pool: &mut ExprPool, touches: &[Touch<'_>]) -> bool {
     let forms: Vec<Affine> = linear.into_iter().map(|linear| pool.affine(linear)).collect();
     lanes.iter().all(|lane| {
         let others = free.iter().copied().filter(|var| var != lane).collect();
-        separated(pool, &forms, *lane, &others)
+        separated(pool, &forms, &vec![Facts::default(); forms.len()], *lane, &others)
     })
 }
 

@@ -2,15 +2,16 @@
 
 use super::arguments::{DeviceArguments, ModelArguments};
 use super::error::{Answer, CliError};
+use super::files;
 use super::host;
 use super::prepare::{self, Imported, Prepared};
+use super::profile::{self, Profiled};
 use super::report::{self, Progress, Table};
 use super::run::placement_json;
-use crate::plan::Plan;
 use crate::runtime::OpenDevice;
 use clap::Args;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Warming up ends when it has taken this long and this many runs, and the median no longer moves.
@@ -20,8 +21,6 @@ const WARM_UP_RUNS: usize = 10;
 const WARM_UP_LIMIT: Duration = Duration::from_secs(10);
 /// Medians of two windows of runs are the same within this part.
 const STABLE: f64 = 0.03;
-/// Runs with a time for each kernel; the least of each is taken.
-const PROFILE_RUNS: usize = 10;
 
 /// Measures a model on one device or several, five numbers apart: load and optimise (read the file, import, rewrite the graph),
 /// compile (loop nests, schedules, code, packed constants, pipelines), the first run, the steady state with copies of inputs and
@@ -32,7 +31,7 @@ const PROFILE_RUNS: usize = 10;
 #[derive(Args)]
 #[command(after_help = "Examples:
   paisley bench model.onnx --device cpu,gpu
-  paisley bench model.onnx --device cpu --threads 1 --profile
+  paisley bench model.onnx --device cpu --threads 1 --profile --trace trace.json
   paisley bench model.onnx --device gpu --runs 5 --min-time 0 --json")]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -53,9 +52,19 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     max_time: Duration,
 
-    /// Add the time of each kernel
+    /// Add what each step (a kernel) takes: median time, GFLOP/s, GB/s of what it must touch, the least time that the machine
+    /// needs for it (roofline, with rates measured in the same run) and how much of that limit it reaches, and the part of its time
+    /// that threads wait for one another
     #[arg(long)]
     profile: bool,
+
+    /// Steps to list, the longest first; `--json` has all
+    #[arg(long, value_name = "N", default_value_t = 25, requires = "profile")]
+    top: usize,
+
+    /// Write the profile of a typical run in Chrome's trace format, for chrome://tracing or Perfetto: a row a thread
+    #[arg(long, value_name = "FILE", requires = "profile")]
+    trace: Option<PathBuf>,
 
     /// Print one JSON document
     #[arg(long)]
@@ -80,16 +89,7 @@ struct Measured {
     peak_memory_bytes: Option<u64>,
     placement: Value,
     flop: u64,
-    kernels: Option<Vec<KernelTime>>,
-}
-
-/// All steps of one kernel.
-struct KernelTime {
-    name: String,
-    origin: String,
-    steps: usize,
-    ns: u64,
-    flop: u64,
+    profile: Option<Profiled>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
@@ -111,9 +111,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
         }
         let result = measure(arguments, &imported, device)?;
         if !arguments.json {
-            report::print(&result.text())?;
+            report::print(&result.text(arguments.top))?;
         }
         measured.push(result);
+    }
+    if let Some(path) = &arguments.trace {
+        write_trace(path, &measured)?;
     }
     if arguments.json {
         let model = arguments.model.model.display().to_string();
@@ -124,6 +127,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
     Ok(Answer::Yes)
 }
 
+/// Writes the profiles as one trace, a process a device.
+fn write_trace(path: &Path, measured: &[Measured]) -> Result<(), CliError> {
+    let profiles = measured.iter().enumerate().filter_map(|(process, result)| {
+        Some(result.profile.as_ref()?.trace(process, &report::device_line(&result.device)))
+    });
+    let events: Vec<Value> = profiles.flatten().collect();
+    files::write_json(path, &json!({ "traceEvents": events, "displayTimeUnit": "ms" }))
+}
+
 fn measure(arguments: &Arguments, imported: &Imported, device: OpenDevice) -> Result<Measured, CliError> {
     let mut prepared = prepare::session(imported, &device)?;
     let start = Instant::now();
@@ -131,17 +143,19 @@ fn measure(arguments: &Arguments, imported: &Imported, device: OpenDevice) -> Re
     let first = start.elapsed();
     warm_up(&mut prepared, arguments)?;
     let (samples_ms, device_ms) = steady(&mut prepared, arguments)?;
-    let kernels = if arguments.profile { profile(&mut prepared)? } else { None };
+    // Profiling takes memory that the model does not.
+    let peak_memory_bytes = host::peak_memory_bytes();
+    let profile = if arguments.profile { profile::profile(&mut prepared, &device)? } else { None };
     Ok(Measured {
         load: prepared.load,
         compile: prepared.compile,
         first,
         samples_ms,
         device_ms,
-        peak_memory_bytes: host::peak_memory_bytes(),
+        peak_memory_bytes,
         placement: placement_json(&prepared.session.placement()),
         flop: prepared.session.plan().steps.iter().map(|step| step.flop).sum(),
-        kernels,
+        profile,
         device,
     })
 }
@@ -207,41 +221,6 @@ fn steady(prepared: &mut Prepared, arguments: &Arguments) -> Result<Samples, Cli
     Ok((samples, device))
 }
 
-/// The least time of each step, summed by kernel, the longest first; `None` where the device cannot tell.
-fn profile(prepared: &mut Prepared) -> Result<Option<Vec<KernelTime>>, CliError> {
-    let progress = Progress::new("profiling");
-    let mut least: Option<Vec<u64>> = None;
-    for _ in 0..PROFILE_RUNS {
-        let run = prepared.session.run_ordered(&prepared.inputs, true)?;
-        let Some(step_ns) = run.step_ns else { return Ok(None) };
-        least = Some(match least {
-            None => step_ns,
-            Some(least) => least.iter().zip(&step_ns).map(|(a, b)| *a.min(b)).collect(),
-        });
-    }
-    progress.done();
-    Ok(least.map(|times| by_kernel(prepared.session.plan(), &times)))
-}
-
-fn by_kernel(plan: &Plan, step_ns: &[u64]) -> Vec<KernelTime> {
-    let mut kernels: BTreeMap<_, KernelTime> = BTreeMap::new();
-    for (step, ns) in plan.steps.iter().zip(step_ns) {
-        let entry = kernels.entry(step.kernel).or_insert_with(|| KernelTime {
-            name: plan.kernel(step).name.clone(),
-            origin: step.origin.clone(),
-            steps: 0,
-            ns: 0,
-            flop: 0,
-        });
-        entry.steps += 1;
-        entry.ns += ns;
-        entry.flop += step.flop;
-    }
-    let mut kernels: Vec<KernelTime> = kernels.into_values().collect();
-    kernels.sort_by_key(|kernel| std::cmp::Reverse(kernel.ns));
-    kernels
-}
-
 /// Order statistics of samples, in their unit.
 struct Statistics {
     p50: f64,
@@ -290,7 +269,7 @@ impl Statistics {
 }
 
 impl Measured {
-    fn text(&self) -> String {
+    fn text(&self, top: usize) -> String {
         let mut text = format!("\n{}\n", report::device_line(&self.device));
         for (name, time) in
             [("load and optimise", self.load), ("compile", self.compile), ("first run", self.first)]
@@ -315,8 +294,8 @@ impl Measured {
             text += &format!(", at most {} of memory", report::bytes(peak));
         }
         text.push('\n');
-        if let Some(kernels) = &self.kernels {
-            text += &kernel_table(kernels);
+        if let Some(profile) = &self.profile {
+            text += &profile.text(top);
         }
         text
     }
@@ -343,33 +322,11 @@ impl Measured {
         if self.device.is_software_adapter() {
             document["remark"] = json!(report::SOFTWARE);
         }
-        if let Some(kernels) = &self.kernels {
-            let kernel = |kernel: &KernelTime| {
-                json!({
-                    "name": kernel.name, "node": kernel.origin, "steps": kernel.steps, "ms": kernel.ns as f64 / 1e6,
-                    "gflop_per_s": kernel.flop as f64 / kernel.ns.max(1) as f64,
-                })
-            };
-            document["kernels"] = kernels.iter().map(kernel).collect::<Vec<_>>().into();
+        if let Some(profile) = &self.profile {
+            document["profile"] = profile.json();
         }
         document
     }
-}
-
-fn kernel_table(kernels: &[KernelTime]) -> String {
-    let total: u64 = kernels.iter().map(|kernel| kernel.ns).sum();
-    let mut table = Table::new(&[">time", ">share", ">GFLOP/s", ">steps", "kernel", "first of its nodes"]);
-    for kernel in kernels {
-        table.row(&[
-            &report::time(Duration::from_nanos(kernel.ns)),
-            &format!("{:.1} %", 100.0 * kernel.ns as f64 / total.max(1) as f64),
-            &report::digits(kernel.flop as f64 / kernel.ns.max(1) as f64),
-            &kernel.steps,
-            &kernel.name,
-            &kernel.origin,
-        ]);
-    }
-    format!("\n{}", table.print("  "))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use super::arguments::{ModelArguments, TargetArguments};
 use super::error::{Answer, CliError};
 use super::prepare;
 use super::report::{self, Table};
-use crate::analysis;
 use crate::compiler::{Device, Timings, compile};
 use crate::graph::Graph;
 use crate::passes::{self, GroupPolicy};
@@ -174,14 +173,7 @@ struct Roofline {
 fn roofline(plan: &Plan, id: KernelId, rates: Option<Rates>) -> Roofline {
     let steps: Vec<_> = plan.steps.iter().filter(|step| step.kernel == id).collect();
     let flop: u64 = steps.iter().map(|step| step.flop).sum();
-    let nest = &plan.kernels[id].nest;
-    let work = analysis::work(&nest.pool, &nest.body);
-    let touched = nest.params.iter().map(|&param| {
-        let buffer = &nest.pool.buffers[param];
-        let times = [&work.reads, &work.writes].map(|counts| counts.get(&param).copied().unwrap_or(0));
-        times[0].max(times[1]).min(buffer.len() as u64) * buffer.dtype.size_bytes() as u64
-    });
-    let bytes = touched.sum::<u64>() * steps.len() as u64;
+    let bytes = plan.kernels[id].demand(flop).bytes() * steps.len() as u64;
     let rates = rates.unwrap_or(Rates::UNKNOWN);
     let times = [
         (1e9 * flop as f64 / rates.flop_per_second, "arithmetic"),

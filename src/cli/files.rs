@@ -85,6 +85,16 @@ pub(super) fn read_npz(
     Ok(arrays)
 }
 
+/// Writes a JSON document.
+pub(super) fn write_json(path: &Path, document: &serde_json::Value) -> Result<(), CliError> {
+    let write = || -> Result<(), std::io::Error> {
+        let mut file = BufWriter::new(File::create(path)?);
+        serde_json::to_writer(&mut file, document)?;
+        file.flush()
+    };
+    write().map_err(|error| CliError::input(format!("cannot write {}: {error}", path.display())))
+}
+
 /// Writes arrays to a `.npz` file.
 pub(super) fn write_npz(path: &Path, arrays: &[(String, Tensor)]) -> Result<(), CliError> {
     let write = || -> Result<(), std::io::Error> {

@@ -14,6 +14,7 @@ mod host;
 mod images;
 mod inputs;
 mod prepare;
+mod profile;
 mod report;
 mod run;
 

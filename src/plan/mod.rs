@@ -8,13 +8,17 @@ mod arena;
 
 pub use arena::{Lifetime, allocate};
 
+use crate::analysis;
 use crate::base::IdVec;
 use crate::codegen::cpu::CpuCode;
 use crate::codegen::wgsl::WgslKernel;
-use crate::loopir::{Nest, NestHash, Role};
+use crate::expr::BufferId;
+use crate::loopir::{Nest, NestHash, Role, Stmt};
 use crate::ops::Fact;
 use crate::schedule::Trace;
+use crate::target::Demand;
 use crate::tensor::Tensor;
+use std::collections::BTreeMap;
 
 /// Where a value lives.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +59,38 @@ pub enum Code {
     Cpu(CpuCode),
     /// Shaders, dispatched in order.
     Gpu(Vec<WgslKernel>),
+}
+
+impl Kernel {
+    /// What a step of it must do whatever its schedule, for `flop` operations: each parameter is moved once as far as it is
+    /// touched.
+    pub fn demand(&self, flop: u64) -> Demand {
+        let (nest, mut pool) = (&self.nest, self.nest.pool.clone());
+        let mut touched: BTreeMap<BufferId, u64> = BTreeMap::new();
+        for stmt in &nest.body {
+            let work = analysis::work(&nest.pool, std::slice::from_ref(stmt));
+            let moved = |buffer| work.reads.get(&buffer).max(work.writes.get(&buffer)).copied().unwrap_or(0);
+            let footprints = match stmt {
+                Stmt::Loop(of) => analysis::footprints(&mut pool, of),
+                Stmt::Store(_) | Stmt::Alloc(_) | Stmt::Barrier => vec![],
+            };
+            for &param in &nest.params {
+                let within = footprints.iter().find(|footprint| footprint.buffer == param);
+                let elements = within.map_or(u64::MAX, |footprint| footprint.elements);
+                *touched.entry(param).or_default() += moved(param).min(elements);
+            }
+        }
+        let mut demand = Demand { flop, ..Demand::default() };
+        for (param, elements) in touched {
+            let buffer = &nest.pool.buffers[param];
+            let bytes = elements.min(buffer.len() as u64) * buffer.dtype.size_bytes() as u64;
+            match buffer.role {
+                Role::Constant | Role::Packed => demand.constant_bytes += bytes,
+                Role::Input | Role::Output | Role::Local => demand.value_bytes += bytes,
+            }
+        }
+        demand
+    }
 }
 
 impl Code {

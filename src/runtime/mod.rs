@@ -18,12 +18,45 @@ pub struct Run {
     pub outputs: Vec<Tensor>,
     /// The time without copies from and to the device; `None` where the device cannot tell.
     pub device_ns: Option<u64>,
-    /// The time of each step, where it was asked for and can be told.
-    pub step_ns: Option<Vec<u64>>,
+    /// Where the time went, where that was asked for and can be told.
+    pub profile: Option<Profile>,
     /// Copies between host and device.
     pub copies: usize,
     /// Their bytes.
     pub copied_bytes: u64,
+}
+
+/// Where the time of a run went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// The time of each step of the plan.
+    pub step_ns: Vec<u64>,
+    /// The mean part of it that each thread waited for the others; `None` where no threads share a step.
+    pub wait: Option<Vec<f64>>,
+    /// Everything that ran, each row's in order of time.
+    pub spans: Vec<Span>,
+}
+
+/// A piece of a step without a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Who ran it.
+    pub row: Row,
+    /// Of which step of the plan it is a part.
+    pub step: usize,
+    /// When it began, in nanoseconds from the run's begin.
+    pub begin_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+}
+
+/// Who runs a piece of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Row {
+    /// A thread of the processor, or all of them where they are not told apart.
+    Thread(usize),
+    /// The adapter, whose clock is set to the host's where a series of its steps begins.
+    Adapter,
 }
 
 /// Why a plan does not run.

@@ -44,5 +44,5 @@ pub fn run(plan: &Plan, inputs: &[Tensor]) -> Result<Run, RuntimeError> {
         }
     }
     let outputs = plan.outputs.iter().map(|output| value(&made, output.value)).collect::<Result<_, _>>()?;
-    Ok(Run { outputs, device_ns: None, step_ns: None, copies: 0, copied_bytes: 0 })
+    Ok(Run { outputs, device_ns: None, profile: None, copies: 0, copied_bytes: 0 })
 }

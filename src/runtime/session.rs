@@ -164,7 +164,7 @@ impl Session {
         format!("{}: {}", self.plan.values[value].name, self.plan.values[value].fact)
     }
 
-    /// Runs once with inputs that [`ordered`](Self::ordered) gave; `profile` asks for the time of each step.
+    /// Runs once with inputs that [`ordered`](Self::ordered) gave; `profile` asks where the time goes.
     ///
     /// # Errors
     /// When the device fails, or an index read from data is out of range.

@@ -4,10 +4,12 @@
 
 mod cpu;
 mod gpu;
+mod limits;
 mod record;
 
 pub use cpu::{CpuIsa, CpuTarget};
 pub use gpu::{CooperativeMatrix, GpuBackend, GpuFeatures, GpuKind, GpuLimits, GpuTarget, SubgroupSizes};
+pub use limits::{Demand, Limit, MeasuredRates, ReadRate};
 pub use record::{RecordError, TargetRecord};
 
 /// The device a model is compiled for.

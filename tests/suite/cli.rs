@@ -138,7 +138,16 @@ fn bench_gives_five_numbers() {
     }
     assert_eq!((&document["device"], &document["runs"]), (&"cpu".into(), &3.into()));
     assert_eq!(document["samples_ms"].as_array().unwrap().len(), 3);
-    assert!(!document["kernels"].as_array().unwrap().is_empty());
+    let profile = &document["profile"];
+    let steps = profile["steps"].as_array().unwrap();
+    assert!(!steps.is_empty() && profile["measured"]["gflop_per_s"].as_f64().unwrap() > 0.0);
+    for step in steps {
+        for field in ["ms", "share", "gbyte_per_s", "limit_ms", "of_limit"] {
+            assert!(step[field].as_f64().unwrap() > 0.0, "{field}: {step}");
+        }
+    }
+    let share: f64 = steps.iter().map(|step| step["share"].as_f64().unwrap()).sum();
+    assert!((share - 1.0).abs() < 1e-6, "{share}");
     let short = ["--runs", "1", "--min-time", "0"];
     let document = json(&[&["bench", DIGITS, "--device", "cpu,reference", "--json"], &short[..]].concat(), 0);
     assert_eq!(document.as_array().unwrap().len(), 2);
@@ -148,6 +157,47 @@ fn bench_gives_five_numbers() {
         ["load and optimise", "compile", "first run", "with copies", "device only", "P99", "1 thread)"]
     {
         assert!(out.contains(word), "{word}: {out}");
+    }
+}
+
+#[test]
+fn bench_writes_a_trace_with_a_row_a_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    let short = ["--runs", "1", "--min-time", "0", "--threads", "2", "--profile", "--top", "2", "--trace"];
+    let arguments = [&["bench", DIGITS, "--device", "cpu"], &short[..], &[path.to_str().unwrap()]].concat();
+    let out = answer(&arguments, 0);
+    for word in ["GFLOP/s", "GB/s", "of limit", "wait", "more steps", "all steps"] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+    let document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let events = document["traceEvents"].as_array().unwrap();
+    let names = |kind: &str| events.iter().filter(|event| event["ph"] == kind).count();
+    // The process and both threads have names.
+    assert_eq!(names("M"), 3);
+    let of = |thread: u64| events.iter().filter(move |event| event["tid"] == thread && event["ph"] == "X");
+    for thread in 0..2 {
+        assert!(of(thread).any(|event| event["cat"] == "kernel"));
+        let ends: Vec<f64> =
+            of(thread).map(|event| event["ts"].as_f64().unwrap() + event["dur"].as_f64().unwrap()).collect();
+        assert!(ends.is_sorted(), "{ends:?}");
+    }
+    answer(&["bench", DIGITS, "--trace", "nowhere.json"], 2);
+}
+
+#[test]
+fn bench_profiles_an_adapter() {
+    if support::gpu().is_none() {
+        return;
+    }
+    let short = ["--runs", "1", "--min-time", "0", "--profile", "--json"];
+    let document = json(&[&["bench", DIGITS, "--device", "gpu"], &short[..]].concat(), 0);
+    let profile = &document["profile"];
+    // Without timestamps the time of a step cannot be told.
+    if !profile.is_null() {
+        assert!(profile["total_ms"].as_f64().unwrap() > 0.0 && profile["wait"].is_null(), "{profile}");
+        assert!(profile["measured"]["gflop_per_s"].as_f64().unwrap() > 0.0);
+        assert!(profile["measured"]["reads"].as_array().unwrap().len() > 3);
     }
 }
 

@@ -36,6 +36,7 @@ mod memory;
 mod print;
 mod range;
 mod sequence;
+mod timeline;
 mod verify;
 
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use code::{
 };
 pub use memory::{ALIGNMENT, AlignedBytes};
 pub use sequence::{Binding, Extents, Memory, Region, RunError, Sequence, SequenceError, Step};
+pub use timeline::{Span, StepTime, Timeline};
 pub use verify::{Problem, VerifyError};
 
 /// A verified program, ready to be a [`Step`] of a [`Sequence`].

@@ -11,6 +11,7 @@ use super::Program;
 use super::code::Place;
 use super::machine::{Fault, Machine, Registers};
 use super::memory::AlignedBytes;
+use super::timeline::{Marks, Timeline};
 use crate::pool::{Pool, PoolError, locked, panic_message};
 
 /// A piece of memory that sequences run on.
@@ -226,7 +227,6 @@ pub struct Sequence {
     /// The start of each region during a run: the arena, the shared memory, constants, inputs, outputs.
     regions: Vec<*mut u8>,
     workers: Vec<Worker>,
-    step_ns: Vec<AtomicU64>,
 }
 
 // SAFETY: the region pointers are only followed during `run`, which sets them first and borrows what they point to.
@@ -259,6 +259,7 @@ struct Worker {
     own: UnsafeCell<Own>,
     /// The iterations of the unit that are this thread's unless another takes them.
     left: Left,
+    marks: Marks,
 }
 
 // SAFETY: `own` is only touched by the thread whose worker it is, during `run`.
@@ -325,7 +326,6 @@ impl Sequence {
             shared: AlignedBytes::zeroed(0),
             regions: Vec::new(),
             workers: Vec::new(),
-            step_ns: steps.iter().map(|_| AtomicU64::new(0)).collect(),
             steps: Vec::new(),
             constants,
             extents,
@@ -432,7 +432,7 @@ impl Sequence {
         }
     }
 
-    /// Runs all steps. `step_ns`, if given, has an element for each step, to which the time it took is written.
+    /// Runs all steps. `timeline`, if given, is filled with what each thread did; without it no clock is read.
     ///
     /// # Errors
     /// [`RunError`]; a run that fails ends early on all threads.
@@ -440,7 +440,7 @@ impl Sequence {
         &mut self,
         pool: &Pool,
         memory: Memory<'_>,
-        step_ns: Option<&mut [u64]>,
+        timeline: Option<&mut Timeline>,
     ) -> Result<(), RunError> {
         self.check(&memory)?;
         let Memory { arena, inputs, outputs } = memory;
@@ -454,18 +454,19 @@ impl Sequence {
             self.steps.iter().for_each(|step| registers.fit(&step.program));
             let memory = AlignedBytes::zeroed(self.thread_bytes);
             let own = UnsafeCell::new(Own { registers, memory, step: None });
-            self.workers.push(Worker { own, left: Left::default() });
+            self.workers.push(Worker { own, left: Left::default(), marks: Marks::default() });
         }
         for worker in &mut self.workers {
             worker.own.get_mut().step = None;
         }
-        for spent in &mut self.step_ns {
-            *spent.get_mut() = 0;
+        if timeline.is_some() {
+            let phases = self.phases.len();
+            self.workers.iter_mut().for_each(|worker| worker.marks.reset(phases));
         }
         let run = Run {
             sequence: self,
             pool,
-            timed: step_ns.is_some(),
+            start: timeline.is_some().then(Instant::now),
             failed: AtomicBool::new(false),
             error: Mutex::new(None),
         };
@@ -474,8 +475,9 @@ impl Sequence {
         if let Some(error) = locked(&run.error).take() {
             return Err(error);
         }
-        for (own, shown) in self.step_ns.iter_mut().zip(step_ns.into_iter().flatten()) {
-            *shown = *own.get_mut();
+        if let Some(timeline) = timeline {
+            let workers = self.workers[..pool.threads()].iter();
+            timeline.fill(&self.phases, workers.map(|worker| &worker.marks));
         }
         Ok(())
     }
@@ -517,7 +519,8 @@ impl Sequence {
 struct Run<'a> {
     sequence: &'a Sequence,
     pool: &'a Pool,
-    timed: bool,
+    /// When it began, if its time is recorded.
+    start: Option<Instant>,
     failed: AtomicBool,
     error: Mutex<Option<RunError>>,
 }
@@ -530,19 +533,25 @@ impl Run<'_> {
     fn thread(&self, thread: usize) {
         let last = self.sequence.units.len() - usize::from(!self.sequence.units.is_empty());
         for (at, unit) in self.sequence.units.iter().enumerate() {
-            let start = (self.timed && unit.parallel && thread == 0).then(Instant::now);
+            let begin = if unit.parallel { self.now() } else { None };
             self.unit(thread, unit);
-            if at < last || self.timed {
+            self.mark(thread, unit.phases.start, begin);
+            if at < last {
                 self.pool.barrier().wait(|| self.divide(at + 1));
-            }
-            if let Some(start) = start {
-                self.spent(self.sequence.phases[unit.phases.start].0, start);
             }
         }
     }
 
-    fn spent(&self, step: usize, since: Instant) {
-        self.sequence.step_ns[step].fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    /// Nanoseconds since the run began, if its time is recorded.
+    fn now(&self) -> Option<u64> {
+        self.start.map(|start| start.elapsed().as_nanos() as u64)
+    }
+
+    /// Records that a thread worked on a phase from `begin` to now.
+    fn mark(&self, thread: usize, phase: usize, begin: Option<u64>) {
+        if let Some((begin, end)) = begin.zip(self.now()) {
+            self.sequence.workers[thread].marks.set(phase, begin, end);
+        }
     }
 
     /// Gives each thread its part of a unit; all others wait while it does.
@@ -603,12 +612,13 @@ impl Run<'_> {
     ) -> Result<(), (usize, Result<Fault, String>)> {
         // SAFETY: only this thread of the run touches its worker's own memory, and no other reference to it is alive.
         let own = unsafe { &mut *self.sequence.workers[thread].own.get() };
-        for &(step, phase) in &self.sequence.phases[unit.phases.clone()] {
+        for at in unit.phases.clone() {
+            let (step, phase) = self.sequence.phases[at];
             let program = &*self.sequence.steps[step].program;
             if own.step != Some(step) {
                 self.bind(own, step);
             }
-            let start = (self.timed && !unit.parallel).then(Instant::now);
+            let begin = if unit.parallel { None } else { self.now() };
             let Own { registers: Registers { counters, pointers, bases, values }, memory, step: _ } =
                 &mut *own;
             let lanes = memory.start().wrapping_add(program.scratch.0);
@@ -624,9 +634,7 @@ impl Run<'_> {
                 Ok(Err(fault)) => return Err((step, Ok(fault))),
                 Err(panic) => return Err((step, Err(panic_message(&*panic)))),
             }
-            if let Some(start) = start {
-                self.spent(step, start);
-            }
+            self.mark(thread, at, begin);
         }
         Ok(())
     }

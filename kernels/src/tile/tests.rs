@@ -3,10 +3,6 @@ use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
 
-fn one_level(count: usize, a: isize, b: isize) -> [Depth; DEPTHS] {
-    [Depth::ONE, Depth::ONE, Depth::ONE, Depth { count, a, b }]
-}
-
 /// What the elements around a tile of `c` hold.
 const CANARY: f32 = 77.5;
 
@@ -42,7 +38,7 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
                             let args = TileArgs {
                                 rows,
                                 cols,
-                                depths: one_level(depth, a_depth, b_depth),
+                                depths: Depth::single(depth, a_depth, b_depth),
                                 a: a.as_ptr(),
                                 a_row,
                                 b: b.as_ptr(),
@@ -100,7 +96,7 @@ fn negative_strides_give_the_product() {
             let args = TileArgs {
                 rows,
                 cols,
-                depths: one_level(depth, -(rows as isize), -(cols as isize)),
+                depths: Depth::single(depth, -(rows as isize), -(cols as isize)),
                 a: &a[a.len() - 1],
                 a_row: -1,
                 b: &b[b.len() - cols],

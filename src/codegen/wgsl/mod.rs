@@ -37,10 +37,13 @@ mod layout;
 mod lower;
 mod names;
 mod ops;
+mod probe;
 mod speculate;
 mod values;
 mod window;
 mod writer;
+
+pub use probe::{ARITHMETIC_PROBE, ARITHMETIC_PROBE_FLOP, PROBE_WORKGROUP, READ_PROBE};
 
 use crate::expr::{BufferId, Role, Scope};
 use crate::loopir::{Nest, Stmt};

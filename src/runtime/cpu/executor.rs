@@ -4,14 +4,14 @@ use super::{kernels, program};
 use crate::codegen::cpu::CpuCode;
 use crate::expr::{BufferId, Role};
 use crate::plan::{Code, Place, Plan, Step, ValueId};
-use crate::runtime::{Run, RuntimeError};
+use crate::runtime::{Profile, Row, Run, RuntimeError, Span};
 use crate::target::CpuTarget;
 use crate::tensor::Tensor;
 use bytes::Bytes;
 use paisley_kernels::KernelTable;
 use paisley_kernels::pool::Pool;
 use paisley_kernels::program::{
-    AlignedBytes, Binding, Extents, Memory, Program, Region, Sequence, Step as ProgramStep,
+    AlignedBytes, Binding, Extents, Memory, Program, Region, Sequence, Step as ProgramStep, Timeline,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ pub struct CpuExecutor {
     sequence: Sequence,
     arena: AlignedBytes,
     outputs: Vec<AlignedBytes>,
+    timeline: Timeline,
 }
 
 impl CpuExecutor {
@@ -66,23 +67,22 @@ impl CpuExecutor {
         let arena = AlignedBytes::zeroed(plan.arena_bytes);
         let outputs = extents.outputs.iter().map(|&bytes| AlignedBytes::zeroed(bytes)).collect();
         let sequence = Sequence::new(steps, constants.bytes, extents).map_err(RuntimeError::defect)?;
-        Ok(CpuExecutor { pool, sequence, arena, outputs })
+        Ok(CpuExecutor { pool, sequence, arena, outputs, timeline: Timeline::default() })
     }
 
-    /// Runs once. `inputs` are of the plan's types and shapes; `profile` asks for the time of each step.
+    /// Runs once. `inputs` are of the plan's types and shapes; `profile` asks where the time goes.
     ///
     /// # Errors
     /// Where an index read from data is out of range.
     pub fn run(&mut self, plan: &Plan, inputs: &[Tensor], profile: bool) -> Result<Run, RuntimeError> {
         let aligned: Vec<AlignedInput> = inputs.iter().map(AlignedInput::new).collect();
         let slices: Vec<&[u8]> = aligned.iter().map(AlignedInput::bytes).collect();
-        let mut step_ns = vec![0; if profile { plan.steps.len() } else { 0 }];
         let start = Instant::now();
         {
             let mut outputs: Vec<&mut [u8]> = self.outputs.iter_mut().map(|bytes| &mut bytes[..]).collect();
             let memory = Memory { arena: &mut self.arena, inputs: &slices, outputs: &mut outputs };
             self.sequence
-                .run(&self.pool, memory, profile.then_some(&mut step_ns[..]))
+                .run(&self.pool, memory, profile.then_some(&mut self.timeline))
                 .map_err(RuntimeError::run)?;
         }
         let device_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -108,10 +108,27 @@ impl CpuExecutor {
         Ok(Run {
             outputs,
             device_ns: Some(device_ns),
-            step_ns: profile.then_some(step_ns),
+            profile: profile.then(|| profile_of(&self.timeline, plan.steps.len())),
             copies: 0,
             copied_bytes: 0,
         })
+    }
+}
+
+/// What a timeline says of the steps of a plan.
+fn profile_of(timeline: &Timeline, steps: usize) -> Profile {
+    let times = timeline.step_times(steps);
+    let threads = timeline.threads();
+    let span = |span: paisley_kernels::program::Span| Span {
+        row: Row::Thread(span.thread),
+        step: span.step,
+        begin_ns: span.begin_ns,
+        end_ns: span.end_ns,
+    };
+    Profile {
+        step_ns: times.iter().map(|time| time.wall_ns).collect(),
+        wait: (threads > 1).then(|| times.iter().map(|time| time.wait(threads)).collect()),
+        spans: timeline.spans().map(span).collect(),
     }
 }
 

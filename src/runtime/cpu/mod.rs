@@ -2,9 +2,11 @@
 
 mod detect;
 mod executor;
+mod measure;
 
 pub use detect::detect;
 pub use executor::{CpuExecutor, StepRunner, prepare_constants};
+pub use measure::measure_rates;
 
 use crate::codegen::cpu::CpuCode;
 use paisley_kernels::program::{Program, VerifyError};

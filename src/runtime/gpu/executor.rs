@@ -9,7 +9,7 @@ use crate::codegen::wgsl::{Access, WgslKernel};
 use crate::expr::BufferId;
 use crate::plan::{Code, Place, Plan, Step, ValueId};
 use crate::runtime::cpu::{StepRunner, prepare_constants};
-use crate::runtime::{Run, RuntimeError};
+use crate::runtime::{Profile, Row, Run, RuntimeError, Span};
 use crate::target::CpuTarget;
 use crate::tensor::Tensor;
 use paisley_kernels::pool::Pool;
@@ -97,22 +97,26 @@ impl GpuExecutor {
         Ok(GpuExecutor { program, segments, ranges, pool })
     }
 
-    /// Runs once. `inputs` are of the plan's types and shapes; `profile` asks for the time of each step.
+    /// Runs once. `inputs` are of the plan's types and shapes; `profile` asks where the time goes.
     ///
     /// # Errors
     /// Where the device fails or does not finish in time, or an index read from data is out of range in a CPU step.
     pub fn run(&mut self, plan: &Plan, inputs: &[Tensor], profile: bool) -> Result<Run, RuntimeError> {
         let mut host: HashMap<ValueId, Tensor> =
             plan.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
-        let mut run = Run { outputs: vec![], device_ns: Some(0), step_ns: None, copies: 0, copied_bytes: 0 };
-        let mut step_ns = vec![0; plan.steps.len()];
+        let mut run = Run { outputs: vec![], device_ns: Some(0), profile: None, copies: 0, copied_bytes: 0 };
+        let mut known = Profile { step_ns: vec![0; plan.steps.len()], wait: None, spans: vec![] };
+        let mut is_known = true;
+        let run_start = Instant::now();
         for segment in &mut self.segments {
+            let begin_ns = nanoseconds(run_start);
             match &mut segment.work {
                 Work::Cpu(runner) => {
-                    let start = Instant::now();
                     runner.run(plan, &self.pool, &mut host)?;
-                    let elapsed = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                    step_ns[segment.steps.start] = elapsed;
+                    let (step, end_ns) = (segment.steps.start, nanoseconds(run_start));
+                    let elapsed = end_ns - begin_ns;
+                    known.step_ns[step] = elapsed;
+                    known.spans.push(Span { row: Row::Thread(0), step, begin_ns, end_ns });
                     run.device_ns = run.device_ns.map(|sum| sum + elapsed);
                 }
                 Work::Gpu(dispatches, counts) => {
@@ -138,10 +142,15 @@ impl GpuExecutor {
                     run.copies += report.copies;
                     run.copied_bytes += report.copied_bytes;
                     run.device_ns = run.device_ns.zip(report.device_ns).map(|(sum, ns)| sum + ns);
+                    is_known &= report.kernel_ns.is_some();
                     if let Some(kernel_ns) = report.kernel_ns {
                         let mut kernel_ns = kernel_ns.into_iter();
                         for (place, &count) in segment.steps.clone().zip(counts.iter()) {
-                            step_ns[place] = kernel_ns.by_ref().take(count).sum();
+                            for span in kernel_ns.by_ref().take(count) {
+                                known.step_ns[place] += span.end - span.start;
+                                let (begin_ns, end_ns) = (begin_ns + span.start, begin_ns + span.end);
+                                known.spans.push(Span { row: Row::Adapter, step: place, begin_ns, end_ns });
+                            }
                         }
                     }
                     for (&value, bytes) in segment.downloads.iter().zip(report.outputs) {
@@ -150,7 +159,7 @@ impl GpuExecutor {
                 }
             }
         }
-        run.step_ns = profile.then_some(step_ns);
+        run.profile = (profile && is_known).then_some(known);
         for output in &plan.outputs {
             let value = host_value(plan, &host, output.value)
                 .ok_or_else(|| RuntimeError::Defect(format!("output '{}' was not made", output.name)))?;
@@ -158,6 +167,10 @@ impl GpuExecutor {
         }
         Ok(run)
     }
+}
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn host_value<'a>(plan: &'a Plan, host: &'a HashMap<ValueId, Tensor>, value: ValueId) -> Option<&'a Tensor> {

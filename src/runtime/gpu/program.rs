@@ -59,8 +59,9 @@ pub struct RunReport {
     /// From the first kernel's begin to the last one's end. By the device's clock where it has timestamps, else by the
     /// host's around the dispatches. `None` unless asked for.
     pub device_ns: Option<u64>,
-    /// The time of each dispatch run, in order. `None` unless asked for and the device has timestamps.
-    pub kernel_ns: Option<Vec<u64>>,
+    /// Begin and end of each dispatch run, in order, in nanoseconds from the begin of the first. `None` unless asked for and the
+    /// device has timestamps.
+    pub kernel_ns: Option<Vec<Range<u64>>>,
     /// Kernels run.
     pub dispatches: usize,
     /// Copies between host and device.
@@ -438,9 +439,9 @@ impl Clock {
         }
     }
 
-    /// The time from the first pass to the last, and of each pass that dispatches, in nanoseconds. To be called after
-    /// the run's submission is done, as queries resolved in the submission that writes them may read as zero.
-    fn read(&self, shared: &Shared) -> Result<(u64, Vec<u64>), GpuError> {
+    /// The time from the first pass to the last, and when each pass that dispatches began and ended, in nanoseconds. To be
+    /// called after the run's submission is done, as queries resolved in the submission that writes them may read as zero.
+    fn read(&self, shared: &Shared) -> Result<(u64, Vec<Range<u64>>), GpuError> {
         let period = f64::from(shared.queue.get_timestamp_period());
         let mut ticks: Vec<u64> = Vec::with_capacity(2 * self.passes);
         for (set, queries) in self.sets.iter().zip(query_counts(self.passes)) {
@@ -459,12 +460,11 @@ impl Clock {
             let view = readable.slice(..).get_mapped_range().map_err(map_failed)?;
             ticks.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&view));
         }
-        let between = |begin: u64, end: u64| (end.saturating_sub(begin) as f64 * period) as u64;
-        let total = match (ticks.first(), ticks.last()) {
-            (Some(&begin), Some(&end)) => between(begin, end),
-            _ => 0,
-        };
-        Ok((total, ticks.chunks_exact(2).map(|pair| between(pair[0], pair[1])).collect()))
+        let first = ticks.first().copied().unwrap_or(0);
+        let since = |tick: u64| (tick.saturating_sub(first) as f64 * period) as u64;
+        let total = ticks.last().map_or(0, |&last| since(last));
+        let spans = ticks.chunks_exact(2).map(|pair| since(pair[0])..since(pair[1]).max(since(pair[0])));
+        Ok((total, spans.collect()))
     }
 }
 

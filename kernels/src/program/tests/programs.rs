@@ -448,14 +448,17 @@ fn steps_follow_one_another() {
         let pool = Pool::new(threads).unwrap();
         for round in 0..100 {
             let (mut arena, mut y) = (AlignedBytes::zeroed(8000), AlignedBytes::zeroed(8000));
-            let mut times = [0; 3];
-            let step_ns = (round % 2 == 0).then_some(&mut times[..]);
+            let mut timeline = Timeline::default();
+            let asked = (round % 2 == 0).then_some(&mut timeline);
             let memory = Memory { arena: &mut arena, inputs: &[&x], outputs: &mut [&mut y] };
-            sequence.run(&pool, memory, step_ns).unwrap();
+            sequence.run(&pool, memory, asked).unwrap();
             let found: Vec<f32> =
                 y[4000..].chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
             assert_eq!(found, wanted);
-            assert_eq!(round % 2 == 0, times.iter().all(|ns| *ns > 0));
+            let times = timeline.step_times(3);
+            assert_eq!(round % 2 == 0, times.iter().all(|time| time.wall_ns > 0));
+            assert_eq!(timeline.spans().count(), if round % 2 == 0 { 3 * threads } else { 0 });
+            assert!(times.iter().all(|time| time.busy_ns <= threads as u64 * time.wall_ns));
         }
     }
     let pool = Pool::new(1).unwrap();

@@ -1,0 +1,120 @@
+//! How fast this machine is at best, measured: what the figures of kernels are compared with.
+
+use crate::pool::{Pool, PoolError};
+use crate::scalar::BinaryOp;
+use crate::table::KernelTable;
+use crate::tile::{Depth, TileArgs};
+use std::hint::black_box;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Depth of the panels that are multiplied: short enough for both to stay in a first-level cache of 32 KiB.
+const DEPTH: usize = 128;
+/// Values that are read by one call of a kernel.
+const CHUNK: usize = 4096;
+/// Bytes that are read between two looks at the clock, at least.
+const PASS_BYTES: usize = 1 << 20;
+
+/// Floating-point operations a second, all threads of `pool` together: the preferred matrix tile of `table` on panels in the
+/// first-level cache, for about `time`.
+///
+/// # Errors
+/// Those of [`Pool::run`].
+pub fn flop_per_second(table: &'static KernelTable, pool: &Pool, time: Duration) -> Result<f64, PoolError> {
+    let tile = table.tile();
+    rate(pool, |_| {
+        let (a, b) = (vec![1.0f32; DEPTH * tile.rows], vec![1.0f32; DEPTH * tile.cols]);
+        let mut c = vec![0.0f32; tile.rows * tile.cols];
+        let calls = 64;
+        let flop = (2 * tile.rows * tile.cols * DEPTH * calls) as f64;
+        repeat(time, move || {
+            for _ in 0..calls {
+                let args = TileArgs {
+                    rows: tile.rows,
+                    cols: tile.cols,
+                    depths: Depth::single(DEPTH, tile.rows as isize, tile.cols as isize),
+                    a: a.as_ptr(),
+                    a_row: 1,
+                    b: b.as_ptr(),
+                    b_vector: table.lanes as isize,
+                    c: c.as_mut_ptr(),
+                    c_row: tile.cols as isize,
+                    c_vector: table.lanes as isize,
+                    accumulate: false,
+                };
+                // SAFETY: the panels have the sizes the arguments say, and a table is only given out where the machine has its
+                // instruction set.
+                unsafe { (tile.run)(black_box(args)) };
+            }
+            flop
+        })
+    })
+}
+
+/// Bytes read a second, all threads of `pool` together: each reads its part of `data` again and again, for about `time`.
+///
+/// # Errors
+/// Those of [`Pool::run`].
+pub fn read_bytes_per_second(
+    table: &'static KernelTable,
+    pool: &Pool,
+    data: &[f32],
+    time: Duration,
+) -> Result<f64, PoolError> {
+    let part = data.len().div_ceil(pool.threads()).max(1);
+    rate(pool, |thread| {
+        let own = data.chunks(part).nth(thread).unwrap_or_default();
+        let bytes = size_of_val(own);
+        let passes = PASS_BYTES.div_ceil(bytes.max(1));
+        repeat(if own.is_empty() { Duration::ZERO } else { time }, move || {
+            for _ in 0..passes {
+                for chunk in own.chunks(CHUNK) {
+                    black_box(table.reduce(BinaryOp::Max, black_box(chunk), 0.0));
+                }
+            }
+            (bytes * passes) as f64
+        })
+    })
+}
+
+/// The rates of all threads together.
+fn rate(pool: &Pool, work: impl Fn(usize) -> f64 + Sync) -> Result<f64, PoolError> {
+    let sum = Mutex::new(0.0);
+    pool.run(|thread| {
+        let own = work(thread);
+        *crate::pool::locked(&sum) += own;
+    })?;
+    Ok(*crate::pool::locked(&sum))
+}
+
+/// What `work` returns by the second, when it is repeated for `time`, once at least.
+fn repeat(time: Duration, mut work: impl FnMut() -> f64) -> f64 {
+    work();
+    let (start, mut done) = (Instant::now(), 0.0);
+    loop {
+        done += work();
+        let elapsed = start.elapsed();
+        if elapsed >= time {
+            return done / elapsed.as_secs_f64().max(1e-9);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::table::table;
+
+    #[test]
+    fn rates_are_those_of_a_machine() {
+        let (pool, time) = (Pool::new(2).unwrap(), Duration::from_millis(2));
+        let table = table(Isa::detect());
+        let flop = flop_per_second(table, &pool, time).unwrap();
+        assert!(flop > 1e8 && flop < 1e14, "{flop}");
+        let data = vec![1.0; 1 << 16];
+        let read = read_bytes_per_second(table, &pool, &data, time).unwrap();
+        assert!(read > 1e8 && read < 1e14, "{read}");
+        assert_eq!(read_bytes_per_second(table, &pool, &[], time).unwrap(), 0.0);
+    }
+}
