@@ -132,7 +132,7 @@ fn limits(plan: &Plan, device: &Device) -> Vec<Problem> {
     let Device::Gpu(target, _) = device else { return vec![] };
     let limit = target.limits.max_buffer_bytes;
     let values =
-        plan.values.iter().map(|value| (format!("value `{}`", value.name), 4 * value.fact.len() as u64));
+        plan.values.iter().map(|value| (format!("value `{}`", value.name), 4 * value.storage_len() as u64));
     let all = values.chain([("the intermediate values together".to_string(), plan.arena_bytes as u64)]);
     all.filter(|(_, bytes)| *bytes > limit)
         .map(|(place, bytes)| Problem {

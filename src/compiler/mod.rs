@@ -267,8 +267,8 @@ impl<'a> Planner<'a> {
             }
             Source::Node(..) => Place::Arena { offset_bytes: 0 },
         };
-        let added =
-            self.plan.values.push(plan::Value { name: value.name.clone(), fact: value.fact.clone(), place });
+        let added = plan::Value { name: value.name.clone(), fact: value.fact.clone(), layout, place };
+        let added = self.plan.values.push(added);
         self.values.insert((id, layout), added);
         added
     }

@@ -8,7 +8,7 @@ use crate::loopir::{Nest, Role};
 use crate::ops::Fact;
 use crate::plan::{Code, Kernel, Output, Place, Plan, Step, Value};
 use crate::schedule::Trace;
-use crate::tensor::Tensor;
+use crate::tensor::{MemoryLayout, Tensor};
 
 /// A plan that runs `nest` once. Its inputs and outputs are the nest's, under the names of the buffers; `constants` are the
 /// nest's constants, in order. It is scheduled by `trace`, or by the analytic rule where that is `None`.
@@ -44,7 +44,8 @@ pub fn compile_nest(
             }
             Role::Local | Role::Packed => return Err(invalid("a local buffer is a parameter".into())),
         };
-        let value = plan.values.push(Value { name: buffer.name.clone(), fact, place });
+        let value =
+            plan.values.push(Value { name: buffer.name.clone(), fact, layout: MemoryLayout::Rows, place });
         match buffer.role {
             Role::Input => plan.inputs.push(value),
             Role::Output => plan.outputs.push(Output { name: buffer.name.clone(), value }),

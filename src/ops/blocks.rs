@@ -9,40 +9,121 @@
 //! for i0.0 in 4, i1 in 49, i0.1 in 16: store: y[i0.0, i1, i0.1] = max(x[i0.0, i1, i0.1], 0.0)
 //! ```
 
-use crate::expr::{BinaryOp, BufferId, Expr, ExprId, ExprPool};
-use crate::loopir::{Nest, Stmt, walk};
+use crate::expr::{BufferId, Expr, ExprId, ExprPool, Role, VarId};
+use crate::loopir::{Combiner, Nest, Stmt, walk};
 use crate::schedule::{Step, Tail};
 use crate::tensor::MemoryLayout;
+use std::collections::{BTreeMap, HashMap};
 
 /// Lays the parameters of `nest` out; `layouts` has one for each, in order, and those it does not name lie in rows.
 pub(super) fn lay_out(nest: &mut Nest, layouts: &[MemoryLayout]) {
-    let mut blocks = vec![];
+    let (mut channels, mut blocked) = (BTreeMap::<usize, Vec<ExprId>>::new(), vec![]);
     for (param, &layout) in nest.params.clone().into_iter().zip(layouts) {
         if let MemoryLayout::ChannelBlocks(block) = layout {
-            access_in_blocks(nest, param, layout, block as i64);
-            blocks.push(block);
+            let accessed = access_in_blocks(nest, param, layout, block as i64);
+            channels.entry(block).or_default().extend(accessed);
+            blocked.push(param);
         }
     }
-    blocks.sort_unstable();
-    blocks.dedup();
-    for block in blocks {
-        for name in loops_over_channels(nest, block) {
+    for (block, channels) in channels {
+        for (name, extent) in loops_over_channels(nest, &channels, block) {
             let split = Step::Split { of: name.clone(), factors: vec![block], tail: Tail::Guard };
             // A loop that cannot be cut keeps its addresses, which are right and slow.
             if split.apply(nest).is_ok() {
+                if !extent.is_multiple_of(block) {
+                    fill_blocks(nest, &name, &blocked);
+                }
                 sink(nest, &format!("{name}.1"));
             }
         }
     }
 }
 
-/// Gives every access of `buffer` the index that its element has in blocks.
-fn access_in_blocks(nest: &mut Nest, buffer: BufferId, layout: MemoryLayout, block: i64) {
+/// Lets the loops `name.0` and `name.1`, run over whole blocks: the channels that the last block has too many read 0 from what lies in rows, and are 0 in what lies in blocks.
+fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
+    let lane = format!("{name}.1");
+    let lanes: Vec<VarId> = nest.pool.vars.ids().filter(|&var| nest.pool.vars[var].name == lane).collect();
+    // Buffers of each iteration's own: what they hold beyond the last channel is not seen in another.
+    let mut own = vec![];
+    nest.visit_loops(&mut |of, around| {
+        if around.iter().chain([&of]).any(|of| lanes.contains(&of.var)) {
+            own.extend(
+                of.body.iter().filter_map(|stmt| if let Stmt::Alloc(id) = stmt { Some(*id) } else { None }),
+            );
+        }
+    });
+    let Nest { pool, body, .. } = nest;
+    let mut zeros = Zeros::default();
+    walk::change_stores(body, &mut |store| {
+        let conjuncts = store.condition.map(|condition| pool.conjuncts(condition)).unwrap_or_default();
+        let on_lane = |conjunct: &ExprId| lanes.iter().any(|&var| pool.uses_var(*conjunct, var));
+        let (tail, others): (Vec<ExprId>, Vec<ExprId>) = conjuncts.into_iter().partition(on_lane);
+        let &[inside] = tail.as_slice() else { return };
+        if pool.buffers[store.buffer].role == Role::Output && !blocked.contains(&store.buffer) {
+            return;
+        }
+        let beyond = pool.vars_of(inside);
+        store.value = pool.rewrite(store.value, &mut |pool, id| {
+            let Expr::Load(of, _) = *pool.get(id) else { return None };
+            let in_rows = pool.buffers[of].role != Role::Local && !blocked.contains(&of);
+            let goes_beyond = in_rows && beyond.iter().any(|&var| pool.uses_var(id, var));
+            goes_beyond.then(|| pool.guard(inside, id))
+        });
+        store.condition = (!others.is_empty()).then(|| pool.conjunction(&others));
+        let zero = zeros.of(pool, store.value) == Some(0.0);
+        zeros.note(store.buffer, zero);
+        let adds_zero = zero && store.combine.is_none_or(|combine| combine == Combiner::Add);
+        if !adds_zero && !own.contains(&store.buffer) {
+            store.value = pool.guard(inside, store.value);
+        }
+    });
+}
+
+/// Values where every load from outside of the nest gives 0.
+#[derive(Default)]
+struct Zeros {
+    /// Whether all that was written to a local buffer so far is 0.
+    locals: HashMap<BufferId, bool>,
+}
+
+impl Zeros {
+    fn note(&mut self, buffer: BufferId, zero: bool) {
+        *self.locals.entry(buffer).or_insert(true) &= zero;
+    }
+
+    /// The value of an expression; `None` where it depends on a loop or on a local buffer of other values.
+    fn of(&self, pool: &ExprPool, id: ExprId) -> Option<f64> {
+        let value = |id| self.of(pool, id);
+        match *pool.get(id) {
+            Expr::Float(bits, _) => Some(f64::from_bits(bits)),
+            Expr::Load(buffer, _) => {
+                let zero =
+                    pool.buffers[buffer].role != Role::Local || self.locals.get(&buffer) == Some(&true);
+                zero.then_some(0.0)
+            }
+            Expr::Unary(op, a) if pool.dtype(id).is_float() => Some(op.eval_f64(value(a)?)),
+            Expr::Binary(op, a, b) if pool.dtype(id).is_float() => Some(op.eval_f64(value(a)?, value(b)?)),
+            Expr::Guard(_, a) => value(a).filter(|&a| a == 0.0),
+            Expr::Cast(to, a) if to.is_float() && pool.dtype(a).is_float() => value(a),
+            Expr::Int(..)
+            | Expr::Var(_)
+            | Expr::Unary(..)
+            | Expr::Binary(..)
+            | Expr::Select(..)
+            | Expr::Cast(..) => None,
+        }
+    }
+}
+
+/// Gives every access of `buffer` the index that its element has in blocks; the channels that are accessed.
+fn access_in_blocks(nest: &mut Nest, buffer: BufferId, layout: MemoryLayout, block: i64) -> Vec<ExprId> {
     let Nest { pool, body, .. } = nest;
     pool.buffers[buffer].shape = layout.storage_shape(&pool.buffers[buffer].shape);
-    let in_blocks = |pool: &mut ExprPool, index: &[ExprId]| -> Vec<ExprId> {
+    let mut channels = vec![];
+    let mut in_blocks = |pool: &mut ExprPool, index: &[ExprId]| -> Vec<ExprId> {
         let mut index = index.to_vec();
         let channel = index[1];
+        channels.push(channel);
         let (first, rest) = (pool.div_int(channel, block), pool.mod_int(channel, block));
         index[1] = pool.simplify(first);
         index.push(pool.simplify(rest));
@@ -62,33 +143,23 @@ fn access_in_blocks(nest: &mut Nest, buffer: BufferId, layout: MemoryLayout, blo
             })
         });
     });
+    channels
 }
 
-/// The loops whose counter modulo `block` is part of an address.
-fn loops_over_channels(nest: &mut Nest, block: usize) -> Vec<String> {
-    let mut dividends = vec![];
-    nest.visit_stores(&mut |store| {
-        for root in store.index.iter().copied().chain([store.value]) {
-            nest.pool.visit(root, &mut |id| {
-                if let Expr::Binary(BinaryOp::Mod, dividend, divisor) = *nest.pool.get(id)
-                    && *nest.pool.get(divisor) == Expr::Int(block as i64, crate::tensor::DType::I64)
-                {
-                    dividends.push(dividend);
-                }
-            });
-        }
-    });
+/// The loops over the channels of a block, of which some access has one of `channels` as its channel, with their extents.
+fn loops_over_channels(nest: &mut Nest, channels: &[ExprId], block: usize) -> Vec<(String, usize)> {
     let mut names = vec![];
-    for dividend in dividends {
-        let form = nest.pool.affine(dividend);
+    for &channel in channels {
+        let form = nest.pool.affine(channel);
         let Some(terms) = form.variables(&nest.pool) else { continue };
         let moving: Vec<_> = terms.into_iter().filter(|(_, step)| step % block as i64 != 0).collect();
         if let [(var, 1)] = moving[..]
             && form.constant % block as i64 == 0
         {
             let variable = &nest.pool.vars[var];
-            if variable.extent.is_multiple_of(block) && !names.contains(&variable.name) {
-                names.push(variable.name.clone());
+            let found = (variable.name.clone(), variable.extent);
+            if !names.contains(&found) {
+                names.push(found);
             }
         }
     }

@@ -119,10 +119,12 @@ fn role(graph: &Graph, group: &Group, block: usize) -> Use {
     let channels = |value: ValueId| graph.fact(value).shape.get(1).copied().unwrap_or(0);
     if let Op::Conv(conv) = op {
         let depthwise = conv.groups == channels(x) && conv.groups == channels(outputs[0]);
-        let whole = channels(outputs[0]).is_multiple_of(block) && is_image(graph, outputs[0]);
+        // Blocks that are mostly empty do more harm than good.
+        let fill = channels(outputs[0]);
+        let filled = is_image(graph, outputs[0]) && 4 * fill >= 3 * fill.next_multiple_of(block);
         return match conv.groups {
-            1 if whole => Use::Gives(x),
-            _ if depthwise && whole => Use::Keeps,
+            1 if filled => Use::Gives(x),
+            _ if depthwise && filled => Use::Keeps,
             _ => Use::Rows,
         };
     }
@@ -132,7 +134,9 @@ fn role(graph: &Graph, group: &Group, block: usize) -> Use {
         return if over_places { Use::Reads(x) } else { Use::Rows };
     }
     if let Op::Concat(concat) = op {
-        return if concat.axis == 1 { Use::Keeps } else { Use::Rows };
+        // Blocks of the inputs must be blocks of the result.
+        let whole = inputs.iter().all(|&input| channels(input).is_multiple_of(block));
+        return if concat.axis == 1 && whole { Use::Keeps } else { Use::Rows };
     }
     if matches!(op, Op::Pool(_)) { Use::Keeps } else { Use::Rows }
 }

@@ -17,7 +17,7 @@ use crate::loopir::{Nest, NestHash, Role, Stmt};
 use crate::ops::Fact;
 use crate::schedule::Trace;
 use crate::target::Demand;
-use crate::tensor::Tensor;
+use crate::tensor::{MemoryLayout, Tensor};
 use std::collections::BTreeMap;
 
 /// Where a value lives.
@@ -43,8 +43,22 @@ pub struct Value {
     pub name: String,
     /// Type and shape.
     pub fact: Fact,
+    /// How its elements lie.
+    pub layout: MemoryLayout,
     /// Where it lives.
     pub place: Place,
+}
+
+impl Value {
+    /// Elements of its memory.
+    pub fn storage_len(&self) -> usize {
+        self.layout.storage_len(&self.fact.shape)
+    }
+
+    /// Bytes of its memory.
+    pub fn storage_bytes(&self) -> usize {
+        self.storage_len().saturating_mul(self.fact.dtype.size_bytes())
+    }
 }
 
 /// The id of a [`Value`].
@@ -237,9 +251,9 @@ impl Plan {
         for (place, step) in self.steps.iter().enumerate() {
             for &value in &step.bindings {
                 if let Place::Arena { .. } = self.values[value].place {
-                    let fact = &self.values[value].fact;
+                    let stored = &self.values[value];
                     // A device may store any element in 4 bytes.
-                    let size_bytes = fact.size_bytes().max(4 * fact.len());
+                    let size_bytes = stored.storage_bytes().max(4 * stored.storage_len());
                     let lifetime = lifetimes[value.index()].get_or_insert(Lifetime {
                         first: place,
                         last: place,

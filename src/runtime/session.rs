@@ -62,7 +62,7 @@ fn host_bytes(plan: &Plan, device: &OpenDevice) -> usize {
         (Place::Constant(_), _) => 0,
         (Place::Arena { .. }, OpenDevice::Cpu(_) | OpenDevice::Gpu(..)) => 0,
         (Place::Arena { .. }, OpenDevice::Reference) | (Place::Input(_) | Place::Output(_), _) => {
-            value.fact.size_bytes()
+            value.storage_bytes()
         }
     };
     let (arena, threads) = match device {

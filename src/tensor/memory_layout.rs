@@ -7,7 +7,7 @@ pub enum MemoryLayout {
     #[default]
     Rows,
     /// Dimension 1 in blocks of that many, a block innermost: element `[n, c, h, w]` lies where `[n, c / block, h, w, c % block]`
-    /// does in rows. A whole number of blocks.
+    /// does in rows. The channels that the last block has too many are 0.
     ChannelBlocks(usize),
 }
 
@@ -17,8 +17,7 @@ impl MemoryLayout {
         match self {
             MemoryLayout::Rows => true,
             MemoryLayout::ChannelBlocks(block) => {
-                block > 0
-                    && shape.get(1).is_some_and(|channels| *channels > 0 && channels.is_multiple_of(block))
+                block > 0 && shape.get(1).is_some_and(|&channels| channels > 0)
             }
         }
     }
@@ -29,10 +28,15 @@ impl MemoryLayout {
         if let MemoryLayout::ChannelBlocks(block) = self
             && let Some(channels) = storage.get_mut(1)
         {
-            *channels /= block.max(1);
+            *channels = channels.div_ceil(block.max(1));
             storage.push(block);
         }
         storage
+    }
+
+    /// The elements of that shape.
+    pub fn storage_len(self, shape: &[usize]) -> usize {
+        self.storage_shape(shape).iter().product()
     }
 }
 
@@ -46,6 +50,8 @@ mod tests {
         assert_eq!(blocks.storage_shape(&[1, 64, 7, 5]), [1, 4, 7, 5, 16]);
         assert_eq!(MemoryLayout::Rows.storage_shape(&[1, 64, 7, 5]), [1, 64, 7, 5]);
         assert!(blocks.fits(&[1, 64, 7, 5]) && blocks.fits(&[1, 16]));
-        assert!(!blocks.fits(&[1, 24, 7, 5]) && !blocks.fits(&[64]) && !blocks.fits(&[1, 0, 7]));
+        assert_eq!(blocks.storage_shape(&[1, 24, 7, 5]), [1, 2, 7, 5, 16]);
+        assert_eq!((blocks.storage_len(&[1, 24, 7, 5]), blocks.storage_len(&[1, 64, 7, 5])), (1120, 2240));
+        assert!(blocks.fits(&[1, 24, 7, 5]) && !blocks.fits(&[64]) && !blocks.fits(&[1, 0, 7]));
     }
 }

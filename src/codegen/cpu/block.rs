@@ -1,6 +1,6 @@
 //! One block, with the loops directly around it as dimensions, to a straight-line vector program.
 
-use super::{CpuError, Emitter, element_type};
+use super::{CpuError, Emitter, columns, element_type};
 use crate::expr::{BinaryOp, Expr, ExprId, UnaryOp, VarId};
 use crate::loopir::{Combiner, Facts, Store};
 use crate::tensor::DType;
@@ -36,7 +36,9 @@ impl Emitter {
         let guards = lowering.guards(&limits.rest)?;
         let value = lowering.expr(value, &guards)?;
         lowering.store(store, value, guards)?;
-        let node = cpu::Node::Call(cpu::Call::Block(lowering.block));
+        let mut block = lowering.block;
+        columns::join(&mut block);
+        let node = cpu::Node::Call(cpu::Call::Block(block));
         Ok(self.under(limits.outside, node))
     }
 

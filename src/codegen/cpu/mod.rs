@@ -9,6 +9,7 @@
 //! allocated at the top of the nest and private to a thread below.
 
 mod block;
+mod columns;
 mod instruction;
 
 use crate::analysis::{accesses, carried_buffers};

@@ -57,7 +57,7 @@ impl CpuExecutor {
             let bindings = bind(plan, step, code, &packed, &mut constants)?;
             steps.push(ProgramStep { program: compiled, bindings });
         }
-        let size = |value: ValueId| plan.values[value].fact.size_bytes();
+        let size = |value: ValueId| plan.values[value].storage_bytes();
         let made: Vec<usize> = made_outputs(plan).into_iter().map(size).collect();
         let extents = Extents {
             arena: plan.arena_bytes,
@@ -171,7 +171,7 @@ impl StepRunner {
                         Place::Input(_) | Place::Arena { .. } | Place::Output(_)
                             if nest.pool.buffers[*buffer].role == Role::Output =>
                         {
-                            writes.push((value, AlignedBytes::zeroed(plan.values[value].fact.size_bytes())));
+                            writes.push((value, AlignedBytes::zeroed(plan.values[value].storage_bytes())));
                             Region::Output(writes.len() - 1)
                         }
                         Place::Input(_) | Place::Arena { .. } | Place::Output(_) => {
@@ -185,7 +185,7 @@ impl StepRunner {
         }
         let extents = Extents {
             arena: 0,
-            inputs: reads.iter().map(|&value| plan.values[value].fact.size_bytes()).collect(),
+            inputs: reads.iter().map(|&value| plan.values[value].storage_bytes()).collect(),
             outputs: writes.iter().map(|(_, bytes)| bytes.len()).collect(),
         };
         let compiled = Arc::new(program(code, table).map_err(RuntimeError::defect)?);

@@ -48,22 +48,23 @@ fn convolution(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTar
     let (x, w) = if w.is_constant(nest) { (x, w) } else { (w, x) };
     let lane = reduction.contiguous_loop(nest)?;
     let lanewise = x.address.coefficient(&nest.pool, lane) == Some(1);
+    let extent = |var: VarId| nest.pool.vars[var].extent;
     let (mut blocks, mut rows) = (vec![], vec![]);
     for &var in reduction.outer.iter().filter(|&&var| var != lane) {
         match (x.uses(nest, var), w.uses(nest, var)) {
             (true, false) => rows.push(var),
+            (false, false) if extent(var) == 1 => blocks.push(var),
             (of_x, true) if of_x == lanewise => blocks.push(var),
             (_, true) | (false, false) => return None,
         }
     }
-    let fits = nest.pool.vars[lane].extent == target.isa.vector_lanes_f32()
+    let fits = extent(lane) == target.isa.vector_lanes_f32()
         && reduction.outer.last() == Some(&lane)
         && w.uses(nest, lane)
         && x.uses(nest, lane) == lanewise
         && w.is_constant(nest)
         && !x.is_constant(nest)
-        && !w.guarded
-        && reduction.inner.iter().all(|&var| x.uses(nest, var) && w.uses(nest, var));
+        && reduction.inner.iter().all(|&var| extent(var) == 1 || (x.uses(nest, var) && w.uses(nest, var)));
     let &[block] = blocks.as_slice() else { return None };
     (fits && !rows.is_empty()).then_some(Convolution { x, w, lanewise, lane, block, rows })
 }
@@ -91,12 +92,12 @@ pub(super) fn blocked_tiles(
     // Several blocks of output channels at once.
     let count = scheduler.extent(&block);
     let at_once = if lanewise { 1 } else { (1..=vectors).rev().find(|&few| count.is_multiple_of(few))? };
-    let (panel, mut columns) = (format!("{block}.0"), vec![]);
-    scheduler.split(&block, &[at_once])?;
-    if at_once > 1 || !lanewise {
-        columns.push(format!("{block}.1"));
-    }
-    columns.push(lane.clone());
+    let (panel, columns) = if lanewise {
+        (block, vec![lane.clone()])
+    } else {
+        scheduler.split(&block, &[at_once])?;
+        (format!("{block}.0"), vec![format!("{block}.1"), lane.clone()])
+    };
 
     // Strips of rows; places that follow one another in one step are a single row, of which a strip is a part.
     let (row, column) = match places.as_slice() {
