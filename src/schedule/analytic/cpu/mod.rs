@@ -32,6 +32,9 @@ fn tile(isa: CpuIsa) -> (usize, usize, &'static str) {
     }
 }
 
+/// Elements of a row that are few for a call of a vector program.
+const SHORT_ROW: usize = 256;
+
 /// Elements that are worth a second thread.
 const PARALLEL_ELEMENTS: usize = 8192;
 
@@ -49,6 +52,9 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
                 .attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
                 || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target)))
         {
+            return;
+        }
+        if scheduler.attempt(|scheduler| reduction::block_sums(scheduler, reduction, target)) {
             return;
         }
         let _first = scheduler.attempt(|scheduler| reduction::accumulator_tile(scheduler, reduction, target))
@@ -117,10 +123,35 @@ fn divide(scheduler: &mut Scheduler, target: &CpuTarget) {
             }
             [_single] => share_out(scheduler, &loops, target),
             // The innermost loop is for vectors.
-            [outer @ .., _innermost] => share_out(scheduler, outer, target),
+            [outer @ .., innermost] => {
+                let outer = cut_long_loop(scheduler, outer, innermost, target);
+                share_out(scheduler, &outer, target);
+            }
             [] => {}
         }
     }
+}
+
+/// Cuts the first of `outer` that has more iterations than the threads need pieces where the innermost loop is short: a piece then has
+/// two loops for vectors. The loops that may be divided.
+fn cut_long_loop(
+    scheduler: &mut Scheduler,
+    outer: &[String],
+    innermost: &str,
+    target: &CpuTarget,
+) -> Vec<String> {
+    let mut needed = 4 * target.threads;
+    for (place, of) in outer.iter().enumerate() {
+        let extent = scheduler.extent(of);
+        if extent > 2 * needed && scheduler.extent(innermost) < SHORT_ROW {
+            let pieces = needed.min(extent * scheduler.extent(innermost) / SHORT_ROW).max(1);
+            if scheduler.split(of, &[extent.div_ceil(pieces)]).is_some() {
+                return [&outer[..place], &[format!("{of}.0")]].concat();
+            }
+        }
+        needed = needed.div_ceil(extent.max(1));
+    }
+    outer.to_vec()
 }
 
 /// Divides loops over the threads, outermost first, until there are several pieces for each thread.
