@@ -5,6 +5,7 @@ mod suite {
     mod cli;
     mod conformance;
     mod goldens;
+    mod layouts;
     mod schedules;
     mod support;
     mod tidy;

@@ -225,6 +225,138 @@ fn a_max_pool() {
     );
 }
 
+/// What a convolution of `w` over `x` is where the channels of `x` and `y` lie in blocks; `sum` is the loops of the sum and the block.
+fn in_blocks(params: &str, loops: &str, sum: &str) -> Nest {
+    let text = format!(
+        "nest conv\n{params}  for {loops}:\n    register acc: f32\n    init: acc = 0.0\n    for {sum}\n    \
+         store: y[k.0, p, q, k.1] = max(acc, 0.0)\n"
+    );
+    Nest::parse(&text).unwrap()
+}
+
+#[test]
+fn a_convolution_in_blocks() {
+    let x =
+        "guard(p + r >= 1 and p + r < 57 and q + s >= 1 and q + s < 57, x[c.0, p + r + -1, q + s + -1, c.1])";
+    check(
+        &in_blocks(
+            "  in    x: f32[4, 56, 56, 16]\n  const w: f32[64, 64, 3, 3]\n  out   y: f32[4, 56, 56, 16]\n",
+            "k.0 in 4, p in 56, q in 56, k.1 in 16",
+            &format!(
+                "c.0 in 4, r in 3, s in 3, c.1 in 16:\n      update: acc += {x} * w[k.0 * 16 + k.1, c.0 * 16 + c.1, r, s]"
+            ),
+        ),
+        expect![[r#"
+            split k.0 = [_, 2]
+            split p = [_, 14, 1]
+            reorder p.0 k.0.0 p.1 p.2 k.0.1 q k.1
+            stage_in x at p.0 in workgroup
+            relayout w by k.0.0 c.0 r s c.1 k.0.1 k.1
+            stage_out acc at p.1 in register
+            reorder c.0 r s c.1 q k.0.1 k.1
+            replace c.0 by fma_12x2x16
+            parallel p.0
+            nest conv
+              in    x: f32[4, 56, 56, 16]
+              const w: f32[64, 64, 3, 3]
+              out   y: f32[4, 56, 56, 16]
+              prepare:
+                packed w_p: f32[2, 4, 3, 3, 16, 2, 16]
+                for w_p.k.0.0 in 2, w_p.c.0 in 4, w_p.r in 3, w_p.s in 3, w_p.c.1 in 16, w_p.k.0.1 in 2, w_p.k.1 in 16:
+                  pack_w: w_p[w_p.k.0.0, w_p.c.0, w_p.r, w_p.s, w_p.c.1, w_p.k.0.1, w_p.k.1] = w[w_p.k.0.0 * 32 + w_p.k.0.1 * 16 + w_p.k.1, w_p.c.0 * 16 + w_p.c.1, w_p.r, w_p.s]
+              for p.0 in 4 parallel:
+                workgroup x_s: f32[4, 16, 58, 16]
+                for x_s.0 in 4, x_s.1 in 16, x_s.2 in 58, x_s.3 in 16:
+                  stage_x: x_s[x_s.0, x_s.1, x_s.2, x_s.3] = guard(p.0 * 14 + x_s.1 >= 1 and p.0 * 14 + x_s.1 < 57 and x_s.2 >= 1 and x_s.2 < 57, x[x_s.0, p.0 * 14 + x_s.1 + -1, x_s.2 + -1, x_s.3])
+                for k.0.0 in 2, p.1 in 14:
+                  register acc: f32[1, 2, 56, 16]
+                  for p.2 in 1, k.0.1 in 2, q in 56, k.1 in 16:
+                    init: acc[p.2, k.0.1, q, k.1] = 0.0
+                  for p.2 in 1, c.0 in 4 by fma_12x2x16, r in 3, s in 3, c.1 in 16, q in 56, k.0.1 in 2, k.1 in 16:
+                    update: acc[p.2, k.0.1, q, k.1] += x_s[c.0, r + p.1, s + q, c.1] * w_p[k.0.0, c.0, r, s, c.1, k.0.1, k.1]
+                  for p.2 in 1, k.0.1 in 2, q in 56, k.1 in 16:
+                    store: y[k.0.0 * 2 + k.0.1, p.0 * 14 + p.1, q, k.1] = max(acc[p.2, k.0.1, q, k.1], 0.0)
+        "#]],
+    );
+}
+
+#[test]
+fn a_pointwise_convolution_in_blocks() {
+    check(
+        &in_blocks(
+            "  in    x: f32[4, 56, 56, 16]\n  const w: f32[256, 64]\n  out   y: f32[16, 56, 56, 16]\n",
+            "k.0 in 16, p in 56, q in 56, k.1 in 16",
+            "c.0 in 4, c.1 in 16:\n      update: acc += x[c.0, p, q, c.1] * w[k.0 * 16 + k.1, c.0 * 16 + c.1]",
+        ),
+        expect![[r#"
+            split k.0 = [_, 2]
+            fuse p q as i
+            split i = [_, 33, 96]
+            reorder i.0 k.0.0 i.1 k.0.1 i.2 k.1
+            relayout w by k.0.0 c.0 c.1 k.0.1 k.1
+            stage_out acc at i.1 in register
+            reorder c.0 c.1 i.2 k.0.1 k.1
+            replace c.0 by fma_12x2x16
+            parallel i.0
+            parallel k.0.0
+            nest conv
+              in    x: f32[4, 56, 56, 16]
+              const w: f32[256, 64]
+              out   y: f32[16, 56, 56, 16]
+              prepare:
+                packed w_p: f32[8, 4, 16, 2, 16]
+                for w_p.k.0.0 in 8, w_p.c.0 in 4, w_p.c.1 in 16, w_p.k.0.1 in 2, w_p.k.1 in 16:
+                  pack_w: w_p[w_p.k.0.0, w_p.c.0, w_p.c.1, w_p.k.0.1, w_p.k.1] = w[w_p.k.0.0 * 32 + w_p.k.0.1 * 16 + w_p.k.1, w_p.c.0 * 16 + w_p.c.1]
+              for i.0 in 1 parallel, k.0.0 in 8 parallel, i.1 in 33:
+                register acc: f32[2, 96, 16]
+                for k.0.1 in 2, i.2 in 96, k.1 in 16:
+                  init: acc[k.0.1, i.2, k.1] = 0.0 if i.1 * 96 + i.2 < 3136
+                for c.0 in 4 by fma_12x2x16, c.1 in 16, i.2 in 96, k.0.1 in 2, k.1 in 16:
+                  update: acc[k.0.1, i.2, k.1] += x[c.0, (i.1 * 96 + i.2) // 56, (i.1 * 96 + i.2) % 56, c.1] * w_p[k.0.0, c.0, c.1, k.0.1, k.1] if i.1 * 96 + i.2 < 3136
+                for k.0.1 in 2, i.2 in 96, k.1 in 16:
+                  store: y[k.0.0 * 2 + k.0.1, (i.1 * 96 + i.2) // 56, (i.1 * 96 + i.2) % 56, k.1] = max(acc[k.0.1, i.2, k.1], 0.0) if i.1 * 96 + i.2 < 3136
+        "#]],
+    );
+}
+
+#[test]
+fn a_depthwise_convolution_in_blocks() {
+    check(
+        &in_blocks(
+            "  in    x: f32[4, 57, 57, 16]\n  const w: f32[64, 3, 3]\n  out   y: f32[4, 28, 28, 16]\n",
+            "k.0 in 4, p in 28, q in 28, k.1 in 16",
+            "r in 3, s in 3:\n      update: acc += x[k.0, p * 2 + r, q * 2 + s, k.1] * w[k.0 * 16 + k.1, r, s]",
+        ),
+        expect![[r#"
+            split p = [_, 5, 6]
+            reorder p.0 k.0 p.1 p.2 q k.1
+            relayout w by k.0 r s k.1
+            stage_out acc at p.1 in register
+            reorder r s q k.1
+            replace r by fma_lanes_16
+            parallel p.0
+            parallel k.0
+            parallel p.1
+            nest conv
+              in    x: f32[4, 57, 57, 16]
+              const w: f32[64, 3, 3]
+              out   y: f32[4, 28, 28, 16]
+              prepare:
+                packed w_p: f32[4, 3, 3, 16]
+                for w_p.k.0 in 4, w_p.r in 3, w_p.s in 3, w_p.k.1 in 16:
+                  pack_w: w_p[w_p.k.0, w_p.r, w_p.s, w_p.k.1] = w[w_p.k.0 * 16 + w_p.k.1, w_p.r, w_p.s]
+              for p.0 in 1 parallel, k.0 in 4 parallel, p.1 in 5 parallel:
+                register acc: f32[6, 28, 16]
+                for p.2 in 6, q in 28, k.1 in 16:
+                  init: acc[p.2, q, k.1] = 0.0 if p.1 * 6 + p.2 < 28
+                for p.2 in 6, r in 3 by fma_lanes_16, s in 3, q in 28, k.1 in 16:
+                  update: acc[p.2, q, k.1] += x[k.0, r + p.1 * 12 + p.2 * 2, s + q * 2, k.1] * w_p[k.0, r, s, k.1] if p.1 * 6 + p.2 < 28
+                for p.2 in 6, q in 28, k.1 in 16:
+                  store: y[k.0, p.1 * 6 + p.2, q, k.1] = max(acc[p.2, q, k.1], 0.0) if p.1 * 6 + p.2 < 28
+        "#]],
+    );
+}
+
 #[test]
 fn every_tile_is_an_instruction() {
     for name in cpu::tile_names() {

@@ -2,6 +2,7 @@
 
 use super::Source::{External as X, Node};
 use super::*;
+use crate::tensor::MemoryLayout;
 
 fn conv(pad: usize) -> Conv {
     Conv { strides: vec![1, 1], dilations: vec![1, 1], pads: vec![(pad, pad); 2], groups: 1 }
@@ -34,6 +35,48 @@ fn conv_bias_residual_relu() {
     "#]].assert_eq(&define_group(&group, &[]).unwrap().to_string());
     let mut rng = Random::new(1);
     check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
+}
+
+#[test]
+fn channels_in_blocks() {
+    // The last block has 8 channels of 16 that are 0: weights beyond the last channel are read as 0.
+    let (conv, relu) = (conv(0), relu());
+    let shapes: [&[usize]; 3] = [&[1, 24, 6, 6], &[24, 24, 3, 3], &[24]];
+    let mut b = Builder::new(&shapes.map(f32s));
+    let y = b.anchor(&conv, &[X(0), X(1), X(2)]);
+    let y = b.node(&relu, &[y]);
+    let group = b.finish(&[y]);
+    let (rows, blocks) = (MemoryLayout::Rows, MemoryLayout::ChannelBlocks(16));
+    expect![[r#"
+        nest conv_relu
+          in    x: f32[1, 2, 6, 6, 16]
+          in    w: f32[24, 24, 3, 3]
+          in    b: f32[24]
+          out   y: f32[1, 2, 4, 4, 16]
+          for k.0 in 2, p in 4, q in 4, k.1 in 16:
+            register acc: f32
+            init: acc = 0.0
+            for c.0 in 2, r in 3, s in 3, c.1 in 16:
+              update: acc += x[0, c.0, p + r, q + s, c.1] * guard(c.0 * 16 + c.1 < 24 and k.0 * 16 + k.1 < 24, w[k.0 * 16 + k.1, c.0 * 16 + c.1, r, s])
+            store: y[0, k.0, p, q, k.1] = max(acc + guard(k.0 * 16 + k.1 < 24, b[k.0 * 16 + k.1]), 0.0)
+    "#]].assert_eq(&define_group(&group, &[blocks, rows, rows, blocks]).unwrap().to_string());
+}
+
+#[test]
+fn values_that_are_not_zero_beyond_the_last_channel() {
+    let sigmoid = Map { scalar: Scalar::Input(0).unary(UnaryOp::Sigmoid) };
+    let mut b = Builder::new(&[f32s(&[1, 24, 6, 6])]);
+    let y = b.node(&sigmoid, &[X(0)]);
+    let group = b.finish(&[y]);
+    let blocks = MemoryLayout::ChannelBlocks(16);
+    expect![[r#"
+        nest sigmoid
+          in    x0: f32[2, 36, 16]
+          out   y: f32[2, 36, 16]
+          for i0 in 2, i1 in 36, i2 in 16:
+            store: y[i0, i1, i2] = guard(i0 * 16 + i2 < 24, sigmoid(x0[i0, i1, i2]))
+    "#]]
+    .assert_eq(&define_group(&group, &[blocks, blocks]).unwrap().to_string());
 }
 
 #[test]

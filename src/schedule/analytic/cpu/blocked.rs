@@ -25,6 +25,12 @@ fn tile(isa: CpuIsa) -> (usize, &'static str, &'static str) {
     }
 }
 
+#[cfg(test)]
+pub(super) fn instructions(isa: CpuIsa) -> [&'static str; 2] {
+    let (_, together, lane_by_lane) = tile(isa);
+    [together, lane_by_lane]
+}
+
 /// Results of a strip: a third of the smallest first-level cache, so that weights have room beside them.
 const STRIP_ELEMENTS: usize = 3072;
 

@@ -167,5 +167,9 @@ fn share_out(scheduler: &mut Scheduler, loops: &[String], target: &CpuTarget) {
 
 #[cfg(test)]
 pub(super) fn tile_names() -> Vec<String> {
-    CpuIsa::ALL.map(|isa| tile(isa).2.to_string()).to_vec()
+    CpuIsa::ALL
+        .iter()
+        .flat_map(|&isa| [vec![tile(isa).2], blocked::instructions(isa).to_vec()].concat())
+        .map(str::to_string)
+        .collect()
 }

@@ -93,7 +93,8 @@ pub(super) fn block_sums(scheduler: &mut Scheduler, reduction: &Reduction, targe
         return None;
     };
     let [block, lane, terms] = [block, lane, terms].map(String::clone);
-    if reduction.outer.last() != Some(&contiguous) || scheduler.extent(&lane) != target.isa.vector_lanes_f32() {
+    if reduction.outer.last() != Some(&contiguous) || scheduler.extent(&lane) != target.isa.vector_lanes_f32()
+    {
         return None;
     }
     let outer = names(&reduction.outer[..reduction.outer.len() - 2]);

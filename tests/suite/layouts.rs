@@ -1,0 +1,160 @@
+//! Values in blocks of channels: convolutional networks on every instruction set against the reference, which works on rows.
+
+use super::support::{note, processor};
+use paisley::base::Random;
+use paisley::compiler::{self, Timings};
+use paisley::expr::UnaryOp;
+use paisley::graph::{Graph, Op, ValueId};
+use paisley::ops::{Concat, Conv, Fact, Map, Pool, PoolKind, Reduce, ReduceKind, Scalar, Transpose, View};
+use paisley::plan::Plan;
+use paisley::runtime::cpu::CpuExecutor;
+use paisley::runtime::reference;
+use paisley::target::{CpuIsa, CpuTarget};
+use paisley::tensor::{DType, MemoryLayout, Tensor, Tolerance, compare};
+
+/// Networks on each instruction set.
+const CASES: u64 = 12;
+
+/// A random network over images.
+struct Network {
+    graph: Graph,
+    rng: Random,
+}
+
+impl Network {
+    fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Option<ValueId> {
+        let name = format!("v{}", self.graph.values().len());
+        self.graph.add_node(&name, op, inputs, &[&name]).ok().map(|outputs| outputs[0])
+    }
+
+    fn constant(&mut self, shape: &[usize]) -> ValueId {
+        let name = format!("v{}", self.graph.values().len());
+        let rng = &mut self.rng;
+        // Sums of so many terms neither grow nor vanish from layer to layer.
+        let terms: usize = shape[1..].iter().product();
+        let scale = 2.0 / (terms as f64).sqrt();
+        let tensor = Tensor::from_fn(DType::F32, shape, |_| scale * (rng.unit() - 0.5));
+        self.graph.add_constant(&name, tensor)
+    }
+
+    fn shape(&self, value: ValueId) -> Vec<usize> {
+        self.graph.fact(value).shape.clone()
+    }
+
+    fn activation(&mut self, x: ValueId) -> Option<ValueId> {
+        let scalar = match self.rng.below(3) {
+            0 => Scalar::Input(0).max(Scalar::constant(0.0, DType::F32)),
+            // What is beyond the last channel would be no zero.
+            1 => Scalar::Input(0).unary(UnaryOp::Sigmoid),
+            _ => return Some(x),
+        };
+        self.add(Map { scalar }, &[x])
+    }
+
+    fn conv(&mut self, x: ValueId, filters: usize, depthwise: bool) -> Option<ValueId> {
+        let channels = self.shape(x)[1];
+        let kernel = *self.rng.pick(&[1, 1, 3, 3, 5]);
+        let (groups, depth, filters) =
+            if depthwise { (channels, 1, channels) } else { (1, channels, filters) };
+        let stride = *self.rng.pick(&[1, 1, 2]);
+        let conv = Conv {
+            strides: vec![stride; 2],
+            dilations: vec![*self.rng.pick(&[1, 1, 2]); 2],
+            pads: vec![(self.rng.below(kernel), self.rng.below(kernel)), (kernel / 2, kernel / 2)],
+            groups,
+        };
+        let (w, b) = (self.constant(&[filters, depth, kernel, kernel]), self.constant(&[filters]));
+        let y = self.add(conv, &[x, w, b])?;
+        self.activation(y)
+    }
+
+    /// A value behind `x`; `None` where the network becomes too small for what was drawn.
+    fn layer(&mut self, x: ValueId) -> Option<ValueId> {
+        let filters = *self.rng.pick(&[3, 12, 16, 24, 32, 40, 48]);
+        match self.rng.below(9) {
+            0..=2 => self.conv(x, filters, false),
+            3 | 4 => self.conv(x, filters, true),
+            5 => {
+                let kind = *self.rng.pick(&[PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPads]);
+                let (kernel, overhang) = (vec![3, 3], vec![0, 0]);
+                let (strides, dilations) = (vec![2, 2], vec![1, 1]);
+                self.add(Pool { kind, kernel, strides, dilations, pads: vec![(1, 1); 2], overhang }, &[x])
+            }
+            6 => {
+                // A sum with what was before.
+                let y = self.conv(x, self.shape(x)[1], false)?;
+                if self.shape(x) != self.shape(y) {
+                    return Some(y);
+                }
+                let sum = Scalar::Input(0).plus(Scalar::Input(1));
+                self.add(Map { scalar: sum }, &[x, y])
+            }
+            7 => {
+                let y = self.conv(x, filters, false)?;
+                let z = self.conv(x, filters, false)?;
+                self.add(Concat { axis: 1 }, &[y, z]).or(Some(y))
+            }
+            _ => {
+                // What works on rows only.
+                let turned = self.add(Transpose { perm: vec![0, 1, 3, 2] }, &[x])?;
+                self.conv(turned, filters, false)
+            }
+        }
+    }
+
+    fn draw(seed: u64) -> Graph {
+        loop {
+            let mut network = Network { graph: Graph::new("network"), rng: Random::new(seed) };
+            let (height, width) = (5 + network.rng.below(10), 5 + network.rng.below(20));
+            let channels = *network.rng.pick(&[3, 16, 20]);
+            let images = 1 + network.rng.below(2);
+            let mut x =
+                network.graph.add_input("x", Fact::new(DType::F32, &[images, channels, height, width]));
+            for _ in 0..7 {
+                x = network.layer(x).unwrap_or(x);
+            }
+            network.graph.add_output("image", x);
+            let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: false };
+            let mean = network.add(mean, &[x]).expect("an image has a mean");
+            network.graph.add_output("mean", mean);
+            let shape = network.shape(x);
+            let flat = View { shape: vec![shape[0], shape[1..].iter().product()] };
+            let flat = network.add(flat, &[x]).expect("an image has a view");
+            network.graph.add_output("flat", flat);
+            return network.graph;
+        }
+    }
+}
+
+fn compile(graph: &Graph, device: &compiler::Device) -> Plan {
+    compiler::compile(graph, device, &mut Timings::default())
+        .unwrap_or_else(|error| panic!("{error}\n{graph}"))
+}
+
+#[test]
+fn networks_in_blocks_give_what_the_reference_gives() {
+    let (mut in_blocks, mut values) = (0, 0);
+    for seed in 0..CASES {
+        let graph = Network::draw(seed);
+        let mut rng = Random::new(seed);
+        let fact = graph.fact(graph.inputs()[0]);
+        let input = Tensor::from_fn(DType::F32, &fact.shape, |_| rng.unit() - 0.5);
+        let expected = reference::run(&compile(&graph, &compiler::Device::Reference), &[input.clone()])
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        for isa in CpuIsa::ALL.into_iter().filter(|&isa| isa <= processor().isa) {
+            let target = CpuTarget::preset(isa, 2);
+            let plan = compile(&graph, &compiler::Device::Cpu(target.clone()));
+            in_blocks += plan.values.iter().filter(|value| value.layout != MemoryLayout::Rows).count();
+            values += plan.values.len();
+            let run = CpuExecutor::new(&plan, &target)
+                .and_then(|mut executor| executor.run(&plan, &[input.clone()], false))
+                .unwrap_or_else(|error| panic!("seed {seed}, {isa:?}: {error}"));
+            for (output, (actual, expected)) in run.outputs.iter().zip(&expected.outputs).enumerate() {
+                let comparison = compare(actual, expected, Tolerance::KERNEL_F32);
+                assert!(comparison.within, "seed {seed}, {isa:?}, output {output}: {comparison:?}\n{graph}");
+            }
+        }
+    }
+    note(format_args!("layouts: {in_blocks} of {values} values in blocks"));
+    assert!(10 * in_blocks > values, "hardly any value of these networks lies in blocks");
+}
