@@ -103,26 +103,23 @@ impl Network {
     }
 
     fn draw(seed: u64) -> Graph {
-        loop {
-            let mut network = Network { graph: Graph::new("network"), rng: Random::new(seed) };
-            let (height, width) = (5 + network.rng.below(10), 5 + network.rng.below(20));
-            let channels = *network.rng.pick(&[3, 16, 20]);
-            let images = 1 + network.rng.below(2);
-            let mut x =
-                network.graph.add_input("x", Fact::new(DType::F32, &[images, channels, height, width]));
-            for _ in 0..7 {
-                x = network.layer(x).unwrap_or(x);
-            }
-            network.graph.add_output("image", x);
-            let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: false };
-            let mean = network.add(mean, &[x]).expect("an image has a mean");
-            network.graph.add_output("mean", mean);
-            let shape = network.shape(x);
-            let flat = View { shape: vec![shape[0], shape[1..].iter().product()] };
-            let flat = network.add(flat, &[x]).expect("an image has a view");
-            network.graph.add_output("flat", flat);
-            return network.graph;
+        let mut network = Network { graph: Graph::new("network"), rng: Random::new(seed) };
+        let (height, width) = (5 + network.rng.below(10), 5 + network.rng.below(20));
+        let channels = *network.rng.pick(&[3, 16, 20]);
+        let images = 1 + network.rng.below(2);
+        let mut x = network.graph.add_input("x", Fact::new(DType::F32, &[images, channels, height, width]));
+        for _ in 0..7 {
+            x = network.layer(x).unwrap_or(x);
         }
+        network.graph.add_output("image", x);
+        let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: false };
+        let mean = network.add(mean, &[x]).expect("an image has a mean");
+        network.graph.add_output("mean", mean);
+        let shape = network.shape(x);
+        let flat = View { shape: vec![shape[0], shape[1..].iter().product()] };
+        let flat = network.add(flat, &[x]).expect("an image has a view");
+        network.graph.add_output("flat", flat);
+        network.graph
     }
 }
 
@@ -139,15 +136,16 @@ fn networks_in_blocks_give_what_the_reference_gives() {
         let mut rng = Random::new(seed);
         let fact = graph.fact(graph.inputs()[0]);
         let input = Tensor::from_fn(DType::F32, &fact.shape, |_| rng.unit() - 0.5);
-        let expected = reference::run(&compile(&graph, &compiler::Device::Reference), &[input.clone()])
-            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let expected =
+            reference::run(&compile(&graph, &compiler::Device::Reference), std::slice::from_ref(&input))
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         for isa in CpuIsa::ALL.into_iter().filter(|&isa| isa <= processor().isa) {
             let target = CpuTarget::preset(isa, 2);
             let plan = compile(&graph, &compiler::Device::Cpu(target.clone()));
             in_blocks += plan.values.iter().filter(|value| value.layout != MemoryLayout::Rows).count();
             values += plan.values.len();
             let run = CpuExecutor::new(&plan, &target)
-                .and_then(|mut executor| executor.run(&plan, &[input.clone()], false))
+                .and_then(|mut executor| executor.run(&plan, std::slice::from_ref(&input), false))
                 .unwrap_or_else(|error| panic!("seed {seed}, {isa:?}: {error}"));
             for (output, (actual, expected)) in run.outputs.iter().zip(&expected.outputs).enumerate() {
                 let comparison = compare(actual, expected, Tolerance::KERNEL_F32);
