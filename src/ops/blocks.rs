@@ -104,13 +104,9 @@ impl Zeros {
             Expr::Unary(op, a) if pool.dtype(id).is_float() => Some(op.eval_f64(value(a)?)),
             Expr::Binary(op, a, b) if pool.dtype(id).is_float() => Some(op.eval_f64(value(a)?, value(b)?)),
             Expr::Guard(_, a) => value(a).filter(|&a| a == 0.0),
+            Expr::Select(_, a, b) => value(a).filter(|&a| value(b) == Some(a)),
             Expr::Cast(to, a) if to.is_float() && pool.dtype(a).is_float() => value(a),
-            Expr::Int(..)
-            | Expr::Var(_)
-            | Expr::Unary(..)
-            | Expr::Binary(..)
-            | Expr::Select(..)
-            | Expr::Cast(..) => None,
+            Expr::Int(..) | Expr::Var(_) | Expr::Unary(..) | Expr::Binary(..) | Expr::Cast(..) => None,
         }
     }
 }

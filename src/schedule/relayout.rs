@@ -13,7 +13,7 @@
 use super::Refusal;
 use super::rewrite::buffer_named;
 use super::stage_in::{capture_by_loops, nested, redirect_reads, refuse};
-use crate::expr::{ExprId, Role, Scope};
+use crate::expr::{BufferId, ExprId, Role, Scope};
 use crate::loopir::{Buffer, Nest, Stmt, Store};
 
 pub(super) fn apply(nest: &mut Nest, buffer: &str, by: &[String]) -> Result<(), Refusal> {
@@ -24,6 +24,10 @@ pub(super) fn apply(nest: &mut Nest, buffer: &str, by: &[String]) -> Result<(), 
     let name = nest.fresh_buffer_name(&format!("{buffer}_p"));
     let mut body = nest.body.clone();
     let capture = capture_by_loops(nest, &body, id, by, &[], &name)?;
+    let constant = |&read: &BufferId| matches!(nest.pool.buffers[read].role, Role::Constant | Role::Packed);
+    if !nest.pool.buffers_read(capture.value).iter().all(constant) {
+        return Err(refuse(nest, id, "is read where data decide"));
+    }
     let shape = capture.vars.iter().map(|&var| nest.pool.vars[var].extent).collect();
     let dtype = nest.pool.buffers[id].dtype;
     let block = nest.fresh_block_name(&format!("pack_{buffer}"));

@@ -256,7 +256,13 @@ pub(super) fn capture_by_loops(
         };
         let known = |pool: &ExprPool, condition: ExprId| {
             let vars = pool.vars_of(condition);
-            vars.iter().any(|var| used.contains(var))
+            // What the nest computes may not be there where the copy is made.
+            let given = pool
+                .buffers_read(condition)
+                .iter()
+                .all(|&read| matches!(pool.buffers[read].role, Role::Input | Role::Constant | Role::Packed));
+            given
+                && vars.iter().any(|var| used.contains(var))
                 && vars.iter().all(|var| by_vars.contains(var) || !read.inside.contains(var))
         };
         let conditions: Vec<ExprId> =

@@ -13,7 +13,7 @@ use super::super::shape::{Factor, Reduction};
 use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
 use super::contraction::fuses;
 use super::{balanced, share_out};
-use crate::expr::{Scope, VarId};
+use crate::expr::{Role, Scope, VarId};
 use crate::target::{CpuIsa, CpuTarget};
 
 /// The micro-kernel of a processor: vectors of columns and the instruction, and the instruction for each channel by itself.
@@ -89,7 +89,7 @@ pub(super) fn blocked_tiles(
     let width = if one_row { 1 } else { iterations(nest, places.get(1..)?) };
     let elements = |factor: &Factor| nest.pool.buffers[factor.buffer].shape.iter().product::<usize>();
     let (x_bytes, more_input) = (4 * elements(&x), elements(&x) > elements(&w));
-    let padded = x.guarded;
+    let (padded, filled) = (x.guarded, w.guarded);
     let [images, places] = [images, places].map(|vars| loop_names(nest, vars));
     let (lane, block) = (loop_name(nest, lane), loop_name(nest, block));
     let [x, w, accumulator] =
@@ -146,6 +146,17 @@ pub(super) fn blocked_tiles(
     }
     let by = [std::slice::from_ref(&panel), &depth, &columns].concat();
     scheduler.relayout(&w, &by)?;
+    // Other constants have a guard where the channels do not fill the last block; packed they are filled.
+    let constants: Vec<String> = scheduler
+        .nest
+        .params_of(Role::Constant)
+        .map(|id| buffer_name(&scheduler.nest, id))
+        .filter(|constant| *constant != w && filled)
+        .collect();
+    for constant in constants {
+        let by = scheduler.loops_of_reads(&constant, &[std::slice::from_ref(&panel), &columns].concat());
+        scheduler.attempt(|scheduler| scheduler.relayout(&constant, &by).map(drop));
+    }
     scheduler.stage_out(&accumulator, Some(&outer))?;
     scheduler.reorder(&[&*depth, std::slice::from_ref(&tile_row), &columns].concat())?;
     scheduler.replace(depth.first()?, if lanewise { lane_by_lane } else { together })?;
