@@ -154,6 +154,39 @@ fn a_cpu_matmul_with_tails() {
 }
 
 #[test]
+fn a_constant_is_packed_whatever_is_computed_from_it() {
+    // The condition is on a value that the nest computes: it is not there when the constant is packed.
+    let text = "\
+nest prelu
+  in    x: f32[4, 8]
+  const w: f32[8]
+  out   y: f32[4, 8]
+  for i in 4, j in 8:
+    register acc: f32
+    keep: acc = x[i, j]
+    store: y[i, j] = select(acc < 0.0, w[j] * acc, acc)
+";
+    check(
+        Nest::parse(text).unwrap(),
+        "split j = [_, 4]\nrelayout w by j.0 j.1",
+        expect![[r#"
+        nest prelu
+          in    x: f32[4, 8]
+          const w: f32[8]
+          out   y: f32[4, 8]
+          prepare:
+            packed w_p: f32[2, 4]
+            for w_p.j.0 in 2, w_p.j.1 in 4:
+              pack_w: w_p[w_p.j.0, w_p.j.1] = w[w_p.j.0 * 4 + w_p.j.1]
+          for i in 4, j.0 in 2, j.1 in 4:
+            register acc: f32
+            keep: acc = x[i, j.0 * 4 + j.1]
+            store: y[i, j.0 * 4 + j.1] = select(acc < 0.0, w_p[j.0, j.1] * acc, acc)
+    "#]],
+    );
+}
+
+#[test]
 fn a_peeled_split() {
     check(
         matmul(10, 4, 8),
