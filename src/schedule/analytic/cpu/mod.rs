@@ -7,6 +7,7 @@
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
 //!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
 //!   plane becomes a window instruction; small planes are done several at once.
+//! - A reduction over the places of blocks of channels is a window over all of them, a block at a time.
 //! - Short reductions over adjacent terms run many together, and reductions that follow one another, as in a softmax, with a
 //!   result a lane where the results are adjacent.
 //! - Everything else runs its innermost loops as vectors.
