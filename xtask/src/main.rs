@@ -78,9 +78,12 @@ fn fuzz(arguments: &[String]) -> Result<(), String> {
     let seconds = arguments.first().map_or("600", String::as_str);
     let seconds: u32 = seconds.parse().map_err(|_| format!("'{seconds}' is not a number of seconds"))?;
     let limits = [format!("-max_total_time={seconds}"), "-rss_limit_mb=2048".into(), "-timeout=20".into()];
+    // The fuzzer wants the folder of what it finds out, which is not committed.
+    let corpus = "fuzz/corpus/import";
+    std::fs::create_dir_all(corpus).map_err(|error| format!("{corpus}: {error}"))?;
     // Without sanitizer, as the importer has no `unsafe`, a stable compiler does.
     run(Command::new("cargo")
-        .args(["fuzz", "run", "--sanitizer", "none", "import", "fuzz/corpus/import", "fuzz/seeds", "--"])
+        .args(["fuzz", "run", "--sanitizer", "none", "import", corpus, "fuzz/seeds", "--"])
         .args(limits)
         .env("RUSTC_BOOTSTRAP", "1"))
 }
