@@ -9,7 +9,7 @@
 //! for i0.0 in 4, i1 in 49, i0.1 in 16: store: y[i0.0, i1, i0.1] = max(x[i0.0, i1, i0.1], 0.0)
 //! ```
 
-use crate::expr::{BufferId, Expr, ExprId, ExprPool, Role, VarId};
+use crate::expr::{BinaryOp, BufferId, Expr, ExprId, ExprPool, Role, VarId};
 use crate::loopir::{Combiner, Nest, Stmt, walk};
 use crate::schedule::{Step, Tail};
 use crate::tensor::MemoryLayout;
@@ -39,7 +39,8 @@ pub(super) fn lay_out(nest: &mut Nest, layouts: &[MemoryLayout]) {
     }
 }
 
-/// Lets the loops `name.0` and `name.1`, run over whole blocks: the channels that the last block has too many read 0 from what lies in rows, and are 0 in what lies in blocks.
+/// Lets the loops `name.0` and `name.1` run over whole blocks: the channels that the last block has too many read 0 from what lies
+/// in rows, and are 0 in what lies in blocks.
 fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
     let lane = format!("{name}.1");
     let lanes: Vec<VarId> = nest.pool.vars.ids().filter(|&var| nest.pool.vars[var].name == lane).collect();
@@ -70,7 +71,7 @@ fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
             goes_beyond.then(|| pool.guard(inside, id))
         });
         store.condition = (!others.is_empty()).then(|| pool.conjunction(&others));
-        let zero = zeros.of(pool, store.value) == Some(0.0);
+        let zero = zeros.of(pool, store.value, &Beyond { inside, blocked }) == Some(0.0);
         zeros.note(store.buffer, zero);
         let adds_zero = zero && store.combine.is_none_or(|combine| combine == Combiner::Add);
         if !adds_zero && !own.contains(&store.buffer) {
@@ -79,7 +80,15 @@ fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
     });
 }
 
-/// Values where every load from outside of the nest gives 0.
+/// Where an iteration is beyond the last channel.
+struct Beyond<'a> {
+    /// The condition that does not hold there.
+    inside: ExprId,
+    /// The parameters that lie in blocks, and are 0 there.
+    blocked: &'a [BufferId],
+}
+
+/// Values beyond the last channel, where what is multiplied by 0 is finite.
 #[derive(Default)]
 struct Zeros {
     /// Whether all that was written to a local buffer so far is 0.
@@ -91,18 +100,20 @@ impl Zeros {
         *self.locals.entry(buffer).or_insert(true) &= zero;
     }
 
-    /// The value of an expression; `None` where it depends on a loop or on a local buffer of other values.
-    fn of(&self, pool: &ExprPool, id: ExprId) -> Option<f64> {
-        let value = |id| self.of(pool, id);
+    /// The value of an expression; `None` where it is not known.
+    fn of(&self, pool: &ExprPool, id: ExprId, beyond: &Beyond<'_>) -> Option<f64> {
+        let value = |id| self.of(pool, id, beyond);
+        let is_zero = |id| value(id) == Some(0.0);
         match *pool.get(id) {
             Expr::Float(bits, _) => Some(f64::from_bits(bits)),
             Expr::Load(buffer, _) => {
-                let zero =
-                    pool.buffers[buffer].role != Role::Local || self.locals.get(&buffer) == Some(&true);
+                let zero = beyond.blocked.contains(&buffer) || self.locals.get(&buffer) == Some(&true);
                 zero.then_some(0.0)
             }
             Expr::Unary(op, a) if pool.dtype(id).is_float() => Some(op.eval_f64(value(a)?)),
+            Expr::Binary(BinaryOp::Mul, a, b) if is_zero(a) || is_zero(b) => Some(0.0),
             Expr::Binary(op, a, b) if pool.dtype(id).is_float() => Some(op.eval_f64(value(a)?, value(b)?)),
+            Expr::Guard(condition, _) if pool.conjuncts(condition).contains(&beyond.inside) => Some(0.0),
             Expr::Guard(_, a) => value(a).filter(|&a| a == 0.0),
             Expr::Select(_, a, b) => value(a).filter(|&a| value(b) == Some(a)),
             Expr::Cast(to, a) if to.is_float() && pool.dtype(a).is_float() => value(a),

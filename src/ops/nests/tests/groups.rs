@@ -80,6 +80,26 @@ fn values_that_are_not_zero_beyond_the_last_channel() {
 }
 
 #[test]
+fn values_that_do_not_depend_on_the_channel() {
+    // What is added is not 0 beyond the last channel.
+    let add = add();
+    let mut b = Builder::new(&[f32s(&[1, 24, 6, 6]), f32s(&[1])]);
+    let spread = Broadcast { shape: vec![1, 24, 6, 6] };
+    let one = b.node(&spread, &[X(1)]);
+    let y = b.node(&add, &[X(0), one]);
+    let group = b.finish(&[y]);
+    let (rows, blocks) = (MemoryLayout::Rows, MemoryLayout::ChannelBlocks(16));
+    expect![[r#"
+        nest broadcast_add
+          in    x0: f32[2, 36, 16]
+          in    x1: f32
+          out   y: f32[2, 36, 16]
+          for i0 in 2, i1 in 36, i2 in 16:
+            store: y[i0, i1, i2] = guard(i0 * 16 + i2 < 24, x0[i0, i1, i2] + x1)
+    "#]].assert_eq(&define_group(&group, &[blocks, rows, blocks]).unwrap().to_string());
+}
+
+#[test]
 fn matmul_view_transpose() {
     // Heads are split off the columns and moved outwards.
     let (matmul, add) = (MatMul::default(), add());
