@@ -6,17 +6,17 @@
 //!                                                           for r in 3: sum: y[p] += t[r]
 //! ```
 //!
-//! For locality: the intermediate shrinks to the region one iteration reads, some of it computed more than once. Refuses what
-//! [`inline`](super::inline) refuses, reads that are not affine or reach different regions, and a value that is not there, or
-//! another one, at the loop: of loops or local buffers around the block only, or of a local buffer that is written again. The
-//! block must be the only one that writes its buffer.
+//! For locality: the intermediate shrinks to the region one iteration reads, some of it computed more than once. What the block is
+//! computed from beside it, a sum kept in a register, moves with it. Refuses what [`inline`](super::inline) refuses, reads that are
+//! not affine or reach different regions, and a value that is not there, or another one, at the loop: of loops or local buffers
+//! around the block only, or of a local buffer that is written again. The block must be the only one that writes its buffer.
 
-use super::rewrite::{loops_named, new_var, substitute_store};
-use super::stage_in::{nested, redirect_reads};
-use super::{Refusal, inline};
+use super::Refusal;
+use super::rewrite::{add_condition, loops_named, new_var, substitute};
+use super::stage_in::redirect_reads;
 use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, Role, Scope, VarId};
-use crate::loopir::{Nest, Stmt, Store, walk};
-use std::collections::HashMap;
+use crate::loopir::{Loop, LoopKind, Nest, Stmt, Store, walk};
+use std::collections::{HashMap, HashSet};
 
 pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusal> {
     let store = nest.block(block).ok_or_else(|| Refusal::NoBlock(block.to_string()))?.clone();
@@ -34,17 +34,20 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
         return Err(refuse("is not the only writer of its buffer"));
     }
     let [place] = loops_named(nest, at)?[..] else { return Err(refuse("can be computed in one loop only")) };
-    let mut vars: Vec<VarId> = vec![];
+    // The loop over each dimension; none over one of a single place.
+    let mut vars: Vec<Option<VarId>> = vec![];
     for &index in &store.index {
         match nest.pool.as_var(index) {
-            Some(var) if !vars.contains(&var) => vars.push(var),
+            Some(var) if !vars.contains(&Some(var)) => vars.push(Some(var)),
+            None if nest.pool.as_int(index) == Some(0) => vars.push(None),
             Some(_) | None => return Err(refuse("writes at a computed index")),
         }
     }
     if nest.loops_around(block).contains(&place) {
         return Err(refuse("is computed in that loop already"));
     }
-    if !is_known_at(nest, &store, &vars, place) {
+    let producer = Producer::of(nest, &store).ok_or_else(|| refuse("shares what it is computed from"))?;
+    if !producer.is_known_at(nest, &store, &vars, place) {
         return Err(refuse("computes a value that is not known in that loop"));
     }
     let mut body = nest.loop_of(place).map(|of| of.body.clone()).unwrap_or_default();
@@ -101,15 +104,19 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
     }
     let pool = &mut nest.pool;
     let name = pool.buffers[buffer].name.clone();
-    let fresh: Vec<VarId> =
-        sizes.iter().enumerate().map(|(axis, &size)| new_var(pool, format!("{name}.{axis}"), size)).collect();
-    let (mut map, mut inside_shape) = (HashMap::new(), vec![]);
+    let (mut map, mut inside_shape, mut fresh, mut index) = (HashMap::new(), vec![], vec![], vec![]);
     for axis in 0..rank {
+        let Some(var) = vars[axis] else {
+            index.push(pool.int(0));
+            continue;
+        };
         let base = pool.from_affine(&bases[axis]);
-        let var = pool.var(fresh[axis]);
-        let value = pool.add(base, var);
+        let own = new_var(pool, format!("{name}.{axis}"), sizes[axis]);
+        fresh.push(own);
+        index.push(pool.var(own));
+        let value = pool.add(base, index[axis]);
         let value = pool.simplify(value);
-        map.insert(vars[axis], value);
+        map.insert(var, value);
         let low = pool.at_least_int(value, 0);
         let high = pool.less_int(value, shape[axis] as i64);
         inside_shape.push(pool.simplify(low));
@@ -126,52 +133,140 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
         }
         places.push((read, place));
     }
-    let mut moved = store.clone();
-    substitute_store(pool, &mut moved, &map);
-    moved.index = fresh.iter().map(|&var| pool.var(var)).collect();
+    let mut moved = producer.stmts.clone();
+    substitute(pool, &mut moved, &map);
     let condition = pool.conjunction(&inside_shape);
-    moved.condition = if pool.conjuncts(condition).is_empty() { None } else { Some(condition) };
+    if !pool.conjuncts(condition).is_empty() {
+        add_condition(pool, &mut moved, condition);
+    }
+    walk::change_stores(&mut moved, &mut |writer| {
+        if writer.buffer == buffer {
+            writer.index.clone_from(&index);
+        }
+    });
     redirect_reads(pool, &mut body, buffer, &places);
     let local = &mut pool.buffers[buffer];
     local.shape = sizes;
     local.scope = if local.scope == Scope::Global { Scope::Workgroup } else { local.scope };
-    inline::remove(&mut nest.body, block, buffer);
-    body.splice(0..0, [Stmt::Alloc(buffer), nested(&fresh, moved)]);
+    producer.remove(&mut nest.body, &store);
+    let computed = fresh.into_iter().rev().fold(moved, |body, var| {
+        vec![Stmt::Loop(Loop { var, kind: LoopKind::Serial, instruction: None, body })]
+    });
+    body.splice(0..0, [vec![Stmt::Alloc(buffer)], computed].concat());
     if let Some(of) = walk::find_loop_mut(&mut nest.body, place) {
         of.body = body;
     }
     Ok(())
 }
 
-/// Whether the value of `store`, which its loops `vars` run over, is the same when computed in the loop `place`.
-fn is_known_at(nest: &Nest, store: &Store, vars: &[VarId], place: VarId) -> bool {
-    let around_block = nest.loops_around(&store.block);
-    let mut around_place = vec![];
-    nest.visit_loops(&mut |of, around| {
-        if of.var == place {
-            around_place = around.iter().map(|outer| outer.var).collect();
+/// A block and what it alone is computed from, side by side in one body.
+struct Producer {
+    stmts: Vec<Stmt>,
+    /// Buffers that are allocated there.
+    own: HashSet<BufferId>,
+}
+
+impl Producer {
+    /// `None` where other statements see what it is computed from.
+    fn of(nest: &Nest, store: &Store) -> Option<Producer> {
+        let body = body_of(&nest.body, &store.block)?;
+        let allocated: HashSet<BufferId> = body.iter().filter_map(allocation).collect();
+        let reads = |stmt: &Stmt| {
+            let mut read = HashSet::new();
+            walk::visit_stores(std::slice::from_ref(stmt), &mut |user| {
+                read.extend(user.roots().flat_map(|root| nest.pool.buffers_read(root)));
+            });
+            read
+        };
+        let mut own: HashSet<BufferId> =
+            nest.pool.buffers_read(store.value).into_iter().filter(|id| allocated.contains(id)).collect();
+        let (mut stmts, mut behind) = (vec![], true);
+        for stmt in body.iter().rev() {
+            let is_store = matches!(stmt, Stmt::Store(this) if this.block == store.block);
+            behind &= !is_store;
+            let mut needed = is_store || allocation(stmt).is_some_and(|id| own.contains(&id));
+            walk::visit_stores(std::slice::from_ref(stmt), &mut |writer| needed |= own.contains(&writer.buffer));
+            if needed && behind {
+                return None;
+            }
+            if needed {
+                own.extend(reads(stmt).intersection(&allocated));
+                stmts.insert(0, stmt.clone());
+            } else if reads(stmt).iter().any(|id| own.contains(id)) {
+                return None;
+            }
         }
-    });
-    let only_around_block = |var: &VarId| around_block.contains(var) && !around_place.contains(var);
-    let value_vars = nest.pool.vars_of(store.value);
-    if value_vars.iter().any(|var| only_around_block(var) && !vars.contains(var)) {
-        return false;
+        Some(Producer { stmts, own })
     }
-    let visible = allocated_before(&nest.body, place).unwrap_or_default();
-    let mut behind = false;
-    let mut written_again = vec![];
-    nest.visit_stores(&mut |writer| {
-        let repeated = nest.loops_around(&writer.block).iter().any(only_around_block);
-        if behind || repeated {
-            written_again.push(writer.buffer);
-        }
-        behind |= writer.block == store.block;
-    });
-    nest.pool.buffers_read(store.value).iter().all(|buffer| match nest.pool.buffers[*buffer].role {
-        Role::Local => visible.contains(buffer) && !written_again.contains(buffer),
-        Role::Output => !written_again.contains(buffer),
-        Role::Input | Role::Constant | Role::Packed => true,
-    })
+
+    /// Whether the value of `store`, which loops `vars` run over, is the same when computed in the loop `place`.
+    fn is_known_at(&self, nest: &Nest, store: &Store, vars: &[Option<VarId>], place: VarId) -> bool {
+        let around_block = nest.loops_around(&store.block);
+        let mut around_place = vec![];
+        nest.visit_loops(&mut |of, around| {
+            if of.var == place {
+                around_place = around.iter().map(|outer| outer.var).collect();
+            }
+        });
+        let only_around_block = |var: &VarId| around_block.contains(var) && !around_place.contains(var);
+        let visible = allocated_before(&nest.body, place).unwrap_or_default();
+        let mut behind = false;
+        let mut written_again = vec![];
+        nest.visit_stores(&mut |writer| {
+            let repeated = nest.loops_around(&writer.block).iter().any(only_around_block);
+            if behind || repeated {
+                written_again.push(writer.buffer);
+            }
+            behind |= writer.block == store.block;
+        });
+        let readable = |buffer: &BufferId| match nest.pool.buffers[*buffer].role {
+            Role::Local => {
+                self.own.contains(buffer) || (visible.contains(buffer) && !written_again.contains(buffer))
+            }
+            Role::Output => !written_again.contains(buffer),
+            Role::Input | Role::Constant | Role::Packed => true,
+        };
+        let mut known = true;
+        walk::visit_stores(&self.stmts, &mut |moved| {
+            for root in moved.roots() {
+                let foreign = |var: &VarId| only_around_block(var) && !vars.contains(&Some(*var));
+                known &= !nest.pool.vars_of(root).iter().any(foreign);
+                known &= nest.pool.buffers_read(root).iter().all(readable);
+            }
+            known &= moved.buffer == store.buffer || self.own.contains(&moved.buffer);
+        });
+        known
+    }
+
+    /// Removes it, the allocation of what it writes, and loops that become empty.
+    fn remove(&self, stmts: &mut Vec<Stmt>, store: &Store) {
+        stmts.retain_mut(|stmt| {
+            if self.stmts.contains(stmt) {
+                return false;
+            }
+            match stmt {
+                Stmt::Loop(of) => {
+                    let was_empty = of.body.is_empty();
+                    self.remove(&mut of.body, store);
+                    was_empty || !of.body.is_empty()
+                }
+                Stmt::Alloc(id) => *id != store.buffer,
+                Stmt::Store(_) | Stmt::Barrier => true,
+            }
+        });
+    }
+}
+
+fn allocation(stmt: &Stmt) -> Option<BufferId> {
+    if let Stmt::Alloc(id) = stmt { Some(*id) } else { None }
+}
+
+/// The statements beside the block of that name.
+fn body_of<'a>(stmts: &'a [Stmt], block: &str) -> Option<&'a [Stmt]> {
+    if stmts.iter().any(|stmt| matches!(stmt, Stmt::Store(store) if store.block == block)) {
+        return Some(stmts);
+    }
+    stmts.iter().find_map(|stmt| if let Stmt::Loop(of) = stmt { body_of(&of.body, block) } else { None })
 }
 
 /// The buffers allocated in the bodies around the loop `place`, in front of it; `None` where it is not under `stmts`.
