@@ -9,6 +9,7 @@ mod compute_at;
 mod fuse;
 mod inline;
 mod instruction;
+mod prepare;
 mod relayout;
 mod reorder;
 mod replace;
@@ -132,6 +133,11 @@ pub enum Step {
         buffer: String,
         /// The loops that index it, slowest first.
         by: Vec<String>,
+    },
+    /// Computes a local buffer once, when the nest is compiled: `prepare u`.
+    Prepare {
+        /// The buffer's name.
+        buffer: String,
     },
     /// Lets an instruction stand for a loop and all in it: `replace k.1 by gemm_tile`.
     Replace {
@@ -263,6 +269,7 @@ impl Step {
             }
             Step::SplitReduction { buffer, over } => split_reduction::apply(&mut changed, buffer, over),
             Step::Relayout { buffer, by } => relayout::apply(&mut changed, buffer, by),
+            Step::Prepare { buffer } => prepare::apply(&mut changed, buffer),
             Step::Replace { of, instruction } => replace::apply(&mut changed, of, instruction),
         }?;
         changed.verify_kinds().map_err(Refusal::Nesting)?;

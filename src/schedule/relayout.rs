@@ -7,18 +7,19 @@
 //! for k.0 in 4, c in 8, k.1 in 16: .. w_p[k.0, c, k.1] ..
 //! ```
 //!
-//! For contiguous reads of weights; where a tail was guarded the copy is padded with zeros. Refuses buffers that are not
-//! constants, and reads that differ or depend on a loop that is not listed.
+//! For contiguous reads of weights; where a tail was guarded the copy is padded with zeros. What the preparation computes can be
+//! stored in another order likewise. Refuses buffers that are not constants, and reads that differ or depend on a loop that is not listed.
 
 use super::Refusal;
 use super::rewrite::buffer_named;
 use super::stage_in::{capture_by_loops, nested, redirect_reads, refuse};
 use crate::expr::{BufferId, ExprId, Role, Scope};
-use crate::loopir::{Buffer, Nest, Stmt, Store};
+use crate::loopir::{Buffer, Nest, Stmt, Store, walk};
 
 pub(super) fn apply(nest: &mut Nest, buffer: &str, by: &[String]) -> Result<(), Refusal> {
     let id = buffer_named(nest, buffer)?;
-    if nest.pool.buffers[id].role != Role::Constant {
+    let role = nest.pool.buffers[id].role;
+    if !matches!(role, Role::Constant | Role::Packed) {
         return Err(refuse(nest, id, "is not a constant"));
     }
     let name = nest.fresh_buffer_name(&format!("{buffer}_p"));
@@ -45,5 +46,12 @@ pub(super) fn apply(nest: &mut Nest, buffer: &str, by: &[String]) -> Result<(), 
     nest.preparation.push(Stmt::Alloc(packed));
     nest.preparation.push(nested(&capture.vars, store));
     nest.body = body;
+    let mut still_read = false;
+    walk::visit_stores(&nest.body, &mut |store| {
+        still_read |= store.roots().any(|root| nest.pool.buffers_read(root).contains(&id));
+    });
+    if role == Role::Packed && !still_read {
+        nest.pool.buffers[id].role = Role::Local;
+    }
     Ok(())
 }

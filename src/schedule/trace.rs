@@ -136,6 +136,7 @@ impl fmt::Display for Step {
             }
             Step::SplitReduction { buffer, over } => write!(f, "split_reduction {buffer} over {over}"),
             Step::Relayout { buffer, by } => write!(f, "relayout {buffer} by {}", by.join(" ")),
+            Step::Prepare { buffer } => write!(f, "prepare {buffer}"),
             Step::Replace { of, instruction } => write!(f, "replace {of} by {instruction}"),
         }
     }
@@ -192,12 +193,13 @@ fn parse_step(line: &str) -> Result<Step, &'static str> {
         ["relayout", buffer, "by", by @ ..] => {
             Ok(Step::Relayout { buffer: name(buffer), by: by.iter().map(name).collect() })
         }
+        ["prepare", buffer] => Ok(Step::Prepare { buffer: name(buffer) }),
         ["replace", of, "by", instruction] => {
             Ok(Step::Replace { of: name(of), instruction: name(instruction) })
         }
         _other => Err(
             "known steps: split, fuse, swizzle, reorder, bind, parallel, vectorise, unroll, inline, compute_at, stage_in, \
-                       stage_out, split_reduction, relayout, replace",
+                       stage_out, split_reduction, relayout, prepare, replace",
         ),
     }
 }
