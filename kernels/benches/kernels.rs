@@ -8,6 +8,7 @@ use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, cr
 use paisley_kernels::pool::Pool;
 use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
+use paisley_kernels::transform::{Matrix, TransformArgs};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
 use paisley_kernels::{BinaryOp, Isa, TileArgs, UnaryOp, table};
 
@@ -297,5 +298,42 @@ fn depthwise(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, tiles, panels, reads, unary, binary, depthwise, pool);
+/// Tiles of one row of a plane of 56 columns, in the first-level cache; elements are tiles of one vector of channels.
+fn transforms(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("transform");
+    for isa in Isa::available() {
+        let lanes = table(isa).lanes;
+        for matrix in Matrix::ALL {
+            let (side, results) = (matrix.columns(), matrix.rows().len());
+            // Points lie in planes of their own; a tile of the image is beside the next.
+            let step = results.min(side - 2);
+            let tiles = 56 / step;
+            let points = [side * tiles, tiles, 1].map(|stride| (stride * lanes) as isize);
+            let image = [58, 1, step].map(|stride| (stride * lanes) as isize);
+            let (x, y) = if side == results { (image, points) } else { (points, image) };
+            let from = vec![1.0f32; side * side * 58 * lanes];
+            let mut to = vec![0.0f32; side * side * 58 * lanes];
+            let args = TransformArgs {
+                x: from.as_ptr(),
+                x_row: x[0],
+                x_col: x[1],
+                x_tile: x[2],
+                y: to.as_mut_ptr(),
+                y_row: y[0],
+                y_col: y[1],
+                y_tile: y[2],
+                tiles,
+                accumulate: false,
+            };
+            group.throughput(Throughput::Elements(tiles as u64));
+            group.bench_function(BenchmarkId::new(isa.name(), matrix.name()), |bencher| {
+                // SAFETY: the planes have the sizes the arguments say.
+                bencher.iter(|| unsafe { table(isa).transform(matrix, black_box(&args)) });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(kernels, tiles, panels, reads, unary, binary, depthwise, pool, transforms);
 criterion_main!(kernels);

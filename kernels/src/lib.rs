@@ -13,6 +13,7 @@ pub mod scalar;
 mod simd;
 pub mod table;
 pub mod tile;
+pub mod transform;
 pub mod vector;
 pub mod window;
 

@@ -12,13 +12,14 @@ use crate::plane::Operand;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::simd::Vector;
 use crate::tile::{self, TileArgs, TileKernel};
+use crate::transform::{Matrix, TransformArgs};
 use crate::vector::body::Form;
 use crate::window::{DepthwiseArgs, Pool, WindowArgs};
 
 /// The kernels of one instruction set.
 ///
 /// The vector operations are its methods (see [`crate::vector`]), as are the window operations (see
-/// [`crate::window`]). A table is only given out where the CPU has its instruction set.
+/// [`crate::window`]) and the transforms of tiles (see [`crate::transform`]). A table is only given out where the CPU has its instruction set.
 #[derive(Debug)]
 pub struct KernelTable {
     /// The instruction set.
@@ -147,6 +148,7 @@ macro_rules! kernels {
             vector::f32_to_bf16(target: *mut bf16, source: *const f32, count: usize);
             window::depthwise_row(args: &DepthwiseArgs);
             window::pool_row(pool: Pool, accumulate: bool, args: &WindowArgs);
+            transform::transform(matrix: Matrix, args: &TransformArgs);
             copy::copy_planes(args: &CopyArgs<'_>);
             plane::binary_rows(op: BinaryOp, target: (*mut f32, isize), operands: [Operand; 2], extents: (usize, usize)) -> bool;
             plane::multiply_add_rows(target: (*mut f32, isize), operands: [Operand; 3], extents: (usize, usize));

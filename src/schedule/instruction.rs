@@ -7,6 +7,8 @@ use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, VarId};
 use crate::loopir::{Combiner, Loop, LoopKind, Stmt};
 use crate::tensor::DType;
 use paisley_kernels::tile::DEPTHS;
+use paisley_kernels::transform::Matrix;
+use std::collections::HashMap;
 
 /// What the stride of an operand over a loop must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,9 @@ pub enum Shape {
     Single,
     /// The product of two.
     Product,
+    /// The product, in any order, of one operand and of factors that read nothing, in loops `t i j p q l`: the factors over `p` and `i`
+    /// are together the element `[p, i]` of the matrix at every iteration, those over `q` and `j` its element `[q, j]`.
+    Transform(Matrix),
 }
 
 /// One operand: a name and its stride over each loop.
@@ -59,6 +64,8 @@ pub enum Emission {
     Tile,
     /// Windows over planes.
     Window,
+    /// A matrix applied to tiles.
+    Transform,
 }
 
 /// A nest with a name: `result[..] combine= value` in a chain of loops, all of f32.
@@ -170,6 +177,35 @@ macro_rules! windows {
     };
 }
 
+/// A transform of tiles `t` of `i` x `j` vectors of channels `l` to `p` x `q`.
+macro_rules! winograd {
+    ($name:literal, $matrix:ident, $lanes:literal) => {
+        Instruction {
+            name: $name,
+            loops: &[
+                ("t", UNLIMITED, Runs::Some),
+                ("i", Matrix::$matrix.columns(), Runs::Exactly),
+                ("j", Matrix::$matrix.columns(), Runs::Exactly),
+                ("p", Matrix::$matrix.rows().len(), Runs::Exactly),
+                ("q", Matrix::$matrix.rows().len(), Runs::Exactly),
+                ("l", $lanes, Runs::Exactly),
+            ],
+            levels: 1,
+            operands: &[Operand {
+                name: "x",
+                strides: &[Stride::Any, Stride::Any, Stride::Any, Stride::Zero, Stride::Zero, Stride::One],
+            }],
+            value: Shape::Transform(Matrix::$matrix),
+            combine: Combiner::Add,
+            result: Operand {
+                name: "y",
+                strides: &[Stride::Any, Stride::Zero, Stride::Zero, Stride::Any, Stride::Any, Stride::One],
+            },
+            emission: Emission::Transform,
+        }
+    };
+}
+
 const WINDOW: Operand =
     Operand { name: "x", strides: &[Stride::Any, Stride::Positive, Stride::Any, Stride::Positive] };
 const WINDOW_WEIGHTS: Operand =
@@ -190,6 +226,18 @@ pub const INSTRUCTIONS: &[Instruction] = &[
     windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
     windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
     windows!("pool_sum", &[WINDOW], Shape::Single, Combiner::Add),
+    winograd!("winograd_input_2_16", Input2, 16),
+    winograd!("winograd_input_2_8", Input2, 8),
+    winograd!("winograd_input_2_4", Input2, 4),
+    winograd!("winograd_input_4_16", Input4, 16),
+    winograd!("winograd_input_4_8", Input4, 8),
+    winograd!("winograd_input_4_4", Input4, 4),
+    winograd!("winograd_output_2_16", Output2, 16),
+    winograd!("winograd_output_2_8", Output2, 8),
+    winograd!("winograd_output_2_4", Output2, 4),
+    winograd!("winograd_output_4_16", Output4, 16),
+    winograd!("winograd_output_4_8", Output4, 8),
+    winograd!("winograd_output_4_4", Output4, 4),
 ];
 
 /// The instruction of that name.
@@ -257,6 +305,7 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
     let values = match (instruction.value, pool.get(store.value).clone()) {
         (Shape::Product, Expr::Binary(BinaryOp::Mul, a, b)) => vec![a, b],
         (Shape::Product, _) => return Err("its value is not a product".into()),
+        (Shape::Transform(matrix), _) => vec![transformed(pool, store.value, &loops, matrix)?],
         (Shape::Single, _) => vec![store.value],
     };
     let mut operands = None;
@@ -296,6 +345,63 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
         limits_one_loop(pool, condition, &loops)?;
     }
     Ok(Match { loops, levels, operands, result, conditions })
+}
+
+/// The operand of a product with the elements `[p, i]` and `[q, j]` of a matrix, for loops `t i j p q l`.
+fn transformed(
+    pool: &mut ExprPool,
+    value: ExprId,
+    loops: &[VarId],
+    matrix: Matrix,
+) -> Result<ExprId, String> {
+    let &[_, i, j, p, q, _] = loops else { return Err("it has not six loops".into()) };
+    let mut operands = vec![];
+    // The factors that depend on the loops of a row and a column of the matrix, for both sides of the operand.
+    let mut sides = [(p, i, vec![]), (q, j, vec![])];
+    let mut factors = vec![value];
+    while let Some(factor) = factors.pop() {
+        if let Expr::Binary(BinaryOp::Mul, a, b) = *pool.get(factor) {
+            factors.extend([b, a]);
+        } else if !pool.loads_of(factor).is_empty() {
+            operands.push(factor);
+        } else {
+            let vars = pool.vars_of(factor);
+            let side =
+                sides.iter_mut().find(|(row, column, _)| vars.iter().all(|var| var == row || var == column));
+            let (.., own) = side.ok_or_else(|| {
+                format!("factor '{}' depends on other loops than a row and a column", pool.display(factor))
+            })?;
+            own.push(factor);
+        }
+    }
+    for (row, column, factors) in sides {
+        for (at_row, elements) in matrix.rows().iter().enumerate() {
+            for (at_column, &wanted) in elements.iter().enumerate() {
+                let at = [(row, at_row), (column, at_column)];
+                let at: HashMap<VarId, ExprId> =
+                    at.into_iter().map(|(var, count)| (var, pool.int(count as i64))).collect();
+                let mut found = 1.0;
+                for &factor in &factors {
+                    let known = pool.substitute(factor, &at);
+                    let Expr::Float(bits, _) = *pool.get(known) else {
+                        return Err(format!("factor '{}' is not known", pool.display(known)));
+                    };
+                    found *= f64::from_bits(bits);
+                }
+                if found != f64::from(wanted) {
+                    let (row, column) = (&pool.vars[row].name, &pool.vars[column].name);
+                    return Err(format!(
+                        "its factors are {found} where {row} is {at_row} and {column} is {at_column}, those of {} {wanted}",
+                        matrix.name()
+                    ));
+                }
+            }
+        }
+    }
+    match operands.as_slice() {
+        [operand] => Ok(*operand),
+        several => Err(format!("its value is a product of {} reads, not of one", several.len())),
+    }
 }
 
 /// Which of an instruction's loops the loop at `place` is, where the outermost stands for `levels` loops.

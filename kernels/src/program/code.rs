@@ -2,6 +2,7 @@
 
 use super::affine::{Affine, Bound, Condition};
 use crate::scalar::{BinaryOp, UnaryOp};
+use crate::transform::Matrix;
 
 /// The type of a buffer's elements and of a register's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -230,11 +231,13 @@ pub enum Call {
     Tile(Tile),
     /// Windows sliding over a plane.
     Window(Window),
+    /// A matrix applied to the columns and the rows of tiles.
+    Transform(Transform),
     /// A straight-line program over a few dimensions.
     Block(Block),
 }
 
-/// Whether a tile adds to what its target holds.
+/// Whether a tile or a transform adds to what its target holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Accumulate {
     /// It overwrites.
@@ -243,6 +246,18 @@ pub enum Accumulate {
     Always,
     /// It adds where the form is not 0: the first round of a blocked reduction overwrites, later ones add.
     UnlessZero(Affine),
+}
+
+impl Accumulate {
+    /// Whether it adds at the given counters.
+    #[inline]
+    pub fn evaluate(&self, counters: &[i64]) -> bool {
+        match self {
+            Accumulate::Never => false,
+            Accumulate::Always => true,
+            Accumulate::UnlessZero(form) => form.evaluate(counters) != 0,
+        }
+    }
 }
 
 /// `c[i, j, l] (+)= sum over k of a[i, k, l] * b[k, j, l]` for rows `i`, blocks of columns `j`, columns `l` of a block and the terms `k` of
@@ -338,6 +353,36 @@ pub enum WindowKind {
     Max,
     /// The sum of the elements and of what `y` holds.
     Sum,
+}
+
+/// `y[t, p, q, l] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j, l]` for tiles `t` and channels `l`, which are a vector and next
+/// to one another, all f32. `y` is in another buffer than `x`, and its elements are apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Transform {
+    /// `M`.
+    pub matrix: Matrix,
+    /// The first element of the first tile.
+    pub x: AccessId,
+    /// Elements from a row `i` to the next in `x`.
+    pub x_row_stride: i64,
+    /// Elements from a column `j` to the next in `x`.
+    pub x_col_stride: i64,
+    /// Elements from a tile to the next in `x`.
+    pub x_tile_stride: i64,
+    /// The first result.
+    pub y: AccessId,
+    /// Elements from a row `p` to the next in `y`.
+    pub y_row_stride: i64,
+    /// Elements from a column `q` to the next in `y`.
+    pub y_col_stride: i64,
+    /// Elements from a tile to the next in `y`.
+    pub y_tile_stride: i64,
+    /// Tiles.
+    pub tiles: Trip,
+    /// Channels: the lanes of a vector.
+    pub lanes: usize,
+    /// Whether it adds to `y`.
+    pub accumulate: Accumulate,
 }
 
 /// A straight-line program run for every element of `dims[0] x dims[1] x ..`. Each register is set by exactly one operation,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::affine::{Affine, Bound};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Loop, Node, Place,
-    Register, Tile, Trip, Window, WindowKind,
+    Register, Tile, Transform, Trip, Window, WindowKind,
 };
 use super::convert::literal_bits;
 use crate::scalar::{BinaryOp, UnaryOp};
@@ -51,6 +51,7 @@ pub(super) enum Op {
     Loop(LoopOp),
     Tile(TileOp),
     Window(Window),
+    Transform(Transform),
     Copy(CopyOp),
     Block(BlockCode),
 }
@@ -289,6 +290,10 @@ impl Lowering<'_> {
                     WindowKind::Max | WindowKind::Sum => {}
                 }
                 Op::Window(window.clone())
+            }
+            Node::Call(Call::Transform(transform)) => {
+                used.extend([transform.x.index(), transform.y.index()]);
+                Op::Transform(transform.clone())
             }
             Node::Call(Call::Block(block)) => match self.copy(block) {
                 Some(copy) => {

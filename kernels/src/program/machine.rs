@@ -1,14 +1,14 @@
 //! One thread's execution of a program: counters, running pointers, loops and tiles. Blocks are in `block`.
 
 use super::block::Plane;
-use super::code::Trip;
-use super::code::{Accumulate, BufferId, Window, WindowKind};
+use super::code::{BufferId, Transform, Trip, Window, WindowKind};
 use super::convert::Temporaries;
 use super::lower::{COPY_LIMITS, CopyOp, LoopOp, Op, Phase, PointerStep, TileOp};
 use super::{Code, Program};
 use crate::copy::{CopyArgs, Limit};
 use crate::table::KernelTable;
 use crate::tile::{Depth, TileArgs};
+use crate::transform::TransformArgs;
 use crate::window::{DepthwiseArgs, Pool, WindowArgs};
 
 /// What goes wrong while a program runs.
@@ -111,6 +111,7 @@ impl Machine<'_> {
                     Op::Loop(inner) => self.count(inner)?,
                     Op::Tile(tile) => self.tile(tile),
                     Op::Window(window) => self.window(window),
+                    Op::Transform(transform) => self.transform(transform),
                     Op::Copy(copy) => self.copy(copy),
                     Op::Block(block) => self.block(block)?,
                 }
@@ -156,11 +157,7 @@ impl Machine<'_> {
             c: self.pointers[op.c].cast(),
             c_row: op.c_row,
             c_vector: op.c_vector,
-            accumulate: match accumulate {
-                Accumulate::Never => false,
-                Accumulate::Always => true,
-                Accumulate::UnlessZero(form) => form.evaluate(self.counters) != 0,
-            },
+            accumulate: accumulate.evaluate(self.counters),
         };
         // SAFETY: the verifier proved the elements of all three operands in range and `c` apart from the others, each
         // element once; the kernel is of a table the CPU has the instruction set of, and takes tiles this large.
@@ -241,6 +238,40 @@ impl Machine<'_> {
                 WindowKind::Sum => self.table.pool_row(Pool::Sum, true, &window),
             }
         }
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn transform(&mut self, op: &Transform) {
+        let Transform {
+            matrix,
+            x,
+            x_row_stride,
+            x_col_stride,
+            x_tile_stride,
+            y,
+            y_row_stride,
+            y_col_stride,
+            y_tile_stride,
+            tiles,
+            lanes: _,
+            accumulate,
+        } = op;
+        let args = TransformArgs {
+            x: self.pointers[x.index()].cast_const().cast(),
+            x_row: *x_row_stride as isize,
+            x_col: *x_col_stride as isize,
+            x_tile: *x_tile_stride as isize,
+            y: self.pointers[y.index()].cast(),
+            y_row: *y_row_stride as isize,
+            y_col: *y_col_stride as isize,
+            y_tile: *y_tile_stride as isize,
+            tiles: tiles.evaluate(self.counters),
+            accumulate: accumulate.evaluate(self.counters),
+        };
+        // SAFETY: the verifier proved the elements of both operands in range, in buffers of their own, and the lanes those of the
+        // table.
+        unsafe { self.table.transform(*matrix, &args) };
     }
 
     /// The temporaries, with which register memory begins.

@@ -12,7 +12,8 @@
 //! is a `parallel` loop is divided over the threads; loops directly and only inside it that are parallel too, with a
 //! constant trip, are divided together with it. Any other phase runs on one thread. Below that, `parallel` is refused.
 //!
-//! **Calls.** A [`Tile`] is a matrix product on a register tile, a [`Window`] a depthwise convolution or pooling. A [`Block`] is a straight-line program over up to
+//! **Calls.** A [`Tile`] is a matrix product on a register tile, a [`Window`] a depthwise convolution or pooling, a [`Transform`] a
+//! small matrix applied to tiles of a plane from both sides. A [`Block`] is a straight-line program over up to
 //! three innermost dimensions: its registers hold a value for every element of the block.
 //!
 //! **Memory.** A buffer is external (bound per step to a range of the arena, a constant, an input or an output), shared
@@ -47,7 +48,7 @@ use crate::table::KernelTable;
 pub use affine::{Affine, Bound, Condition};
 pub use code::{
     Access, AccessId, Accumulate, Block, BlockOp, Buffer, BufferId, Call, Code, Combine, CounterId, Depth,
-    ElementType, Literal, Loop, Node, Place, Register, Tile, Trip, Window, WindowKind,
+    ElementType, Literal, Loop, Node, Place, Register, Tile, Transform, Trip, Window, WindowKind,
 };
 pub use memory::{ALIGNMENT, AlignedBytes};
 pub use sequence::{Binding, Extents, Memory, Region, RunError, Sequence, SequenceError, Step};

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Literal, Loop, Node,
-    Place, Register, Tile, Trip, Window, WindowKind,
+    Place, Register, Tile, Transform, Trip, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 
@@ -14,6 +14,8 @@ const DIMS: [&str; 3] = ["d0", "d1", "d2"];
 const TILE_DIMS: [&str; 3] = ["row", "block", "col"];
 /// The names of an output row, a window's row, a result and a window's column.
 const WINDOW_DIMS: [&str; 4] = ["out", "row", "at", "col"];
+/// The names of a tile, its row, its column and a channel of a transform.
+const TRANSFORM_DIMS: [&str; 4] = ["tile", "row", "col", "lane"];
 
 impl Display for Code {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -69,6 +71,10 @@ impl Printer<'_> {
                 indent(f, depth)?;
                 self.window(f, window)
             }
+            Node::Call(Call::Transform(transform)) => {
+                indent(f, depth)?;
+                self.transform(f, transform)
+            }
             Node::Call(Call::Block(block)) => self.block(f, block, depth),
         }
     }
@@ -89,11 +95,7 @@ impl Printer<'_> {
             depths,
             accumulate,
         } = tile;
-        let assign = match accumulate {
-            Accumulate::Never => "=".into(),
-            Accumulate::Always => "+=".into(),
-            Accumulate::UnlessZero(form) => format!("(+)= [adds unless {} = 0]", self.affine(form)),
-        };
+        let assign = self.accumulation(accumulate);
         let levels: Vec<String> = match depths.len() {
             1 => vec!["depth".into()],
             levels => (0..levels).map(|level| format!("depth{level}")).collect(),
@@ -145,6 +147,43 @@ impl Printer<'_> {
             }
             WindowKind::Max => writeln!(f, "max {x}"),
             WindowKind::Sum => writeln!(f, "sum {x}"),
+        }
+    }
+
+    fn transform(&self, f: &mut Formatter<'_>, transform: &Transform) -> fmt::Result {
+        let Transform {
+            matrix,
+            x,
+            x_row_stride,
+            x_col_stride,
+            x_tile_stride,
+            y,
+            y_row_stride,
+            y_col_stride,
+            y_tile_stride,
+            tiles,
+            lanes,
+            accumulate,
+        } = transform;
+        let view = |access: AccessId, strides: [i64; 4]| {
+            self.access(access, strides.into_iter().zip(TRANSFORM_DIMS))
+        };
+        writeln!(
+            f,
+            "transform {} x {lanes}: {} {} {}({})",
+            self.trip(tiles),
+            view(*y, [*y_tile_stride, *y_row_stride, *y_col_stride, 1]),
+            self.accumulation(accumulate),
+            matrix.name(),
+            view(*x, [*x_tile_stride, *x_row_stride, *x_col_stride, 1]),
+        )
+    }
+
+    fn accumulation(&self, accumulate: &Accumulate) -> String {
+        match accumulate {
+            Accumulate::Never => "=".into(),
+            Accumulate::Always => "+=".into(),
+            Accumulate::UnlessZero(form) => format!("(+)= [adds unless {} = 0]", self.affine(form)),
         }
     }
 

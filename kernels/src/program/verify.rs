@@ -3,7 +3,7 @@
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, Depth, ElementType, Loop, Node,
-    Place, Register, Tile, Trip, Window, WindowKind,
+    Place, Register, Tile, Transform, Trip, Window, WindowKind,
 };
 use super::lower::tile_kernel;
 use super::range::{Linear, Space};
@@ -113,6 +113,19 @@ pub enum Problem {
     /// A window whose target is also an operand.
     #[error("the window's target overlaps what it reads; give it a buffer of its own")]
     WindowOverlap,
+    /// A transform whose channels are no vector.
+    #[error("no {isa} kernel transforms tiles of {lanes} channels; take the lanes of its kernel table")]
+    TransformLanes {
+        /// The instruction set.
+        isa: Isa,
+        /// The transform's channels.
+        lanes: usize,
+    },
+    /// A transform whose target is also its operand, or whose elements overlap.
+    #[error(
+        "the transform's target overlaps its operand or itself; give it a buffer of its own and elements apart"
+    )]
+    TransformOverlap,
     /// An access that is not proved to stay inside its buffer.
     #[error(
         "{access} is not proved to stay inside buffer `{buffer}` of {length} elements; bound the loops or guard it"
@@ -212,6 +225,10 @@ impl Verifier<'_> {
             Node::Call(Call::Window(window)) => {
                 self.place.push("window".into());
                 self.scoped(|verifier| verifier.window(window))
+            }
+            Node::Call(Call::Transform(transform)) => {
+                self.place.push("transform".into());
+                self.scoped(|verifier| verifier.transform(transform))
             }
             Node::Call(Call::Block(block)) => {
                 self.place.push(format!("block `{}`", block.name));
@@ -387,27 +404,11 @@ impl Verifier<'_> {
         let blocks_trip = Trip::Constant(*blocks);
         let first =
             self.dims([rows, &blocks_trip, cols].into_iter().chain(depths.iter().map(|level| &level.trip)))?;
-        // Elements of `c` are apart where what is inside of each stride is shorter than it.
-        let mut outer = [(*c_row_stride, rows.max(), first), (*c_block_stride, *blocks, first + 1)];
-        outer.sort_by_key(|(stride, ..)| stride.unsigned_abs());
-        let mut inside = Linear::default();
-        inside.add(first + 2, 1);
-        for (stride, count, dim) in outer {
-            if count < 2 {
-                continue;
-            }
-            let room = inside.subtracted_from(i128::from(stride.unsigned_abs()) - 1);
-            if !self.space.proves(&room) {
-                return Err(Problem::TileOverlap);
-            }
-            inside.add(dim, stride.saturating_abs());
+        let outer = [(*c_row_stride, rows.max(), first), (*c_block_stride, *blocks, first + 1)];
+        if !self.are_apart(first + 2, outer) {
+            return Err(Problem::TileOverlap);
         }
-        match accumulate {
-            Accumulate::Never | Accumulate::Always => {}
-            Accumulate::UnlessZero(form) => {
-                self.linear(form)?;
-            }
-        }
+        self.accumulation(accumulate)?;
         let levels = |stride: fn(&Depth) -> i64| depths.iter().map(stride);
         for (access, strides, stores) in [
             (
@@ -420,6 +421,71 @@ impl Verifier<'_> {
             ),
             (b, [0, *b_block_stride, 1].into_iter().chain(levels(|level| level.b_stride)).collect(), false),
             (c, vec![*c_row_stride, *c_block_stride, 1], true),
+        ] {
+            expect_type(0, self.access(*access, first, &strides, &[], stores)?, ElementType::F32)?;
+        }
+        Ok(())
+    }
+
+    /// Whether elements are apart that lie next to one another over the dimension `innermost` and by strides over the others, of which
+    /// each has a stride, a count and a variable: what is inside of each stride is shorter than it.
+    fn are_apart<const COUNT: usize>(
+        &self,
+        innermost: usize,
+        mut outer: [(i64, usize, usize); COUNT],
+    ) -> bool {
+        outer.sort_by_key(|(stride, ..)| stride.unsigned_abs());
+        let mut inside = Linear::default();
+        inside.add(innermost, 1);
+        outer.iter().filter(|(_, count, _)| *count > 1).all(|&(stride, _, dim)| {
+            let room = inside.subtracted_from(i128::from(stride.unsigned_abs()) - 1);
+            inside.add(dim, stride.saturating_abs());
+            self.space.proves(&room)
+        })
+    }
+
+    fn accumulation(&self, accumulate: &Accumulate) -> Check {
+        match accumulate {
+            Accumulate::Never | Accumulate::Always => Ok(()),
+            Accumulate::UnlessZero(form) => self.linear(form).map(|_| ()),
+        }
+    }
+
+    fn transform(&mut self, transform: &Transform) -> Check {
+        let Transform {
+            matrix,
+            x,
+            x_row_stride,
+            x_col_stride,
+            x_tile_stride,
+            y,
+            y_row_stride,
+            y_col_stride,
+            y_tile_stride,
+            tiles,
+            lanes,
+            accumulate,
+        } = transform;
+        if *lanes != self.table.lanes {
+            return Err(Problem::TransformLanes { isa: self.table.isa, lanes: *lanes });
+        }
+        let (points, results) = (matrix.columns(), matrix.rows().len());
+        // The variables: tile, channel, row and column of `x`, row and column of `y`.
+        let counts = [*lanes, points, points, results, results].map(Trip::Constant);
+        let first = self.dims(std::iter::once(tiles).chain(&counts))?;
+        let outer = [
+            (*y_tile_stride, tiles.max(), first),
+            (*y_row_stride, results, first + 4),
+            (*y_col_stride, results, first + 5),
+        ];
+        let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
+        if buffer(x) == buffer(y) || !self.are_apart(first + 1, outer) {
+            return Err(Problem::TransformOverlap);
+        }
+        self.accumulation(accumulate)?;
+        for (access, strides, stores) in [
+            (x, [*x_tile_stride, 1, *x_row_stride, *x_col_stride, 0, 0], false),
+            (y, [*y_tile_stride, 1, 0, 0, *y_row_stride, *y_col_stride], true),
         ] {
             expect_type(0, self.access(*access, first, &strides, &[], stores)?, ElementType::F32)?;
         }

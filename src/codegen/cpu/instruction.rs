@@ -3,7 +3,7 @@
 use super::Emitter;
 use crate::expr::{Affine, BufferId, VarId};
 use crate::loopir::{Combiner, Loop};
-use crate::schedule::{Emission, Instruction, Match, unify};
+use crate::schedule::{Emission, Instruction, Match, Shape, unify};
 use paisley_kernels::program as cpu;
 
 /// The call of `wanted` for the loop it stands for.
@@ -12,6 +12,7 @@ pub(super) fn emit(emitter: &mut Emitter, of: &Loop, wanted: &Instruction) -> Re
     match wanted.emission {
         Emission::Tile => tile(emitter, &found),
         Emission::Window => window(emitter, wanted, &found),
+        Emission::Transform => transform(emitter, wanted, &found),
     }
 }
 
@@ -114,70 +115,31 @@ fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
 }
 
-/// Lets the tile in `user` overwrite what it adds to where `fill` writes zeros to exactly that; whether it does. Both may be in
-/// loops: `counters` are the counters of the loops around the fill and around the tile, pair by pair.
-pub(super) fn overwrite(
-    code: &cpu::Code,
-    fill: &cpu::Node,
-    user: &mut cpu::Node,
-    counters: &mut Vec<(cpu::CounterId, cpu::CounterId)>,
-) -> bool {
-    match (fill, user) {
-        (cpu::Node::Loop(fill), cpu::Node::Loop(user)) => {
-            let ([inner], [user_inner], true) =
-                (fill.body.as_slice(), user.body.as_mut_slice(), fill.trip == user.trip)
-            else {
-                return false;
-            };
-            counters.push((fill.counter, user.counter));
-            overwrite(code, inner, user_inner, counters)
-        }
-        (cpu::Node::Call(cpu::Call::Block(fill)), cpu::Node::Call(cpu::Call::Tile(tile))) => {
-            let zeroed = zeroes(code, fill, tile, counters);
-            if zeroed {
-                tile.accumulate = cpu::Accumulate::Never;
-            }
-            zeroed
-        }
-        (cpu::Node::Loop(_) | cpu::Node::Call(_), _) => false,
-    }
-}
-
-/// Whether `block` writes zeros to exactly what `tile` adds to, under the same counts of the counters.
-fn zeroes(
-    code: &cpu::Code,
-    block: &cpu::Block,
-    tile: &cpu::Tile,
-    counters: &[(cpu::CounterId, cpu::CounterId)],
-) -> bool {
-    let [
-        cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
-        cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
-    ] = block.ops.as_slice()
+fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cpu::Node, String> {
+    let Shape::Transform(matrix) = wanted.value else { return Err("its value has no matrix".into()) };
+    let (x, x_strides) = operand(emitter, found, &found.operands[0])?;
+    let (y, y_strides) = operand(emitter, found, &found.result)?;
+    let limits = emitter.limits(&found.conditions, &found.loops);
+    let (&[t, _, _, _, _, l], [t_bounds, others @ ..]) = (found.loops.as_slice(), limits.trips.as_slice())
     else {
-        return false;
+        return Err("it has not six loops".into());
     };
-    let place = |id: cpu::AccessId, renamed: bool| {
-        let cpu::Access { buffer, offset } = &code.accesses[id.index()];
-        let mut form = cpu::Affine::constant(offset.constant);
-        for &(counter, factor) in &offset.terms {
-            let pair = counters.iter().find(|(of_fill, _)| renamed && *of_fill == counter);
-            form.add_term(pair.map_or(counter, |&(_, of_tile)| of_tile), factor);
-        }
-        form.terms.sort_by_key(|&(counter, _)| counter);
-        (*buffer, form)
-    };
-    // Dimensions of one iteration are of no consequence.
-    let long = |dims: &[cpu::Trip], strides: &[i64]| -> Vec<(cpu::Trip, i64)> {
-        let all = dims.iter().cloned().zip(strides.iter().copied());
-        let mut long: Vec<_> = all.filter(|(trip, _)| *trip != cpu::Trip::Constant(1)).collect();
-        long.sort_by_key(|(_, stride)| *stride);
-        long
-    };
-    let of_tile = [tile.rows.clone(), cpu::Trip::Constant(tile.blocks), tile.cols.clone()];
-    value == to
-        && guard.is_empty()
-        && place(*access, true) == place(tile.c, false)
-        && long(&block.dims, strides) == long(&of_tile, &[tile.c_row_stride, tile.c_block_stride, 1])
-        && tile.accumulate == cpu::Accumulate::Always
+    if !(limits.rest.is_empty() && others.iter().all(Vec::is_empty)) {
+        return Err("it runs under a condition that is not a limit of its tiles".into());
+    }
+    let call = cpu::Call::Transform(cpu::Transform {
+        matrix,
+        x,
+        x_row_stride: x_strides[1],
+        x_col_stride: x_strides[2],
+        x_tile_stride: x_strides[0],
+        y,
+        y_row_stride: y_strides[3],
+        y_col_stride: y_strides[4],
+        y_tile_stride: y_strides[0],
+        tiles: emitter.trip(t, t_bounds.clone()),
+        lanes: emitter.pool.vars[l].extent,
+        accumulate: cpu::Accumulate::Always,
+    });
+    Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
 }

@@ -10,6 +10,7 @@
 
 mod block;
 mod columns;
+mod fold;
 mod instruction;
 
 use crate::analysis::{accesses, carried_buffers};
@@ -107,6 +108,7 @@ fn emit_stmts(nest: &Nest, stmts: &[Stmt], suffix: &str, preparing: bool) -> Res
         }
     }
     emitter.code.body = body;
+    fold::fold(&mut emitter.code);
     Ok(CpuCode { code: emitter.code, bindings })
 }
 
@@ -187,25 +189,9 @@ impl Emitter {
         for stmt in &of.body {
             self.stmt(stmt, top && parallel_inside, &mut body)?;
         }
-        self.fold_zeros(&mut body);
         let trip = cpu::Trip::Constant(self.pool.vars[of.var].extent);
         out.push(cpu::Node::Loop(cpu::Loop { counter, trip, parallel, body }));
         Ok(())
-    }
-
-    /// Drops a fill of zeros directly before the tiles that add to them all, which overwrite instead.
-    fn fold_zeros(&self, body: &mut Vec<cpu::Node>) {
-        let mut place = 0;
-        while place + 1 < body.len() {
-            let filled = match &mut body[place..place + 2] {
-                [fill, user] => instruction::overwrite(&self.code, fill, user, &mut vec![]),
-                _fewer => false,
-            };
-            if filled {
-                body.remove(place);
-            }
-            place += 1;
-        }
     }
 
     /// The loops and the block of a chain of at most three loops around one block that can run as lanes: no iteration sees

@@ -3,6 +3,7 @@
 mod naive;
 mod programs;
 mod random;
+mod transforms;
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,8 +1,8 @@
 //! A plain interpreter of programs, one element at a time, to compare the executor with.
 
 use crate::program::{
-    AccessId, Accumulate, Affine, Block, BlockOp, Call, Code, Combine, Condition, Depth, ElementType,
-    Literal, Loop, Node, Register, Tile, Window, WindowKind,
+    AccessId, Affine, Block, BlockOp, Call, Code, Combine, Condition, Depth, ElementType, Literal, Loop,
+    Node, Register, Tile, Transform, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 use half::{bf16, f16};
@@ -126,6 +126,10 @@ impl Naive<'_> {
                 self.window(window);
                 Ok(())
             }
+            Node::Call(Call::Transform(transform)) => {
+                self.transform(transform);
+                Ok(())
+            }
             Node::Call(Call::Block(block)) => self.block(block),
         }
     }
@@ -141,11 +145,7 @@ impl Naive<'_> {
     }
 
     fn tile(&mut self, tile: &Tile) {
-        let accumulate = match &tile.accumulate {
-            Accumulate::Never => false,
-            Accumulate::Always => true,
-            Accumulate::UnlessZero(form) => form.evaluate(&self.counters) != 0,
-        };
+        let accumulate = tile.accumulate.evaluate(&self.counters);
         let counts: Vec<i64> =
             tile.depths.iter().map(|level| level.trip.evaluate(&self.counters) as i64).collect();
         let [a_depths, b_depths] = [|level: &Depth| level.a_stride, |level: &Depth| level.b_stride]
@@ -201,6 +201,26 @@ impl Naive<'_> {
                 }
                 let result = Number::Float(result).cast(ElementType::F32);
                 *self.place(window.y, &[window.y_output_stride, 1], &[o, q]) = result;
+            }
+        }
+    }
+
+    fn transform(&mut self, op: &Transform) {
+        let (rows, points) = (op.matrix.rows(), op.matrix.columns());
+        let accumulate = op.accumulate.evaluate(&self.counters);
+        let x_strides = [op.x_tile_stride, op.x_row_stride, op.x_col_stride, 1];
+        let y_strides = [op.y_tile_stride, op.y_row_stride, op.y_col_stride, 1];
+        for tile in 0..op.tiles.evaluate(&self.counters) as i64 {
+            for (p, q) in (0..rows.len()).flat_map(|p| (0..rows.len()).map(move |q| (p, q))) {
+                for lane in 0..op.lanes as i64 {
+                    let mut sum = 0.0;
+                    for (i, j) in (0..points).flat_map(|i| (0..points).map(move |j| (i, j))) {
+                        let x = self.place(op.x, &x_strides, &[tile, i as i64, j as i64, lane]).float();
+                        sum += f64::from(rows[p][i] * rows[q][j]) * x;
+                    }
+                    let y = self.place(op.y, &y_strides, &[tile, p as i64, q as i64, lane]);
+                    *y = Number::Float(if accumulate { y.float() + sum } else { sum }).cast(ElementType::F32);
+                }
             }
         }
     }

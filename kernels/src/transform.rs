@@ -1,0 +1,111 @@
+//! The transforms of tiles by which Winograd's convolution multiplies less: `M x Mᵀ` for each tile `x` of a plane.
+//!
+//! The matrices are those of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, for windows of 3 x 3: an
+//! input tile is brought to the points, multiplied there, and an output tile is brought back.
+
+pub(crate) mod body;
+
+#[cfg(all(test, unix))]
+mod tests;
+
+use crate::table::KernelTable;
+
+/// The matrix of a transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Matrix {
+    /// `Bᵀ` of F(2 x 2, 3 x 3): an input tile of 4 x 4 to as many points.
+    Input2,
+    /// `Bᵀ` of F(4 x 4, 3 x 3): an input tile of 6 x 6 to as many points.
+    Input4,
+    /// `Aᵀ` of F(2 x 2, 3 x 3): 4 x 4 points to an output tile of 2 x 2.
+    Output2,
+    /// `Aᵀ` of F(4 x 4, 3 x 3): 6 x 6 points to an output tile of 4 x 4.
+    Output4,
+}
+
+impl Matrix {
+    /// Every matrix, in the order of the declaration.
+    pub const ALL: [Matrix; 4] = [Matrix::Input2, Matrix::Input4, Matrix::Output2, Matrix::Output4];
+
+    /// The name used in text forms and in the names of instructions.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Matrix::Input2 => "winograd_input_2",
+            Matrix::Input4 => "winograd_input_4",
+            Matrix::Output2 => "winograd_output_2",
+            Matrix::Output4 => "winograd_output_4",
+        }
+    }
+
+    /// Its rows, all of one length.
+    pub const fn rows(self) -> &'static [&'static [f32]] {
+        match self {
+            Matrix::Input2 => &[
+                &[1.0, 0.0, -1.0, 0.0],
+                &[0.0, 1.0, 1.0, 0.0],
+                &[0.0, -1.0, 1.0, 0.0],
+                &[0.0, 1.0, 0.0, -1.0],
+            ],
+            Matrix::Input4 => &[
+                &[4.0, 0.0, -5.0, 0.0, 1.0, 0.0],
+                &[0.0, -4.0, -4.0, 1.0, 1.0, 0.0],
+                &[0.0, 4.0, -4.0, -1.0, 1.0, 0.0],
+                &[0.0, -2.0, -1.0, 2.0, 1.0, 0.0],
+                &[0.0, 2.0, -1.0, -2.0, 1.0, 0.0],
+                &[0.0, 4.0, 0.0, -5.0, 0.0, 1.0],
+            ],
+            Matrix::Output2 => &[&[1.0, 1.0, 1.0, 0.0], &[0.0, 1.0, -1.0, -1.0]],
+            Matrix::Output4 => &[
+                &[1.0, 1.0, 1.0, 1.0, 1.0, 0.0],
+                &[0.0, 1.0, -1.0, 2.0, -2.0, 0.0],
+                &[0.0, 1.0, 1.0, 4.0, 4.0, 0.0],
+                &[0.0, 1.0, -1.0, 8.0, -8.0, 1.0],
+            ],
+        }
+    }
+
+    /// How many columns it has: the extent of what it is applied to.
+    pub const fn columns(self) -> usize {
+        self.rows()[0].len()
+    }
+}
+
+/// Tiles to transform: `y[t, p, q] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j]`, each element a vector of the table's
+/// lanes, which are next to one another.
+///
+/// Strides count single values. Exactly the elements named are touched: those of `x` must be valid for reads, those of
+/// `y` for writes and, where it accumulates, for reads; the two must not overlap.
+#[derive(Clone, Copy, Debug)]
+pub struct TransformArgs {
+    /// Address of the first element of the first tile.
+    pub x: *const f32,
+    /// Stride from a row `i` to the next in `x`.
+    pub x_row: isize,
+    /// Stride from a column `j` to the next in `x`.
+    pub x_col: isize,
+    /// Stride from a tile to the next in `x`.
+    pub x_tile: isize,
+    /// Address of the first result.
+    pub y: *mut f32,
+    /// Stride from a row `p` to the next in `y`.
+    pub y_row: isize,
+    /// Stride from a column `q` to the next in `y`.
+    pub y_col: isize,
+    /// Stride from a tile to the next in `y`.
+    pub y_tile: isize,
+    /// Tiles.
+    pub tiles: usize,
+    /// Whether it adds to what `y` holds.
+    pub accumulate: bool,
+}
+
+impl KernelTable {
+    /// Transforms tiles of [`lanes`](KernelTable::lanes) channels by a matrix.
+    ///
+    /// # Safety
+    /// The arguments keep the contract of [`TransformArgs`].
+    pub unsafe fn transform(&self, matrix: Matrix, args: &TransformArgs) {
+        // SAFETY: the table's instruction set is present; the caller grants the rest.
+        unsafe { (self.raw.transform)(matrix, args) }
+    }
+}

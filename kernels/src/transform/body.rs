@@ -1,0 +1,170 @@
+//! The tile transforms, written once for every instruction set.
+//!
+//! The unsafe functions share one contract: the CPU has the instruction set of `V`, and the arguments keep the contract of
+//! [`TransformArgs`].
+
+use super::{Matrix, TransformArgs};
+use crate::simd::Vector;
+
+/// A matrix of `P` rows and `I` columns.
+trait Apply<const P: usize, const I: usize> {
+    /// The matrix times a column.
+    fn apply<V: Vector>(x: [V; I]) -> [V; P];
+}
+
+struct Input2;
+struct Input4;
+struct Output2;
+struct Output4;
+
+impl Apply<4, 4> for Input2 {
+    #[inline(always)]
+    fn apply<V: Vector>(x: [V; 4]) -> [V; 4] {
+        [x[0].sub(x[2]), x[1].add(x[2]), x[2].sub(x[1]), x[1].sub(x[3])]
+    }
+}
+
+impl Apply<6, 6> for Input4 {
+    #[inline(always)]
+    fn apply<V: Vector>(x: [V; 6]) -> [V; 6] {
+        let (two, four, five) = (x[0].like(2.0), x[0].like(4.0), x[0].like(-5.0));
+        let even = x[2].mul_add(x[0].like(-4.0), x[4]);
+        let odd = x[1].mul_add(x[0].like(-4.0), x[3]);
+        let (even_step, odd_step) = (x[4].sub(x[2]), x[3].sub(x[1]));
+        [
+            x[0].mul_add(four, x[2].mul_add(five, x[4])),
+            even.add(odd),
+            even.sub(odd),
+            odd_step.mul_add(two, even_step),
+            odd_step.mul_add(x[0].like(-2.0), even_step),
+            x[1].mul_add(four, x[3].mul_add(five, x[5])),
+        ]
+    }
+}
+
+impl Apply<2, 4> for Output2 {
+    #[inline(always)]
+    fn apply<V: Vector>(x: [V; 4]) -> [V; 2] {
+        [x[0].add(x[1].add(x[2])), x[1].sub(x[2]).sub(x[3])]
+    }
+}
+
+impl Apply<4, 6> for Output4 {
+    #[inline(always)]
+    fn apply<V: Vector>(x: [V; 6]) -> [V; 4] {
+        let (near, near_step) = (x[1].add(x[2]), x[1].sub(x[2]));
+        let (far, far_step) = (x[3].add(x[4]), x[3].sub(x[4]));
+        [
+            x[0].add(near).add(far),
+            far_step.mul_add(x[0].like(2.0), near_step),
+            far.mul_add(x[0].like(4.0), near),
+            far_step.mul_add(x[0].like(8.0), near_step).add(x[5]),
+        ]
+    }
+}
+
+/// [`KernelTable::transform`](crate::KernelTable::transform).
+#[inline(always)]
+pub(crate) unsafe fn transform<V: Vector>(matrix: Matrix, args: &TransformArgs) {
+    // SAFETY: the caller grants the contract.
+    unsafe {
+        if args.accumulate {
+            by_matrix::<V, true>(matrix, *args)
+        } else {
+            by_matrix::<V, false>(matrix, *args)
+        }
+    }
+}
+
+/// Rows `0..` of a set of rows.
+const fn rows<const COUNT: usize>(rows: [usize; COUNT]) -> u32 {
+    let (mut set, mut at) = (0, 0);
+    while at < COUNT {
+        set |= 1 << rows[at];
+        at += 1;
+    }
+    set
+}
+
+/// Transforms each tile in parts of some rows, so that what lies between the two steps of a part stays in registers: rows that
+/// share terms are of one part.
+#[inline(always)]
+unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool>(matrix: Matrix, mut args: TransformArgs) {
+    macro_rules! parts {
+        ($own:ident, $p:literal x $i:literal: $([$($row:literal)*])*) => {
+            for _tile in 0..args.tiles {
+                $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE>(&args);)*
+                args.x = args.x.wrapping_offset(args.x_tile);
+                args.y = args.y.wrapping_offset(args.y_tile);
+            }
+        };
+    }
+    // SAFETY: the caller grants the contract; each tile is inside what it grants.
+    unsafe {
+        match (matrix, V::ACCUMULATORS >= 16) {
+            (Matrix::Input2, true) => parts!(Input2, 4 x 4: [0 1 2 3]),
+            (Matrix::Input2, false) => parts!(Input2, 4 x 4: [1 2] [0 3]),
+            (Matrix::Input4, true) => parts!(Input4, 6 x 6: [1 2 3 4] [0 5]),
+            (Matrix::Input4, false) => parts!(Input4, 6 x 6: [1 2] [3 4] [0 5]),
+            (Matrix::Output2, true | false) => parts!(Output2, 2 x 4: [0 1]),
+            (Matrix::Output4, true) => parts!(Output4, 4 x 6: [0 1 2 3]),
+            (Matrix::Output4, false) => parts!(Output4, 4 x 6: [0 2] [1 3]),
+        }
+    }
+}
+
+/// Repeats a block for constants, so that what it indexes by them stays in registers.
+macro_rules! for_constants {
+    ($name:ident below $end:expr, $block:expr) => {
+        for_constants!(@each $name, $end, $block, 0 1 2 3 4 5)
+    };
+    (@each $name:ident, $end:expr, $block:expr, $($value:literal)*) => {
+        $({
+            let $name: usize = $value;
+            if $name < $end {
+                $block
+            }
+        })*
+    };
+}
+
+/// The rows of the set `ROWS` of one tile: the matrix is applied to each column of `x`, and then to each row of that.
+#[inline(always)]
+unsafe fn part<
+    V: Vector,
+    M: Apply<P, I>,
+    const P: usize,
+    const I: usize,
+    const ROWS: u32,
+    const ACCUMULATE: bool,
+>(
+    args: &TransformArgs,
+) {
+    const { assert!(P <= 6 && I <= 6) };
+    // SAFETY: the caller grants the contract: `I * I` elements of `x` and `P * P` of `y` by their strides.
+    unsafe {
+        let mut half = [[V::splat(0.0); I]; P];
+        for_constants!(j below I, {
+            let x = args.x.offset(j as isize * args.x_col);
+            let mut column = [V::splat(0.0); I];
+            for_constants!(i below I, {
+                column[i] = V::load(x.offset(i as isize * args.x_row));
+            });
+            let column = M::apply(column);
+            for_constants!(p below P, {
+                half[p][j] = column[p];
+            });
+        });
+        for_constants!(p below P, {
+            if ROWS & (1 << p) != 0 {
+                let row = M::apply(half[p]);
+                let y = args.y.offset(p as isize * args.y_row);
+                for_constants!(q below P, {
+                    let y = y.offset(q as isize * args.y_col);
+                    let value = if ACCUMULATE { V::load(y).add(row[q]) } else { row[q] };
+                    value.store(y);
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,77 @@
+use super::{Matrix, TransformArgs};
+use crate::guard::{Guarded, small_value};
+use crate::isa::Isa;
+use crate::table;
+
+/// The strides of one operand: of rows, columns and tiles.
+type Strides = [usize; 3];
+
+/// Elements from the first to the last one of `tiles` tiles of `side` x `side` vectors of `lanes`.
+fn span(strides: Strides, side: usize, tiles: usize, lanes: usize) -> usize {
+    (side - 1) * (strides[0] + strides[1]) + (tiles - 1) * strides[2] + lanes
+}
+
+/// Tiles that overlap as those of a plane do, or lie apart; results by planes, or tile by tile.
+fn strides(side: usize, results: usize, tiles: usize, lanes: usize) -> Vec<[Strides; 2]> {
+    let pitch = (side + results * tiles + 1) * lanes;
+    vec![
+        [[pitch, lanes, results * lanes], [results * tiles * lanes, tiles * lanes, lanes]],
+        [[side * lanes, lanes, side * side * lanes], [results * lanes, lanes, results * results * lanes]],
+        [[lanes, pitch, side * lanes], [2 * pitch, lanes + 3, results * (lanes + 3)]],
+    ]
+}
+
+#[test]
+fn every_matrix_transforms_tiles() {
+    let room = 1 << 16;
+    let (mut inputs, mut results) = (Guarded::new(room), Guarded::new(room));
+    for isa in Isa::available() {
+        let kernels = table(isa);
+        let lanes = kernels.lanes;
+        for matrix in Matrix::ALL {
+            let (p_count, i_count, rows) = (matrix.rows().len(), matrix.columns(), matrix.rows());
+            for tiles in [1, 2, 5] {
+                for [x_strides, y_strides] in strides(i_count, p_count, tiles, lanes) {
+                    let x = &*inputs.last(span(x_strides, i_count, tiles, lanes), small_value);
+                    for accumulate in [false, true] {
+                        let y = results.last(span(y_strides, p_count, tiles, lanes), |_| 77.5);
+                        let args = TransformArgs {
+                            x: x.as_ptr(),
+                            x_row: x_strides[0] as isize,
+                            x_col: x_strides[1] as isize,
+                            x_tile: x_strides[2] as isize,
+                            y: y.as_mut_ptr(),
+                            y_row: y_strides[0] as isize,
+                            y_col: y_strides[1] as isize,
+                            y_tile: y_strides[2] as isize,
+                            tiles,
+                            accumulate,
+                        };
+                        // SAFETY: the slices span what the arguments name.
+                        unsafe { kernels.transform(matrix, &args) };
+                        let mut wanted = vec![77.5; y.len()];
+                        for (tile, p, q, lane) in indices([tiles, p_count, p_count, lanes]) {
+                            let at = |strides: Strides, row: usize, col: usize| {
+                                row * strides[0] + col * strides[1] + tile * strides[2] + lane
+                            };
+                            // Few bits each, so that no sum rounds.
+                            let sum: f32 = indices([1, 1, i_count, i_count])
+                                .map(|(_, _, i, j)| rows[p][i] * rows[q][j] * x[at(x_strides, i, j)])
+                                .sum();
+                            wanted[at(y_strides, p, q)] = if accumulate { 77.5 + sum } else { sum };
+                        }
+                        assert_eq!(
+                            y, wanted,
+                            "{isa} {matrix:?}, {tiles} tiles by {x_strides:?} {y_strides:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Every index of an array of these extents.
+fn indices([a, b, c, d]: [usize; 4]) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+    (0..a * b * c * d).map(move |at| (at / (b * c * d), at / (c * d) % b, at / d % c, at % d))
+}
