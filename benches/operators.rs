@@ -25,7 +25,13 @@ fn graph(name: &str, op: impl Into<Op>, input: &[usize], constants: &[&[usize]])
 }
 
 fn convolution(stride: usize, pad: usize, groups: usize) -> Conv {
-    Conv { strides: vec![stride; 2], dilations: vec![1; 2], pads: vec![(pad, pad); 2], groups }
+    Conv {
+        strides: vec![stride; 2],
+        dilations: vec![1; 2],
+        pads: vec![(pad, pad); 2],
+        groups,
+        algorithm: None,
+    }
 }
 
 fn operators(criterion: &mut Criterion) {

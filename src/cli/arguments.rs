@@ -3,6 +3,7 @@
 use super::error::CliError;
 use super::files;
 use crate::compiler;
+use crate::ops::ConvAlgorithm;
 use crate::runtime::{DeviceChoice, DeviceOptions, OpenDevice};
 use crate::target::{CpuIsa, CpuTarget, GpuTarget, Target, TargetRecord};
 use clap::Args;
@@ -38,6 +39,13 @@ pub(super) struct ModelArguments {
     /// An input whose value, given by --inputs or --input, the model is compiled for (where shapes depend on it)
     #[arg(long, value_name = "NAME", help_heading = "Inputs")]
     pub(super) constant: Vec<String>,
+
+    /// How convolutions are computed: direct, winograd2 or winograd4
+    ///
+    /// Those that the algorithm does not apply to, and all where it is not given, are computed as their sizes suggest. Winograd's
+    /// algorithms are for 3x3 windows of stride 1, and round differently: winograd4 more than winograd2.
+    #[arg(long, value_name = "ALGORITHM", help_heading = "Compiling")]
+    pub(super) algorithm: Option<ConvAlgorithm>,
 
     /// What an image's values 0 to 255 are multiplied with: a number or a fraction
     #[arg(long, value_name = "FACTOR", default_value = "1/255", help_heading = "Images", value_parser = fraction)]

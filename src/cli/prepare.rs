@@ -8,6 +8,7 @@ use super::report::Progress;
 use crate::compiler::{Device, Timings, compile};
 use crate::graph::Graph;
 use crate::onnx::Model;
+use crate::passes::use_algorithm;
 use crate::runtime::{OpenDevice, Session};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,10 @@ pub(super) fn import(arguments: &ModelArguments) -> Result<Imported, CliError> {
     let given = inputs::gather(&model, arguments).map_err(|error| error.about(path.display()))?;
     let start = Instant::now();
     let graph = model.graph(&given.bindings).map_err(|error| CliError::from(error).about(path.display()))?;
+    let graph = match arguments.algorithm {
+        Some(algorithm) => use_algorithm(&graph, algorithm),
+        None => graph,
+    };
     time += start.elapsed();
     let inputs = given.inputs(&graph).map_err(|error| error.about(path.display()))?;
     progress.done();

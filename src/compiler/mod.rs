@@ -97,7 +97,7 @@ pub enum CompileError {
 /// # Errors
 /// See [`CompileError`].
 pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<Plan, CompileError> {
-    let graph = &timings.stage("simplify", || passes::simplify(graph));
+    let graph = &timings.stage("simplify", || simplify(graph, device));
     let groups = timings.stage("group", || passes::group(graph, GroupPolicy::default()));
     let layouts = timings.stage("lay out", || layouts(graph, &groups, device));
     let mut planner = Planner::new(graph);
@@ -125,7 +125,7 @@ pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<
 
 /// Everything that keeps `graph` from being compiled for `device`, of which [`compile`] reports the first: one a group of nodes.
 pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
-    let graph = &passes::simplify(graph);
+    let graph = &simplify(graph, device);
     let groups = passes::group(graph, GroupPolicy::default());
     let layouts = layouts(graph, &groups, device);
     let timings = &mut Timings::default();
@@ -137,6 +137,15 @@ pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
         if tried.insert(hash) { build(nest, hash, device, &origin, timings).map(drop) } else { Ok(()) }
     };
     groups.iter().zip(&layouts).filter_map(|pair| attempt(pair).err()).collect()
+}
+
+/// The graph as a device runs it.
+fn simplify(graph: &Graph, device: &Device) -> Graph {
+    let graph = passes::simplify(graph);
+    match device {
+        Device::Cpu(target) => passes::choose_algorithms(&graph, target),
+        Device::Reference | Device::Gpu(..) => graph,
+    }
 }
 
 /// How values lie in memory on a device: in blocks of a vector's lanes on a processor.
@@ -258,14 +267,14 @@ impl<'a> Planner<'a> {
         let made_outputs =
             self.plan.values.iter().filter(|value| matches!(value.place, Place::Output(_))).count();
         let place = match &value.source {
-            Source::Input => {
+            Source::Input if layout == MemoryLayout::Rows => {
                 Place::Input(self.graph.inputs().iter().position(|&input| input == id).unwrap_or(0))
             }
             Source::Constant(tensor) => Place::Constant(tensor.clone()),
             Source::Node(..) if layout == MemoryLayout::Rows && self.is_output(id) => {
                 Place::Output(made_outputs)
             }
-            Source::Node(..) => Place::Arena { offset_bytes: 0 },
+            Source::Input | Source::Node(..) => Place::Arena { offset_bytes: 0 },
         };
         let added = plan::Value { name: value.name.clone(), fact: value.fact.clone(), layout, place };
         let added = self.plan.values.push(added);

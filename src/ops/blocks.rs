@@ -9,7 +9,7 @@
 //! for i0.0 in 4, i1 in 49, i0.1 in 16: store: y[i0.0, i1, i0.1] = max(x[i0.0, i1, i0.1], 0.0)
 //! ```
 
-use crate::expr::{BinaryOp, BufferId, Expr, ExprId, ExprPool, Role, VarId};
+use crate::expr::{BinaryOp, BufferId, Expr, ExprId, ExprPool, Role, Scope, VarId};
 use crate::loopir::{Combiner, Nest, Stmt, walk};
 use crate::schedule::{Step, Tail};
 use crate::tensor::MemoryLayout;
@@ -18,11 +18,30 @@ use std::collections::{BTreeMap, HashMap};
 /// Lays the parameters of `nest` out; `layouts` has one for each, in order, and those it does not name lie in rows.
 pub(super) fn lay_out(nest: &mut Nest, layouts: &[MemoryLayout]) {
     let (mut channels, mut blocked) = (BTreeMap::<usize, Vec<ExprId>>::new(), vec![]);
+    let mut images = vec![];
     for (param, &layout) in nest.params.clone().into_iter().zip(layouts) {
         if let MemoryLayout::ChannelBlocks(block) = layout {
+            images.push((block, nest.pool.buffers[param].shape[..2].to_vec()));
             let accessed = access_in_blocks(nest, param, layout, block as i64);
             channels.entry(block).or_default().extend(accessed);
             blocked.push(param);
+        }
+    }
+    // What is computed in between for all of these images and channels lies like them.
+    let between: Vec<BufferId> = nest
+        .pool
+        .buffers
+        .iter_with_ids()
+        .filter(|(_, buffer)| buffer.role == Role::Local && buffer.scope == Scope::Global)
+        .map(|(id, _)| id)
+        .collect();
+    for id in between {
+        let like =
+            images.iter().find(|(_, image)| nest.pool.buffers[id].shape.get(..2) == Some(image.as_slice()));
+        if let Some(&(block, _)) = like {
+            let accessed = access_in_blocks(nest, id, MemoryLayout::ChannelBlocks(block), block as i64);
+            channels.entry(block).or_default().extend(accessed);
+            blocked.push(id);
         }
     }
     for (block, channels) in channels {

@@ -1,8 +1,12 @@
 //! Convolution of one to three (or more) spatial dimensions.
 
 pub(super) mod direct;
+pub(super) mod winograd;
 
 use super::{Attributes, Fact, OpDef, OpError, numeric, product, same_dtype, window_extent};
+use crate::tensor::DType;
+use std::fmt;
+use std::str::FromStr;
 
 /// `y[n, k, p..] = bias[k] + sum over c, r.. of x[n, c, p * stride + r * dilation - pad..] * w[k, c, r..]`, where `c` runs
 /// over the channels of `k`'s group and what lies in the padding is 0.
@@ -19,6 +23,77 @@ pub struct Conv {
     pub pads: Vec<(usize, usize)>,
     /// The number of groups, positive.
     pub groups: usize,
+    /// How it is computed, where that was chosen.
+    pub algorithm: Option<ConvAlgorithm>,
+}
+
+/// How a convolution is computed. All give the same result, with different rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConvAlgorithm {
+    /// As it is defined.
+    Direct,
+    /// Winograd's F(2x2, 3x3): 16 products for 4 results of a channel, where the definition has 36.
+    Winograd2,
+    /// Winograd's F(4x4, 3x3): 36 products for 16 results of a channel, where the definition has 144.
+    Winograd4,
+}
+
+impl ConvAlgorithm {
+    /// Every algorithm.
+    pub const ALL: [ConvAlgorithm; 3] =
+        [ConvAlgorithm::Direct, ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4];
+
+    /// The name that people use.
+    pub fn name(self) -> &'static str {
+        match self {
+            ConvAlgorithm::Direct => "direct",
+            ConvAlgorithm::Winograd2 => "winograd2",
+            ConvAlgorithm::Winograd4 => "winograd4",
+        }
+    }
+
+    /// Rows and columns of results that are computed at once, where it computes tiles of them.
+    pub fn tile(self) -> Option<usize> {
+        match self {
+            ConvAlgorithm::Direct => None,
+            ConvAlgorithm::Winograd2 => Some(2),
+            ConvAlgorithm::Winograd4 => Some(4),
+        }
+    }
+
+    /// Whether it can compute `conv` of operands `x` and `w`.
+    pub fn applies(self, conv: &Conv, x: &Fact, w: &Fact) -> bool {
+        match self {
+            ConvAlgorithm::Direct => true,
+            ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 => {
+                x.dtype == DType::F32
+                    && w.shape.get(2..) == Some(&[3, 3])
+                    && conv.strides == [1, 1]
+                    && conv.dilations == [1, 1]
+                    && conv.groups == 1
+            }
+        }
+    }
+}
+
+impl fmt::Display for ConvAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// There is no algorithm of that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no algorithm for convolutions; there are direct, winograd2 and winograd4")]
+pub struct NoAlgorithm(String);
+
+impl FromStr for ConvAlgorithm {
+    type Err = NoAlgorithm;
+
+    fn from_str(name: &str) -> Result<ConvAlgorithm, NoAlgorithm> {
+        let named = ConvAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+        named.ok_or_else(|| NoAlgorithm(name.to_string()))
+    }
 }
 
 impl OpDef for Conv {
@@ -28,12 +103,15 @@ impl OpDef for Conv {
 
     fn attributes(&self) -> String {
         let rank = self.strides.len();
-        Attributes::default()
+        let attributes = Attributes::default()
             .unless(vec![1; rank], "strides", self.strides.clone())
             .unless(vec![1; rank], "dilations", self.dilations.clone())
             .unless(vec![(0, 0); rank], "pads", self.pads.clone())
-            .unless(1, "groups", self.groups)
-            .finish()
+            .unless(1, "groups", self.groups);
+        match self.algorithm {
+            Some(algorithm) => attributes.always("algorithm", format_args!("{algorithm}")).finish(),
+            None => attributes.finish(),
+        }
     }
 
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
@@ -94,10 +172,15 @@ impl OpDef for Conv {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::DType;
 
     fn conv(stride: usize, pad: usize, groups: usize) -> Conv {
-        Conv { strides: vec![stride; 2], dilations: vec![1; 2], pads: vec![(pad, pad); 2], groups }
+        Conv {
+            strides: vec![stride; 2],
+            dilations: vec![1; 2],
+            pads: vec![(pad, pad); 2],
+            groups,
+            algorithm: None,
+        }
     }
 
     #[test]

@@ -318,6 +318,20 @@ impl<'g> Definer<'g> {
     /// # Errors
     /// Where a node that follows cannot.
     pub fn emit(&mut self, output: usize, index: &[ExprId], value: ExprId) -> Result<(), DefineError> {
+        self.emit_where(output, index, value, None)
+    }
+
+    /// As [`emit`](Self::emit), for an element that is only there where `condition` holds.
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit).
+    pub fn emit_where(
+        &mut self,
+        output: usize,
+        index: &[ExprId],
+        value: ExprId,
+        condition: Option<ExprId>,
+    ) -> Result<(), DefineError> {
         let dtype = self.output(output).dtype;
         let value = self.pool().cast(dtype, value);
         let index: Vec<ExprId> = index.iter().map(|&i| self.pool().simplify(i)).collect();
@@ -333,7 +347,7 @@ impl<'g> Definer<'g> {
             let source = self.group.outputs[o];
             if let Some(place) = places.get(&source) {
                 let value = self.value(source, place)?;
-                self.nest.store("store", self.outputs[o], place, value);
+                self.nest.store_where("store", self.outputs[o], place, None, value, condition);
             }
         }
         Ok(())

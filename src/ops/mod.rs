@@ -24,7 +24,7 @@ mod scatter;
 mod softmax;
 mod top_k;
 
-pub use conv::Conv;
+pub use conv::{Conv, ConvAlgorithm, NoAlgorithm};
 pub use define::{
     AnchorForm, Define, DefineError, ElementForm, External, Follow, Form, Group, GroupNode, Source,
     can_follow, define_group,

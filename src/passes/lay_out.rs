@@ -5,12 +5,14 @@
 //! groups that work on blocks: so it is chosen over the whole graph, and a value is converted where a group cannot.
 //!
 //! # Rules
-//! In the order of evaluation: a convolution whose channels fill blocks gives blocks, and reads either layout. Pooling,
+//! In the order of evaluation: a convolution whose channels fill blocks gives blocks, and reads either layout; by Winograd's
+//! algorithm it reads blocks. Pooling,
 //! concatenation and what works element by element follow the larger part of what they read. A mean over all places reads either
 //! layout. All else works on rows.
 
 use super::Group;
 use crate::graph::{Graph, Node, Op, ValueId};
+use crate::ops::{ConvAlgorithm, Fact};
 use crate::tensor::{DType, MemoryLayout};
 
 /// How the inputs and outputs of a group lie.
@@ -44,6 +46,8 @@ enum Use {
     Rows,
     /// It gives blocks, and reads this value as it lies.
     Gives(ValueId),
+    /// It reads and gives blocks.
+    Blocks,
     /// It gives what it reads.
     Keeps,
     /// It reads this value as it lies, and gives rows.
@@ -77,13 +81,14 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
                 let fit = |&value: &ValueId| !image(value) || blocks.fits(&graph.fact(value).shape);
                 others.copied().all(|value| fit(&value))
             }
+            Use::Blocks => fits,
             Use::Keeps => fits && in_blocks > in_rows,
             Use::Reads(_) | Use::Rows => false,
         };
         let read = |&input: &ValueId| match role {
             Use::Gives(x) | Use::Reads(x) if input == x => lies(input),
-            Use::Gives(_) | Use::Keeps if gives && image(input) => blocks,
-            Use::Gives(_) | Use::Keeps | Use::Reads(_) | Use::Rows => MemoryLayout::Rows,
+            Use::Gives(_) | Use::Blocks | Use::Keeps if gives && image(input) => blocks,
+            Use::Gives(_) | Use::Blocks | Use::Keeps | Use::Reads(_) | Use::Rows => MemoryLayout::Rows,
         };
         let inputs = group.inputs.iter().map(read).collect();
         let outputs: Vec<MemoryLayout> = group
@@ -97,6 +102,12 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
         layouts.push(GroupLayout { inputs, outputs });
     }
     layouts
+}
+
+/// Whether the channels of an image fill blocks.
+pub(super) fn fills_blocks(image: &Fact, block: usize) -> bool {
+    let places: usize = image.shape.iter().skip(2).product();
+    places > 1 && image.shape[1].is_multiple_of(block)
 }
 
 /// Whether a value has channels, and several places that have them.
@@ -122,7 +133,12 @@ fn role(graph: &Graph, group: &Group, block: usize) -> Use {
         // Blocks that are mostly empty do more harm than good.
         let fill = channels(outputs[0]);
         let filled = is_image(graph, outputs[0]) && 4 * fill >= 3 * fill.next_multiple_of(block);
+        let winograd = match conv.algorithm {
+            None | Some(ConvAlgorithm::Direct) => false,
+            Some(ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4) => true,
+        };
         return match conv.groups {
+            1 if filled && winograd => Use::Blocks,
             1 if filled => Use::Gives(x),
             _ if depthwise && filled => Use::Keeps,
             _ => Use::Rows,

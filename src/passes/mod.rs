@@ -4,6 +4,7 @@
 //! shapes, and equal elements up to rounding. What it leaves is verified in debug builds. [`PIPELINE`] is the list that
 //! [`simplify`] runs.
 
+mod choose_algorithms;
 mod fold_affine;
 mod fold_constants;
 mod fold_pads;
@@ -13,6 +14,7 @@ mod merge_common;
 mod simplify_layout;
 mod simplify_scalars;
 
+pub use choose_algorithms::{choose_algorithms, use_algorithm};
 pub use fold_affine::fold_affine;
 pub use fold_constants::fold_constants;
 pub use fold_pads::fold_pads;

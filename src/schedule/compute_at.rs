@@ -185,7 +185,9 @@ impl Producer {
             let is_store = matches!(stmt, Stmt::Store(this) if this.block == store.block);
             behind &= !is_store;
             let mut needed = is_store || allocation(stmt).is_some_and(|id| own.contains(&id));
-            walk::visit_stores(std::slice::from_ref(stmt), &mut |writer| needed |= own.contains(&writer.buffer));
+            walk::visit_stores(std::slice::from_ref(stmt), &mut |writer| {
+                needed |= own.contains(&writer.buffer)
+            });
             if needed && behind {
                 return None;
             }

@@ -18,8 +18,11 @@ use std::collections::BTreeSet;
 
 pub(super) fn apply(nest: &mut Nest, buffer: &str) -> Result<(), Refusal> {
     let id = buffer_named(nest, buffer)?;
-    let at_top: BTreeSet<BufferId> =
-        nest.body.iter().filter_map(|stmt| if let Stmt::Alloc(id) = stmt { Some(*id) } else { None }).collect();
+    let at_top: BTreeSet<BufferId> = nest
+        .body
+        .iter()
+        .filter_map(|stmt| if let Stmt::Alloc(id) = stmt { Some(*id) } else { None })
+        .collect();
     if !at_top.contains(&id) {
         return Err(refuse(nest, id, "is not allocated at the top of the nest"));
     }

@@ -62,6 +62,7 @@ impl Network {
             dilations: vec![*self.rng.pick(&[1, 1, 2]); 2],
             pads: vec![(self.rng.below(kernel), self.rng.below(kernel)), (kernel / 2, kernel / 2)],
             groups,
+            algorithm: None,
         };
         let (w, b) = (self.constant(&[filters, depth, kernel, kernel]), self.constant(&[filters]));
         let y = self.add(conv, &[x, w, b])?;

@@ -95,7 +95,7 @@ pub(super) fn convolution(
     let Window { strides, dilations, pads, .. } = Window::read(call, x, kernel)?;
     let groups = groups(call)?;
     let inputs: Vec<ValueId> = [x, w].into_iter().chain(bias).collect();
-    call.add(Conv { strides, dilations, pads, groups }, &inputs)
+    call.add(Conv { strides, dilations, pads, groups, algorithm: None }, &inputs)
 }
 
 /// The kernel's extents, which `kernel_shape` must agree with.
@@ -155,7 +155,7 @@ fn conv_transpose(call: &mut Call<'_>) -> Values {
         pads.push((before.max(0) as usize, after.max(0) as usize));
         cuts.push(((-before).max(0) as usize, (-after).max(0) as usize));
     }
-    let op = Conv { strides: vec![1; rank], dilations: window.dilations, pads, groups };
+    let op = Conv { strides: vec![1; rank], dilations: window.dilations, pads, groups, algorithm: None };
     let inputs: Vec<ValueId> = [spread, mirrored].into_iter().chain(call.optional(2)).collect();
     let mut result = call.add(op, &inputs)?;
     for (axis, (before, after)) in cuts.into_iter().enumerate() {

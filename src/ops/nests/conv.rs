@@ -1,8 +1,8 @@
 //! Convolutions; the algorithms are beside the operator.
 
-use crate::ops::conv::direct;
+use crate::ops::conv::{direct, winograd};
 use crate::ops::define::{AnchorForm, DefineError};
-use crate::ops::{Conv, Definer};
+use crate::ops::{Conv, ConvAlgorithm, Definer};
 
 impl AnchorForm for Conv {
     fn operand_names(&self) -> &'static [&'static str] {
@@ -18,6 +18,10 @@ impl AnchorForm for Conv {
     }
 
     fn define(&self, at: &mut Definer<'_>) -> Result<(), DefineError> {
-        direct::define(self, at)
+        match self.algorithm {
+            None | Some(ConvAlgorithm::Direct) => direct::define(self, at),
+            Some(ConvAlgorithm::Winograd2) => winograd::define(self, &winograd::F2, at),
+            Some(ConvAlgorithm::Winograd4) => winograd::define(self, &winograd::F4, at),
+        }
     }
 }

@@ -34,7 +34,15 @@ struct Scheduler {
 impl Scheduler {
     /// Applies `step` where it applies; whether it did.
     fn step(&mut self, step: Step) -> bool {
-        let applied = step.apply(&mut self.nest).is_ok();
+        let applied = match step.apply(&mut self.nest) {
+            Ok(()) => true,
+            Err(e) => {
+                if std::env::var("DBG").is_ok() {
+                    eprintln!("REFUSED {step}: {e}");
+                }
+                false
+            }
+        };
         if applied {
             self.trace.steps.push(step);
         }
@@ -103,6 +111,16 @@ impl Scheduler {
 
     fn replace(&mut self, of: &str, instruction: &str) -> Option<()> {
         self.step(Step::Replace { of: of.into(), instruction: instruction.into() }).then_some(())
+    }
+
+    fn compute_at(&mut self, block: &str, at: &str) -> Option<()> {
+        self.step(Step::ComputeAt { block: block.into(), at: at.into() }).then_some(())
+    }
+
+    /// Those of the names that are names of loops.
+    fn present(&self, names: &[&str]) -> Vec<String> {
+        let present = |name: &&&str| !self.nest.loops_named(name).is_empty();
+        names.iter().filter(present).map(|name| name.to_string()).collect()
     }
 
     fn extent(&self, name: &str) -> usize {

@@ -169,7 +169,7 @@ impl Builder<'_> {
         let pads = (0..rank).map(|_| (self.rng.below(3), self.rng.below(3))).collect();
         let bias = if self.chance(2) { Some(self.weights(&[groups * filters])) } else { None };
         let inputs: Vec<ValueId> = [x, w].into_iter().chain(bias).collect();
-        self.add(Conv { strides, dilations, pads, groups }, &inputs)
+        self.add(Conv { strides, dilations, pads, groups, algorithm: None }, &inputs)
     }
 
     fn layer_norm(&mut self) -> Option<ValueId> {

@@ -3,7 +3,13 @@
 use super::*;
 
 fn conv2d(strides: [usize; 2], dilations: [usize; 2], pads: [(usize, usize); 2], groups: usize) -> Conv {
-    Conv { strides: strides.to_vec(), dilations: dilations.to_vec(), pads: pads.to_vec(), groups }
+    Conv {
+        strides: strides.to_vec(),
+        dilations: dilations.to_vec(),
+        pads: pads.to_vec(),
+        groups,
+        algorithm: None,
+    }
 }
 
 #[test]
@@ -49,7 +55,7 @@ fn depthwise_conv_has_no_channel_loops() {
 
 #[test]
 fn grouped_conv_counts_within_its_group() {
-    let conv = Conv { strides: vec![1], dilations: vec![1], pads: vec![(0, 0)], groups: 2 };
+    let conv = Conv { strides: vec![1], dilations: vec![1], pads: vec![(0, 0)], groups: 2, algorithm: None };
     golden(
         &conv,
         &[f32s(&[2, 6, 9]), f32s(&[8, 3, 3])],
@@ -103,13 +109,85 @@ fn random_convs_match_a_plain_one() {
         let pads: Vec<(usize, usize)> = below(3, 0).into_iter().zip(below(3, 0)).collect();
         let spatial: Vec<usize> =
             below(4, 0).iter().zip(&kernel).map(|(more, k)| more + 2 * (k - 1) + 1).collect();
-        let conv = Conv { strides, dilations, pads, groups };
+        let conv = Conv { strides, dilations, pads, groups, algorithm: None };
         let x = random(&mut rng, &[&[2, groups * depth], &spatial[..]].concat());
         let w = random(&mut rng, &[&[groups * filters, depth], &kernel[..]].concat());
         let bias = random(&mut rng, &[groups * filters]);
         close(&run(&conv, &[x.clone(), w.clone()])[0], &plain_conv(&conv, &x, &w, None));
         let expected = plain_conv(&conv, &x, &w, Some(&bias));
         close(&run(&conv, &[x, w, bias])[0], &expected);
+    }
+}
+
+#[test]
+fn winograd_is_a_sequence_of_sums() {
+    let conv = Conv { algorithm: Some(ConvAlgorithm::Winograd2), ..conv2d([1, 1], [1, 1], [(1, 1); 2], 1) };
+    golden(
+        &conv,
+        &[f32s(&[1, 32, 8, 7]), f32s(&[16, 32, 3, 3]), f32s(&[16])],
+        expect![[r#"
+        nest conv
+          in    x: f32[1, 32, 8, 7]
+          in    w: f32[16, 32, 3, 3]
+          in    b: f32[16]
+          out   y: f32[1, 16, 8, 7]
+          global u_half: f32[4, 3, 32, 16]
+          global u: f32[4, 4, 32, 16]
+          for us in 3, uc in 32, uk in 16:
+            weights: u_half[0, us, uc, uk] = w[uk, uc, 0, us]
+          for us in 3, uc in 32, uk in 16:
+            weights1: u_half[1, us, uc, uk] = 0.5 * w[uk, uc, 0, us] + 0.5 * w[uk, uc, 1, us] + 0.5 * w[uk, uc, 2, us]
+          for us in 3, uc in 32, uk in 16:
+            weights2: u_half[2, us, uc, uk] = 0.5 * w[uk, uc, 0, us] + -0.5 * w[uk, uc, 1, us] + 0.5 * w[uk, uc, 2, us]
+          for us in 3, uc in 32, uk in 16:
+            weights3: u_half[3, us, uc, uk] = w[uk, uc, 2, us]
+          for ua in 4, uc in 32, uk in 16:
+            weights4: u[ua, 0, uc, uk] = u_half[ua, 0, uc, uk]
+          for ua in 4, uc in 32, uk in 16:
+            weights5: u[ua, 1, uc, uk] = 0.5 * u_half[ua, 0, uc, uk] + 0.5 * u_half[ua, 1, uc, uk] + 0.5 * u_half[ua, 2, uc, uk]
+          for ua in 4, uc in 32, uk in 16:
+            weights6: u[ua, 2, uc, uk] = 0.5 * u_half[ua, 0, uc, uk] + -0.5 * u_half[ua, 1, uc, uk] + 0.5 * u_half[ua, 2, uc, uk]
+          for ua in 4, uc in 32, uk in 16:
+            weights7: u[ua, 3, uc, uk] = u_half[ua, 2, uc, uk]
+          global v: f32[1, 32, 4, 4, 4, 4]
+          for vc in 32, va in 4, vb in 4, vh in 4, vw in 4:
+            register v_sum: f32
+            init_v_sum: v_sum = 0.0
+            for r in 4, s in 4:
+              update_v_sum: v_sum += select(va < 1, select(r < 1, 1.0, select(r < 2, 0.0, select(r < 3, -1.0, 0.0))), select(va < 2, select(r < 1, 0.0, select(r < 2, 1.0, select(r < 3, 1.0, 0.0))), select(va < 3, select(r < 1, 0.0, select(r < 2, -1.0, select(r < 3, 1.0, 0.0))), select(r < 1, 0.0, select(r < 2, 1.0, select(r < 3, 0.0, -1.0)))))) * select(vb < 1, select(s < 1, 1.0, select(s < 2, 0.0, select(s < 3, -1.0, 0.0))), select(vb < 2, select(s < 1, 0.0, select(s < 2, 1.0, select(s < 3, 1.0, 0.0))), select(vb < 3, select(s < 1, 0.0, select(s < 2, -1.0, select(s < 3, 1.0, 0.0))), select(s < 1, 0.0, select(s < 2, 1.0, select(s < 3, 0.0, -1.0)))))) * guard(vh * 2 + r >= 1 and vh * 2 + r < 9 and (vw * 2 + s >= 1 and vw * 2 + s < 8), x[0, vc, vh * 2 + r + -1, vw * 2 + s + -1])
+            transformed: v[0, vc, va, vb, vh, vw] = v_sum
+          global m: f32[1, 16, 4, 4, 4, 4]
+          for mk in 16, ma in 4, mb in 4, mh in 4, mw in 4:
+            register m_sum: f32
+            init_m_sum: m_sum = 0.0
+            for c in 32:
+              update_m_sum: m_sum += v[0, c, ma, mb, mh, mw] * u[ma, mb, c, mk]
+            products: m[0, mk, ma, mb, mh, mw] = m_sum
+          for k in 16, th in 4, i in 2, tw in 4, j in 2:
+            register acc: f32
+            init: acc = 0.0
+            for a in 4, b in 4:
+              update: acc += select(i < 1, select(a < 1, 1.0, select(a < 2, 1.0, select(a < 3, 1.0, 0.0))), select(a < 1, 0.0, select(a < 2, 1.0, -1.0))) * select(j < 1, select(b < 1, 1.0, select(b < 2, 1.0, select(b < 3, 1.0, 0.0))), select(b < 1, 0.0, select(b < 2, 1.0, -1.0))) * m[0, k, a, b, th, tw]
+            store: y[0, k, th * 2 + i, tw * 2 + j] = acc + b[k] if tw * 2 + j < 7
+    "#]],
+    );
+}
+
+#[test]
+fn winograd_gives_what_the_definition_gives() {
+    let mut rng = Random::new(12);
+    for algorithm in [ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4] {
+        for _ in 0..4 {
+            let mut pad = || (rng.below(3), rng.below(3));
+            let conv = conv2d([1, 1], [1, 1], [pad(), pad()], 1);
+            let (batch, channels, filters) = (rng.below(2) + 1, rng.below(3) + 1, rng.below(3) + 1);
+            let x = random(&mut rng, &[batch, channels, 7, 5]);
+            let w = random(&mut rng, &[filters, channels, 3, 3]);
+            let bias = random(&mut rng, &[filters]);
+            let expected = plain_conv(&conv, &x, &w, Some(&bias));
+            let conv = Conv { algorithm: Some(algorithm), ..conv };
+            close(&run(&conv, &[x, w, bias])[0], &expected);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::expr::{Role, Scope, VarId};
 use crate::target::{CpuIsa, CpuTarget};
 
 /// The micro-kernel of a processor: vectors of columns and the instruction, and the instruction for each channel by itself.
-fn tile(isa: CpuIsa) -> (usize, &'static str, &'static str) {
+pub(super) fn tile(isa: CpuIsa) -> (usize, &'static str, &'static str) {
     match isa {
         CpuIsa::Generic => (3, "fma_3x3x4", "fma_lanes_4"),
         CpuIsa::Avx2 => (2, "fma_6x2x8", "fma_lanes_8"),

@@ -16,6 +16,7 @@
 mod blocked;
 mod contraction;
 mod reduction;
+mod winograd;
 
 use super::shape::{Reduction, find_reductions};
 use super::{Scheduler, loop_name, loop_names};
@@ -42,6 +43,9 @@ const PARALLEL_ELEMENTS: usize = 8192;
 pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if let ([reduction], 1) = (find_reductions(&scheduler.nest).as_slice(), scheduler.nest.body.len()) {
         cut_divided_loops(scheduler, reduction);
+    }
+    if scheduler.attempt(|scheduler| winograd::winograd_tiles(scheduler, target)) {
+        return;
     }
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {

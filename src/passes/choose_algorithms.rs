@@ -1,0 +1,70 @@
+//! The algorithm of each convolution.
+
+use super::lay_out::fills_blocks;
+use crate::graph::{Graph, Op};
+use crate::ops::{Conv, ConvAlgorithm, Fact, OpDef};
+use crate::target::CpuTarget;
+
+/// Chooses how convolutions are computed on `target`, where that is not chosen yet: what takes the least time by an estimate from
+/// their sizes. Winograd's algorithm is for channels that fill blocks of a vector.
+pub fn choose_algorithms(graph: &Graph, target: &CpuTarget) -> Graph {
+    graph.rewrite(|step| {
+        let Op::Conv(conv) = &step.node.op else { return None };
+        let facts: Vec<Fact> = step.inputs.iter().map(|&input| step.new.fact(input).clone()).collect();
+        let (x, w) = (facts.first()?, facts.get(1)?);
+        let y = conv.infer(&[x, w]).ok()?.pop()?;
+        let constant = step.new.constant(step.inputs[1]).is_some();
+        let block = target.isa.vector_lanes_f32();
+        if conv.algorithm.is_some() || !constant || !fills_blocks(x, block) || !fills_blocks(&y, block) {
+            return None;
+        }
+        let time = |algorithm: &ConvAlgorithm| estimate_ns(*algorithm, x, &y, w, target);
+        let fastest = ConvAlgorithm::ALL
+            .iter()
+            .filter(|algorithm| algorithm.applies(conv, x, w))
+            .filter(|algorithm| {
+                algorithm.tile().is_none_or(|tile| y.shape[2..].iter().all(|&extent| extent > tile))
+            })
+            .min_by(|a, b| time(a).total_cmp(&time(b)))?;
+        let inputs = step.inputs.clone();
+        step.add(Conv { algorithm: Some(*fastest), ..conv.clone() }, &inputs).ok()
+    })
+}
+
+/// Lets all convolutions that `algorithm` applies to be computed by it.
+pub fn use_algorithm(graph: &Graph, algorithm: ConvAlgorithm) -> Graph {
+    graph.rewrite(|step| {
+        let Op::Conv(conv) = &step.node.op else { return None };
+        let &[x, w, ..] = step.inputs.as_slice() else { return None };
+        let applies = algorithm.applies(conv, step.new.fact(x), step.new.fact(w));
+        let chosen = Conv { algorithm: Some(algorithm), ..conv.clone() };
+        let inputs = step.inputs.clone();
+        if applies { step.add(chosen, &inputs).ok() } else { None }
+    })
+}
+
+/// The time to compute `y` of `x` and `w`: arithmetic at the machine's speed, and waiting for the weights, which were last used an
+/// inference ago.
+fn estimate_ns(algorithm: ConvAlgorithm, x: &Fact, y: &Fact, w: &Fact, target: &CpuTarget) -> f64 {
+    let elements = |fact: &Fact| fact.len() as f64;
+    let channels = (x.shape[1] * y.shape[1]) as f64;
+    let (flop, weights) = match algorithm.tile() {
+        None => (2.0 * elements(y) * elements(w) / y.shape[1] as f64, elements(w)),
+        Some(tile) => {
+            let points = ((tile + 2) * (tile + 2)) as f64;
+            let tiles: usize = y.shape[2..].iter().map(|extent| extent.div_ceil(tile)).product();
+            let tiles = (y.shape[0] * tiles) as f64;
+            // A transform of a tile reads and writes each element twice, with some operations between them.
+            let transforms = (x.shape[1] + y.shape[1]) as f64 * points * TRANSFORM_FLOP;
+            (tiles * (2.0 * channels * points + transforms), channels * points)
+        }
+    };
+    let bytes = 4.0 * weights * WAITED_FOR;
+    1e9 * (flop / target.rates.flop_per_second + bytes / target.rates.bytes_per_second)
+}
+
+/// The part of the time of reading weights from main memory in which nothing is computed.
+const WAITED_FOR: f64 = 1.0 / 3.0;
+
+/// Floating-point operations that could be done in the time of transforming one element.
+const TRANSFORM_FLOP: f64 = 40.0;

@@ -1,0 +1,139 @@
+//! Winograd's convolution over blocks of channels.
+//!
+//! The nest is that of `ops::conv::winograd`, by whose names the loops are known here: the transformed weights `u`, the transformed
+//! input `v`, the products `m`, and the results. Weights are transformed and packed when the nest is compiled. The products of a
+//! *panel*, the output channels that are computed at once, and of a *band* of rows of tiles become results while they are in the
+//! second-level cache.
+//!
+//! Where there is more input than weights, threads divide the bands, and each transforms the input of a band for all its panels;
+//! else they transform the input together and divide the panels, so that each reads its own weights only.
+
+use super::super::shape::find_reductions;
+use super::super::{Scheduler, buffer_name};
+use super::blocked::tile;
+use super::share_out;
+use crate::expr::Scope;
+use crate::schedule::Step;
+use crate::target::CpuTarget;
+
+/// The names of the loops over a buffer of transformed tiles.
+struct Tiles {
+    blocks: String,
+    points: [String; 2],
+    rows: String,
+    columns: String,
+    lane: String,
+}
+
+impl Tiles {
+    /// Of `buffer`, computed in a loop: its dimensions are images, blocks, points, points, rows, columns and lanes.
+    fn within(buffer: &str) -> Tiles {
+        let [blocks, a, b, rows, columns, lane] = [1, 2, 3, 4, 5, 6].map(|axis| format!("{buffer}.{axis}"));
+        Tiles { blocks, points: [a, b], rows, columns, lane }
+    }
+
+    /// Of the transformed input where it is computed as a whole.
+    fn of_input() -> Tiles {
+        let [blocks, a, b, rows, columns, lane] =
+            ["vc.0", "va", "vb", "vh", "vw", "vc.1"].map(str::to_string);
+        Tiles { blocks, points: [a, b], rows, columns, lane }
+    }
+}
+
+pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
+    let nest = &scheduler.nest;
+    let [input, _products, results] = &find_reductions(nest)[..] else { return None };
+    let x =
+        nest.pool.loads_of(input.update.value).into_iter().find_map(|load| match nest.pool.get(load) {
+            crate::expr::Expr::Load(buffer, _) => Some(buffer_name(nest, *buffer)),
+            _other => None,
+        })?;
+    let shape = |name: &str| Some(nest.pool.buffers[nest.buffer_named(name)?].shape.clone());
+    let (v, m, u) = (shape("v")?, shape("m")?, shape("u")?);
+    let &[images, _, points, _, tile_rows, tile_columns, lanes] = v.as_slice() else { return None };
+    let tile_size = results.outer.iter().find(|&&var| nest.pool.vars[var].name == "i")?;
+    let tile_size = nest.pool.vars[*tile_size].extent;
+    let bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>();
+    let (vectors, fma, _) = tile(target.isa);
+    let at_once = (1..=vectors).rev().find(|&few| m[1].is_multiple_of(few))?;
+
+    let by_bands = bytes(&v) > bytes(&u) && images * tile_rows >= target.threads;
+    let row_bytes = if by_bands {
+        bytes(&v) / (images * tile_rows)
+    } else {
+        4 * points * points * tile_columns * at_once * lanes
+    };
+    let fits = |rows: usize| rows * row_bytes <= target.l2_bytes / 2;
+    let divides_evenly = |rows: usize| {
+        let bands = images * (tile_rows / rows);
+        !by_bands || bands.is_multiple_of(target.threads) || bands >= 8 * target.threads
+    };
+    let rows = (1..=tile_rows)
+        .filter(|&rows| tile_rows.is_multiple_of(rows) && (rows == 1 || (fits(rows) && divides_evenly(rows))))
+        .max()?;
+
+    scheduler.step(Step::Prepare { buffer: "u".into() }).then_some(())?;
+    scheduler.split("k.0", &[at_once])?;
+    scheduler.split("th", &[rows])?;
+    let outside = scheduler.present(if by_bands { &["n", "th.0", "k.0.0"] } else { &["k.0.0", "n", "th.0"] });
+    let inside = ["k.0.1", "th.1", "i", "tw", "j", "k.1"].map(str::to_string);
+    scheduler.reorder(&[outside.as_slice(), &inside].concat())?;
+    scheduler.compute_at("products", outside.last()?)?;
+    let tiles = if by_bands {
+        scheduler.compute_at("transformed", "th.0")?;
+        Tiles::within("v")
+    } else {
+        Tiles::of_input()
+    };
+
+    // The input: a block of channels is copied with its edge, and its tiles transformed a row at a time.
+    let of_input = scheduler.present(&[
+        &tiles.blocks,
+        &tiles.rows,
+        &tiles.columns,
+        &tiles.points[0],
+        &tiles.points[1],
+        &tiles.lane,
+    ]);
+    scheduler.reorder(&of_input)?;
+    let around = scheduler.present(&["th.0", &tiles.blocks]);
+    scheduler.stage_in(&x, around.last().map(String::as_str), Scope::Workgroup, &[])?;
+    let around = scheduler.present(&["th.0", &tiles.blocks, &tiles.rows]);
+    scheduler.stage_out("v_sum", around.last().map(String::as_str))?;
+    let order =
+        scheduler.present(&["r", "s", &tiles.columns, &tiles.points[0], &tiles.points[1], &tiles.lane]);
+    scheduler.reorder(&order)?;
+    scheduler.replace("r", &format!("winograd_input_{tile_size}_{lanes}"))?;
+
+    // The products: a matrix product for each pair of points.
+    let products = Tiles::within("m");
+    let [a, b] = &products.points;
+    let order =
+        scheduler.present(&[a, b, &products.rows, &products.columns, &products.blocks, &products.lane]);
+    scheduler.reorder(&order)?;
+    let places = scheduler.present(&[&products.rows, &products.columns]);
+    let row = scheduler.fuse_all(&places, "t")?;
+    let columns = scheduler.present(&[&products.blocks, &products.lane]);
+    let panel = scheduler.present(&["k.0.0", a, b, "c.0", "c.1"]);
+    scheduler.relayout("u", &[panel, columns.clone()].concat())?;
+    scheduler.stage_out("m_sum", Some(b))?;
+    let depth = scheduler.present(&["c.0", "c.1"]);
+    scheduler.reorder(&[depth.as_slice(), &[row], &columns].concat())?;
+    let one_vector = super::tile(target.isa).2;
+    scheduler.replace(depth.first()?, if columns.len() == 2 { fma } else { one_vector })?;
+
+    // The results.
+    scheduler.stage_out("acc", Some("th.1"))?;
+    scheduler.reorder(&["a", "b", "tw", "i", "j", "k.1"].map(str::to_string))?;
+    scheduler.replace("a", &format!("winograd_output_{tile_size}_{lanes}"))?;
+
+    if by_bands {
+        let bands = scheduler.present(&["n", "th.0"]);
+        share_out(scheduler, &bands, target);
+    } else {
+        let of_input = scheduler.present(&["vn", &tiles.blocks, &tiles.rows]);
+        share_out(scheduler, &of_input, target);
+        share_out(scheduler, &outside, target);
+    }
+    Some(())
+}
