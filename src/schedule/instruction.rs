@@ -32,7 +32,7 @@ pub enum Shape {
     Single,
     /// The product of two.
     Product,
-    /// The product, in any order, of one operand and of factors that read nothing, in loops `t i j p q l`: the factors over `p` and `i`
+    /// The product, in any order, of one operand and of factors that read nothing, in loops `i j t p q l`: the factors over `p` and `i`
     /// are together the element `[p, i]` of the matrix at every iteration, those over `q` and `j` its element `[q, j]`.
     Transform(Matrix),
 }
@@ -177,15 +177,15 @@ macro_rules! windows {
     };
 }
 
-/// A transform of tiles `t` of `i` x `j` vectors of channels `l` to `p` x `q`.
+/// A transform of `i` x `j` vectors of channels `l` of tiles `t` to `p` x `q`.
 macro_rules! winograd {
     ($name:literal, $matrix:ident, $lanes:literal) => {
         Instruction {
             name: $name,
             loops: &[
-                ("t", UNLIMITED, Runs::Some),
                 ("i", Matrix::$matrix.columns(), Runs::Exactly),
                 ("j", Matrix::$matrix.columns(), Runs::Exactly),
+                ("t", UNLIMITED, Runs::Some),
                 ("p", Matrix::$matrix.rows().len(), Runs::Exactly),
                 ("q", Matrix::$matrix.rows().len(), Runs::Exactly),
                 ("l", $lanes, Runs::Exactly),
@@ -199,7 +199,7 @@ macro_rules! winograd {
             combine: Combiner::Add,
             result: Operand {
                 name: "y",
-                strides: &[Stride::Any, Stride::Zero, Stride::Zero, Stride::Any, Stride::Any, Stride::One],
+                strides: &[Stride::Zero, Stride::Zero, Stride::Any, Stride::Any, Stride::Any, Stride::One],
             },
             emission: Emission::Transform,
         }
@@ -347,14 +347,14 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
     Ok(Match { loops, levels, operands, result, conditions })
 }
 
-/// The operand of a product with the elements `[p, i]` and `[q, j]` of a matrix, for loops `t i j p q l`.
+/// The operand of a product with the elements `[p, i]` and `[q, j]` of a matrix, for loops `i j t p q l`.
 fn transformed(
     pool: &mut ExprPool,
     value: ExprId,
     loops: &[VarId],
     matrix: Matrix,
 ) -> Result<ExprId, String> {
-    let &[_, i, j, p, q, _] = loops else { return Err("it has not six loops".into()) };
+    let &[i, j, _, p, q, _] = loops else { return Err("it has not six loops".into()) };
     let mut operands = vec![];
     // The factors that depend on the loops of a row and a column of the matrix, for both sides of the operand.
     let mut sides = [(p, i, vec![]), (q, j, vec![])];

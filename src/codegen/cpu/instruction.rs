@@ -120,23 +120,25 @@ fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Resu
     let (x, x_strides) = operand(emitter, found, &found.operands[0])?;
     let (y, y_strides) = operand(emitter, found, &found.result)?;
     let limits = emitter.limits(&found.conditions, &found.loops);
-    let (&[t, _, _, _, _, l], [t_bounds, others @ ..]) = (found.loops.as_slice(), limits.trips.as_slice())
+    let (&[_, _, t, _, _, l], [i_bounds, j_bounds, t_bounds, results @ ..]) =
+        (found.loops.as_slice(), limits.trips.as_slice())
     else {
         return Err("it has not six loops".into());
     };
-    if !(limits.rest.is_empty() && others.iter().all(Vec::is_empty)) {
+    let whole = [i_bounds, j_bounds].into_iter().chain(results).all(Vec::is_empty);
+    if !(limits.rest.is_empty() && whole) {
         return Err("it runs under a condition that is not a limit of its tiles".into());
     }
     let call = cpu::Call::Transform(cpu::Transform {
         matrix,
         x,
-        x_row_stride: x_strides[1],
-        x_col_stride: x_strides[2],
-        x_tile_stride: x_strides[0],
+        x_row_stride: x_strides[0],
+        x_col_stride: x_strides[1],
+        x_tile_stride: x_strides[2],
         y,
         y_row_stride: y_strides[3],
         y_col_stride: y_strides[4],
-        y_tile_stride: y_strides[0],
+        y_tile_stride: y_strides[2],
         tiles: emitter.trip(t, t_bounds.clone()),
         lanes: emitter.pool.vars[l].extent,
         accumulate: cpu::Accumulate::Always,
