@@ -369,7 +369,8 @@ fn transformed(
             let side =
                 sides.iter_mut().find(|(row, column, _)| vars.iter().all(|var| var == row || var == column));
             let (.., own) = side.ok_or_else(|| {
-                format!("factor '{}' depends on other loops than a row and a column", pool.display(factor))
+                let names: Vec<&str> = vars.iter().map(|&var| pool.vars[var].name.as_str()).collect();
+                format!("a factor depends on the loops {names:?}, not on a row and a column of a matrix")
             })?;
             own.push(factor);
         }

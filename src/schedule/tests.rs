@@ -618,15 +618,43 @@ fn transforms_unify_by_their_matrix() {
     };
     for (value, by, reason) in [
         ("B(a, i) * B(b, j) * X", "winograd_input_4_8", expect!["loop 'l' has 16 iterations, 'l' at most 8"]),
-        ("B(a, i) * B(b, j) * X", "winograd_output_4_16", expect!["loop 'a' has 6 iterations, 'p' at most 4"]),
-        ("B(a, i) * B(a, j) * X", "winograd_input_4_16", expect!["factor 'select(a < 1, select(j < 1, 4.0, select(j < 2, 0.0, select(j < 3, -5.0, select(j < 4, 0.0, select(j < 5, 1.0, 0.0))))), select(a < 2, select(j < 1, 0.0, select(j < 2, -4.0, select(j < 3, -4.0, select(j < 4, 1.0, select(j < 5, 1.0, 0.0))))), select(a < 3, select(j < 1, 0.0, select(j < 2, 4.0, select(j < 3, -4.0, select(j < 4, -1.0, select(j < 5, 1.0, 0.0))))), select(a < 4, select(j < 1, 0.0, select(j < 2, -2.0, select(j < 3, -1.0, select(j < 4, 2.0, select(j < 5, 1.0, 0.0))))), select(a < 5, select(j < 1, 0.0, select(j < 2, 2.0, select(j < 3, -1.0, select(j < 4, -2.0, select(j < 5, 1.0, 0.0))))), select(j < 1, 0.0, select(j < 2, 4.0, select(j < 3, 0.0, select(j < 4, -5.0, select(j < 5, 0.0, 1.0))))))))))' depends on other loops than a row and a column"]),
-        ("B(i, a) * B(b, j) * X", "winograd_input_4_16", expect!["its factors are 0 where a is 0 and i is 2, those of winograd_input_4 -5"]),
-        ("B(a, i) * X", "winograd_input_4_16", expect!["its factors are 1 where b is 0 and j is 0, those of winograd_input_4 4"]),
-        ("B(a, i) * B(b, j) * X * 0.5", "winograd_input_4_16", expect!["its factors are 2 where a is 0 and i is 0, those of winograd_input_4 4"]),
-        ("B(a, i) * B(b, j) * X * X", "winograd_input_4_16", expect!["its value is a product of 2 reads, not of one"]),
-        ("B(a, i) * B(b, j) * 2.0", "winograd_input_4_16", expect!["its factors are 8 where a is 0 and i is 0, those of winograd_input_4 4"]),
+        (
+            "B(a, i) * B(b, j) * X",
+            "winograd_output_4_16",
+            expect!["loop 'a' has 6 iterations, 'p' at most 4"],
+        ),
+        ("B(a, i) * B(a, j) * X", "winograd_input_4_16", expect![[r#"a factor depends on the loops ["j", "a"], not on a row and a column of a matrix"#]]),
+        (
+            "B(i, a) * B(b, j) * X",
+            "winograd_input_4_16",
+            expect!["its factors are 0 where a is 0 and i is 2, those of winograd_input_4 -5"],
+        ),
+        (
+            "B(a, i) * X",
+            "winograd_input_4_16",
+            expect!["its factors are 1 where b is 0 and j is 0, those of winograd_input_4 4"],
+        ),
+        (
+            "B(a, i) * B(b, j) * X * 0.5",
+            "winograd_input_4_16",
+            expect!["its factors are 2 where a is 0 and i is 0, those of winograd_input_4 4"],
+        ),
+        (
+            "B(a, i) * B(b, j) * X * X",
+            "winograd_input_4_16",
+            expect!["its value is a product of 2 reads, not of one"],
+        ),
+        (
+            "B(a, i) * B(b, j) * 2.0",
+            "winograd_input_4_16",
+            expect!["its factors are 8 where a is 0 and i is 0, those of winograd_input_4 4"],
+        ),
         ("B(a, i) * B(b, j) * exp(X)", "winograd_input_4_16", expect!["operand 'x' is not a plain read"]),
-        ("B(a, i) * B(b, j) * cast_of(a) * X", "winograd_input_4_16", expect!["factor 'f32(0)' is not known"]),
+        (
+            "B(a, i) * B(b, j) * cast_of(a) * X",
+            "winograd_input_4_16",
+            expect!["factor 'f32(0)' is not known"],
+        ),
     ] {
         let value = value.replace("cast_of(a)", "f32(a)");
         reason.assert_eq(&refused_by(&value, by));
