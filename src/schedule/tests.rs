@@ -623,7 +623,11 @@ fn transforms_unify_by_their_matrix() {
             "winograd_output_4_16",
             expect!["loop 'a' has 6 iterations, 'p' at most 4"],
         ),
-        ("B(a, i) * B(a, j) * X", "winograd_input_4_16", expect![[r#"a factor depends on the loops ["j", "a"], not on a row and a column of a matrix"#]]),
+        (
+            "B(a, i) * B(a, j) * X",
+            "winograd_input_4_16",
+            expect![[r#"a factor depends on the loops ["j", "a"], not on a row and a column of a matrix"#]],
+        ),
         (
             "B(i, a) * B(b, j) * X",
             "winograd_input_4_16",
