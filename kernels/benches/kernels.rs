@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use paisley_kernels::pool::Pool;
+use paisley_kernels::program::AlignedBytes;
 use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
 use paisley_kernels::transform::{Matrix, TransformArgs};
@@ -311,14 +312,15 @@ fn transforms(criterion: &mut Criterion) {
             let points = [side * tiles, tiles, 1].map(|stride| (stride * lanes) as isize);
             let image = [58, 1, step].map(|stride| (stride * lanes) as isize);
             let (x, y) = if side == results { (image, points) } else { (points, image) };
-            let from = vec![1.0f32; side * side * 58 * lanes];
-            let mut to = vec![0.0f32; side * side * 58 * lanes];
+            // Aligned as programs have it, so that no vector lies across two lines of the cache.
+            let bytes = size_of::<f32>() * side * side * 58 * lanes;
+            let (mut from, mut to) = (AlignedBytes::zeroed(bytes), AlignedBytes::zeroed(bytes));
             let args = TransformArgs {
-                x: from.as_ptr(),
+                x: from.as_mut_ptr().cast_const().cast(),
                 x_row: x[0],
                 x_col: x[1],
                 x_tile: x[2],
-                y: to.as_mut_ptr(),
+                y: to.as_mut_ptr().cast(),
                 y_row: y[0],
                 y_col: y[1],
                 y_tile: y[2],

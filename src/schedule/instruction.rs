@@ -32,7 +32,7 @@ pub enum Shape {
     Single,
     /// The product of two.
     Product,
-    /// The product, in any order, of one operand and of factors that read nothing, in loops `t i j p q l`: the factors over `p` and `i`
+    /// The product, in any order, of one operand and of factors that read nothing, in loops `i j t p q l`: the factors over `p` and `i`
     /// are together the element `[p, i]` of the matrix at every iteration, those over `q` and `j` its element `[q, j]`.
     Transform(Matrix),
 }
@@ -369,7 +369,8 @@ fn transformed(
             let side =
                 sides.iter_mut().find(|(row, column, _)| vars.iter().all(|var| var == row || var == column));
             let (.., own) = side.ok_or_else(|| {
-                format!("factor '{}' depends on other loops than a row and a column", pool.display(factor))
+                let names: Vec<&str> = vars.iter().map(|&var| pool.vars[var].name.as_str()).collect();
+                format!("a factor depends on the loops {names:?}, not on a row and a column of a matrix")
             })?;
             own.push(factor);
         }

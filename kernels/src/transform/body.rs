@@ -27,17 +27,17 @@ impl Apply<4, 4> for Input2 {
 impl Apply<6, 6> for Input4 {
     #[inline(always)]
     fn apply<V: Vector>(x: [V; 6]) -> [V; 6] {
-        let (two, four, five) = (x[0].like(2.0), x[0].like(4.0), x[0].like(-5.0));
-        let even = x[2].mul_add(x[0].like(-4.0), x[4]);
-        let odd = x[1].mul_add(x[0].like(-4.0), x[3]);
+        let (two, four) = (x[0].like(2.0), x[0].like(4.0));
+        let (minus_two, minus_four) = (x[0].like(-2.0), x[0].like(-4.0));
+        let (even, odd) = (x[2].mul_add(minus_four, x[4]), x[1].mul_add(minus_four, x[3]));
         let (even_step, odd_step) = (x[4].sub(x[2]), x[3].sub(x[1]));
         [
-            x[0].mul_add(four, x[2].mul_add(five, x[4])),
+            x[0].sub(x[2]).mul_add(four, even_step),
             even.add(odd),
             even.sub(odd),
             odd_step.mul_add(two, even_step),
-            odd_step.mul_add(x[0].like(-2.0), even_step),
-            x[1].mul_add(four, x[3].mul_add(five, x[5])),
+            odd_step.mul_add(minus_two, even_step),
+            odd_step.mul_add(minus_four, x[5].sub(x[3])),
         ]
     }
 }
@@ -58,7 +58,7 @@ impl Apply<4, 6> for Output4 {
             x[0].add(near).add(far),
             far_step.mul_add(x[0].like(2.0), near_step),
             far.mul_add(x[0].like(4.0), near),
-            far_step.mul_add(x[0].like(8.0), near_step).add(x[5]),
+            far_step.mul_add(x[0].like(8.0), near_step.add(x[5])),
         ]
     }
 }
@@ -76,7 +76,7 @@ pub(crate) unsafe fn transform<V: Vector>(matrix: Matrix, args: &TransformArgs) 
     }
 }
 
-/// Rows `0..` of a set of rows.
+/// A set of rows, a bit each.
 const fn rows<const COUNT: usize>(rows: [usize; COUNT]) -> u32 {
     let (mut set, mut at) = (0, 0);
     while at < COUNT {
@@ -101,14 +101,11 @@ unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool>(matrix: Matrix, mut args:
     }
     // SAFETY: the caller grants the contract; each tile is inside what it grants.
     unsafe {
-        match (matrix, V::ACCUMULATORS >= 16) {
-            (Matrix::Input2, true) => parts!(Input2, 4 x 4: [0 1 2 3]),
-            (Matrix::Input2, false) => parts!(Input2, 4 x 4: [1 2] [0 3]),
-            (Matrix::Input4, true) => parts!(Input4, 6 x 6: [1 2 3 4] [0 5]),
-            (Matrix::Input4, false) => parts!(Input4, 6 x 6: [1 2] [3 4] [0 5]),
-            (Matrix::Output2, true | false) => parts!(Output2, 2 x 4: [0 1]),
-            (Matrix::Output4, true) => parts!(Output4, 4 x 6: [0 1 2 3]),
-            (Matrix::Output4, false) => parts!(Output4, 4 x 6: [0 2] [1 3]),
+        match matrix {
+            Matrix::Input2 => parts!(Input2, 4 x 4: [0 1 2 3]),
+            Matrix::Input4 => parts!(Input4, 6 x 6: [0 3 4] [1 2 5]),
+            Matrix::Output2 => parts!(Output2, 2 x 4: [0 1]),
+            Matrix::Output4 => parts!(Output4, 4 x 6: [0 1 2 3]),
         }
     }
 }

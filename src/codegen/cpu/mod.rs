@@ -13,6 +13,9 @@ mod columns;
 mod fold;
 mod instruction;
 
+#[cfg(test)]
+mod tests;
+
 use crate::analysis::{accesses, carried_buffers};
 use crate::expr::{Affine, BufferId, ExprId, ExprPool, Role, VarId};
 use crate::loopir::{Loop, LoopKind, Nest, Stmt, Store};

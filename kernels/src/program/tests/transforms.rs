@@ -62,5 +62,12 @@ fn transforms_of_every_matrix() {
 
 #[test]
 fn transforms_print() {
-    expect![[""]].assert_eq(&transform(Matrix::Output4, 8, Accumulate::Never).to_string());
+    expect![[r#"
+        program winograd_output_4
+          in 0 x0: f32[1344]
+          inout 1 y1: f32[1536]
+        phase 0
+          parallel for t in 3
+            transform min(4, t + 2) x 8: y1[32 t + 8 tile + 96 row + 384 col + lane] = winograd_output_4(x0[224 t + 16 tile + 112 row + 8 col + lane])
+    "#]].assert_eq(&transform(Matrix::Output4, 8, Accumulate::Never).to_string());
 }
