@@ -560,6 +560,87 @@ fn what_several_blocks_write_is_computed_where_it_is() {
     );
 }
 
+const SUMS: &str = "
+    nest sums
+      in    x: f32[12]
+      const w: f32[3]
+      out   y: f32[8]
+      global u: f32[3]
+      for c in 3:
+        double: u[c] = w[c] * 2.0
+      global t: f32[10]
+      for i in 10:
+        register sum: f32
+        init: sum = 0.0
+        for r in 3:
+          update: sum += x[i + r] * u[r]
+        store: t[i] = sum
+      for p in 8:
+        init1: y[p] = 0.0
+        for s in 3:
+          update1: y[p] += t[p + s]";
+
+#[test]
+fn sums_are_computed_where_they_are_needed() {
+    check(Nest::parse(SUMS).unwrap(), "split p = [_, 4]\ncompute_at store in p.0", expect![[r#"
+        nest sums
+          in    x: f32[12]
+          const w: f32[3]
+          out   y: f32[8]
+          global u: f32[3]
+          for c in 3:
+            double: u[c] = w[c] * 2.0
+          for p.0 in 2:
+            workgroup t: f32[6]
+            for t.0 in 6:
+              register sum: f32
+              init: sum = 0.0
+              for r in 3:
+                update: sum += x[r + p.0 * 4 + t.0] * u[r]
+              store: t[t.0] = sum
+            for p.1 in 4:
+              init1: y[p.0 * 4 + p.1] = 0.0
+              for s in 3:
+                update1: y[p.0 * 4 + p.1] += t[s + p.1]
+    "#]]);
+    let shared =
+        SUMS.replace("store: t[i] = sum", "store: t[i] = sum\n        again: y[i - 2] = sum if i >= 2");
+    refused(Nest::parse(&shared).unwrap(), "compute_at store in p", expect!["block 'store': shares what it is computed from"]);
+}
+
+#[test]
+fn what_depends_on_constants_is_prepared() {
+    check(Nest::parse(SUMS).unwrap(), "prepare u\nrelayout u by r", expect![[r#"
+        nest sums
+          in    x: f32[12]
+          const w: f32[3]
+          out   y: f32[8]
+          prepare:
+            global u: f32[3]
+            for c in 3:
+              double: u[c] = w[c] * 2.0
+            packed u_p: f32[3]
+            for u_p.r in 3:
+              pack_u: u_p[u_p.r] = u[u_p.r]
+          global t: f32[10]
+          for i in 10:
+            register sum: f32
+            init: sum = 0.0
+            for r in 3:
+              update: sum += x[i + r] * u_p[r]
+            store: t[i] = sum
+          for p in 8:
+            init1: y[p] = 0.0
+            for s in 3:
+              update1: y[p] += t[p + s]
+    "#]]);
+    refused(Nest::parse(SUMS).unwrap(), "prepare t", expect!["buffer 't': depends on an input"]);
+    refused(Nest::parse(SUMS).unwrap(), "prepare sum", expect!["buffer 'sum': is not allocated at the top of the nest"]);
+    let together =
+        SUMS.replace("double: u[c] = w[c] * 2.0", "double: u[c] = w[c] * 2.0\n        first: y[c] = 1.0");
+    refused(Nest::parse(&together).unwrap(), "prepare u", expect!["buffer 'u': is computed together with an output"]);
+}
+
 /// Tiles of a plane of 16 channels transformed by a matrix: `value` says how of its elements `B(row, column)` and the input `X`.
 pub(crate) fn winograd(matrix: Matrix, value: &str, condition: &str) -> Nest {
     fn choose(of: &str, values: &[String]) -> String {

@@ -5,7 +5,9 @@ use paisley::base::Random;
 use paisley::compiler::{self, Timings};
 use paisley::expr::UnaryOp;
 use paisley::graph::{Graph, Op, ValueId};
-use paisley::ops::{Concat, Conv, Fact, Map, Pool, PoolKind, Reduce, ReduceKind, Scalar, Transpose, View};
+use paisley::ops::{
+    Concat, Conv, ConvAlgorithm, Fact, Map, Pool, PoolKind, Reduce, ReduceKind, Scalar, Transpose, View,
+};
 use paisley::plan::Plan;
 use paisley::runtime::cpu::CpuExecutor;
 use paisley::runtime::reference;
@@ -57,7 +59,7 @@ impl Network {
         let (groups, depth, filters) =
             if depthwise { (channels, 1, channels) } else { (1, channels, filters) };
         let stride = *self.rng.pick(&[1, 1, 2]);
-        let conv = Conv {
+        let mut conv = Conv {
             strides: vec![stride; 2],
             dilations: vec![*self.rng.pick(&[1, 1, 2]); 2],
             pads: vec![(self.rng.below(kernel), self.rng.below(kernel)), (kernel / 2, kernel / 2)],
@@ -65,6 +67,10 @@ impl Network {
             algorithm: None,
         };
         let (w, b) = (self.constant(&[filters, depth, kernel, kernel]), self.constant(&[filters]));
+        // What is not drawn is chosen by the compiler.
+        let drawn = *self.rng.pick(&ConvAlgorithm::ALL);
+        let applies = drawn.applies(&conv, self.graph.fact(x), self.graph.fact(w));
+        conv.algorithm = (applies && self.rng.below(2) == 0).then_some(drawn);
         let y = self.add(conv, &[x, w, b])?;
         self.activation(y)
     }

@@ -225,6 +225,7 @@ macro_rules! families {
 families! {
     matmul: Matmul,
     convolution: Convolution,
+    winograd: Winograd,
     softmax: Softmax,
     layer_norm: LayerNorm,
     pooling: Pooling,

@@ -5,8 +5,8 @@ use paisley::expr::{BinaryOp, UnaryOp};
 use paisley::graph::{Graph, Op, ValueId};
 use paisley::loopir::{Nest, Role};
 use paisley::ops::{
-    Conv, Fact, Map, MatMul, Normalize, Pool, PoolKind, Reduce, ReduceKind, Scalar, Softmax, Transpose,
-    define_group,
+    Conv, ConvAlgorithm, Fact, Map, MatMul, Normalize, Pool, PoolKind, Reduce, ReduceKind, Scalar, Softmax,
+    Transpose, define_group,
 };
 use paisley::passes::{GroupPolicy, group};
 use paisley::tensor::{DType, Tensor};
@@ -16,6 +16,7 @@ use paisley::tensor::{DType, Tensor};
 pub(super) enum Family {
     Matmul,
     Convolution,
+    Winograd,
     Softmax,
     LayerNorm,
     Pooling,
@@ -123,6 +124,7 @@ impl Builder<'_> {
         match family {
             Family::Matmul => self.matmul(),
             Family::Convolution => self.convolution(),
+            Family::Winograd => self.winograd(),
             Family::Softmax => {
                 let rank = self.between(1, 3);
                 let shape = self.shape(rank, 9);
@@ -170,6 +172,18 @@ impl Builder<'_> {
         let bias = if self.chance(2) { Some(self.weights(&[groups * filters])) } else { None };
         let inputs: Vec<ValueId> = [x, w].into_iter().chain(bias).collect();
         self.add(Conv { strides, dilations, pads, groups, algorithm: None }, &inputs)
+    }
+
+    fn winograd(&mut self) -> Option<ValueId> {
+        let (batch, depth, filters) = (self.between(1, 2), self.between(1, 3), self.between(1, 3));
+        let spatial = self.shape(2, 7);
+        let x = self.input(&[&[batch, depth], spatial.as_slice()].concat());
+        let x = self.head(x)?;
+        let w = self.weights(&[filters, depth, 3, 3]);
+        let pads = (0..2).map(|_| (1 + self.rng.below(2), 1 + self.rng.below(2))).collect();
+        let algorithm = Some(*self.rng.pick(&[ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4]));
+        let conv = Conv { strides: vec![1; 2], dilations: vec![1; 2], pads, groups: 1, algorithm };
+        self.add(conv, &[x, w])
     }
 
     fn layer_norm(&mut self) -> Option<ValueId> {
