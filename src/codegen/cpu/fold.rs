@@ -182,7 +182,7 @@ fn long(extents: &[cpu::Trip], strides: &[i64]) -> Vec<(cpu::Trip, i64)> {
 /// Lets the call in `user` overwrite what it adds to where `fill` writes zeros to exactly that; whether it does. Both may be in
 /// loops.
 fn overwrite(code: &cpu::Code, fill: &cpu::Node, user: &mut cpu::Node) -> bool {
-    let Some(mut pair) = Pair::new(fill, user) else { return false };
+    let Some(pair) = Pair::new(fill, user) else { return false };
     let [
         cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
         cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
@@ -192,7 +192,7 @@ fn overwrite(code: &cpu::Code, fill: &cpu::Node, user: &mut cpu::Node) -> bool {
     };
     let (filled, fill_strides) = pair.view(code, *access, strides);
     let extents = pair.extents();
-    let Some(target) = Target::of(&mut pair.call) else { return false };
+    let Some(target) = Target::of(pair.call) else { return false };
     let zeroed = value == to
         && guard.is_empty()
         && *target.accumulate == cpu::Accumulate::Always
@@ -207,7 +207,7 @@ fn overwrite(code: &cpu::Code, fill: &cpu::Node, user: &mut cpu::Node) -> bool {
 /// Lets the call in `user` write where `copy` copies its result to, if that is all that `copy` does and nothing else touches the
 /// result, which is in scratch memory; whether it does. Both may be in loops.
 fn write_there(code: &mut cpu::Code, uses: &[usize], user: &mut cpu::Node, copy: &cpu::Node) -> bool {
-    let Some(mut pair) = Pair::new(copy, user) else { return false };
+    let Some(pair) = Pair::new(copy, user) else { return false };
     let [
         cpu::BlockOp::Load { to, access: from, strides: from_strides, guard: from_guard },
         cpu::BlockOp::Store {
@@ -225,7 +225,7 @@ fn write_there(code: &mut cpu::Code, uses: &[usize], user: &mut cpu::Node, copy:
     let (from, from_strides) = pair.view(code, *from, from_strides);
     let (there, there_strides) = pair.view(code, *there, there_strides);
     let extents = pair.extents();
-    let Some(mut target) = Target::of(&mut pair.call) else { return false };
+    let Some(mut target) = Target::of(pair.call) else { return false };
     let buffer = |access: &cpu::AccessId| code.accesses[access.index()].buffer;
     let plain = value == to && from_guard.is_empty() && there_guard.is_empty();
     // The call and the copy are the uses of the result.
