@@ -85,7 +85,7 @@ fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
         let beyond = pool.vars_of(inside);
         store.value = pool.rewrite(store.value, &mut |pool, id| {
             let Expr::Load(of, _) = *pool.get(id) else { return None };
-            let in_rows = pool.buffers[of].role != Role::Local && !blocked.contains(&of);
+            let in_rows = !own.contains(&of) && !blocked.contains(&of);
             let goes_beyond = in_rows && beyond.iter().any(|&var| pool.uses_var(id, var));
             goes_beyond.then(|| pool.guard(inside, id))
         });

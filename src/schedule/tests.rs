@@ -582,7 +582,10 @@ const SUMS: &str = "
 
 #[test]
 fn sums_are_computed_where_they_are_needed() {
-    check(Nest::parse(SUMS).unwrap(), "split p = [_, 4]\ncompute_at store in p.0", expect![[r#"
+    check(
+        Nest::parse(SUMS).unwrap(),
+        "split p = [_, 4]\ncompute_at store in p.0",
+        expect![[r#"
         nest sums
           in    x: f32[12]
           const w: f32[3]
@@ -602,15 +605,23 @@ fn sums_are_computed_where_they_are_needed() {
               init1: y[p.0 * 4 + p.1] = 0.0
               for s in 3:
                 update1: y[p.0 * 4 + p.1] += t[s + p.1]
-    "#]]);
+    "#]],
+    );
     let shared =
         SUMS.replace("store: t[i] = sum", "store: t[i] = sum\n        again: y[i - 2] = sum if i >= 2");
-    refused(Nest::parse(&shared).unwrap(), "compute_at store in p", expect!["block 'store': shares what it is computed from"]);
+    refused(
+        Nest::parse(&shared).unwrap(),
+        "compute_at store in p",
+        expect!["block 'store': shares what it is computed from"],
+    );
 }
 
 #[test]
 fn what_depends_on_constants_is_prepared() {
-    check(Nest::parse(SUMS).unwrap(), "prepare u\nrelayout u by r", expect![[r#"
+    check(
+        Nest::parse(SUMS).unwrap(),
+        "prepare u\nrelayout u by r",
+        expect![[r#"
         nest sums
           in    x: f32[12]
           const w: f32[3]
@@ -633,12 +644,21 @@ fn what_depends_on_constants_is_prepared() {
             init1: y[p] = 0.0
             for s in 3:
               update1: y[p] += t[p + s]
-    "#]]);
+    "#]],
+    );
     refused(Nest::parse(SUMS).unwrap(), "prepare t", expect!["buffer 't': depends on an input"]);
-    refused(Nest::parse(SUMS).unwrap(), "prepare sum", expect!["buffer 'sum': is not allocated at the top of the nest"]);
+    refused(
+        Nest::parse(SUMS).unwrap(),
+        "prepare sum",
+        expect!["buffer 'sum': is not allocated at the top of the nest"],
+    );
     let together =
         SUMS.replace("double: u[c] = w[c] * 2.0", "double: u[c] = w[c] * 2.0\n        first: y[c] = 1.0");
-    refused(Nest::parse(&together).unwrap(), "prepare u", expect!["buffer 'u': is computed together with an output"]);
+    refused(
+        Nest::parse(&together).unwrap(),
+        "prepare u",
+        expect!["buffer 'u': is computed together with an output"],
+    );
 }
 
 /// Tiles of a plane of 16 channels transformed by a matrix: `value` says how of its elements `B(row, column)` and the input `X`.

@@ -140,8 +140,10 @@ pub(in crate::ops) fn define(conv: &Conv, form: &Form, at: &mut Definer<'_>) -> 
     at.builder().store("products", m, &index, sum);
     at.close(opened);
 
+    // A dimension of one place has the index 0 for what follows.
+    let (across, along) = (tile.min(rows), tile.min(columns));
     let dims =
-        [("n", batch), ("k", filters), ("th", tile_rows), ("i", tile), ("tw", tile_columns), ("j", tile)];
+        [("n", batch), ("k", filters), ("th", tile_rows), ("i", across), ("tw", tile_columns), ("j", along)];
     let (index, opened) = at.open(&dims);
     let &[n, k, h, i, w, j] = index.as_slice() else { return Ok(()) };
     let sum =

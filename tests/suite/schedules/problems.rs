@@ -46,7 +46,8 @@ impl Problem {
                 continue;
             }
             let chosen = *rng.pick(&groups);
-            break define_group(&chosen.definition(&graph), &[]).expect("a group should have a nest");
+            break define_group(&chosen.definition(&graph), &[])
+                .unwrap_or_else(|error| panic!("a group should have a nest: {error}\n{graph}"));
         };
         let mut given = |role| {
             let buffers = nest.params_of(role).map(|id| nest.pool.buffers[id].clone()).collect::<Vec<_>>();
