@@ -200,7 +200,8 @@ mod generic {
         Generic, crate::simd::lanes::Lanes, [],
         {
             run_3x12 "fma_3x12_f32_generic" [1, 2, 3] x [1, 2, 3],
-            run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2];
+            run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2],
+            run_1x32 "fma_1x32_f32_generic" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_8_f32_generic" [1, 2, 3, 4, 5, 6, 7, 8]
         },
     ));
@@ -211,7 +212,8 @@ mod avx2 {
     kernels!(instance! (
         Avx2, crate::simd::avx2::Avx2, ["avx2,fma,f16c"],
         {
-            run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2];
+            run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2],
+            run_1x64 "fma_1x64_f32_avx2" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_12_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
         },
     ));
@@ -222,7 +224,8 @@ mod avx512 {
     kernels!(instance! (
         Avx512, crate::simd::avx512::Avx512, ["avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"],
         {
-            run_12x32 "fma_12x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2];
+            run_12x32 "fma_12x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2],
+            run_1x128 "fma_1x128_f32_avx512" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_14_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
         },
     ));
