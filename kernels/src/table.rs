@@ -11,6 +11,7 @@ use crate::isa::Isa;
 use crate::plane::Operand;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::simd::Vector;
+use crate::tile::lanes::{self, LaneArgs, LaneKernel};
 use crate::tile::{self, TileArgs, TileKernel};
 use crate::vector::body::Form;
 use crate::window::{DepthwiseArgs, Pool, WindowArgs};
@@ -27,8 +28,8 @@ pub struct KernelTable {
     pub lanes: usize,
     /// The matrix-multiplication tiles, the one to prefer first.
     pub tiles: &'static [TileKernel],
-    /// The tiles whose factor `a` is a vector, one a column: `c[i, j] (+)= sum over k of a[k, i, j] * b[k, j]`, on whole vectors.
-    pub lane_tiles: &'static [TileKernel],
+    /// The tile whose elements are vectors.
+    pub lane_tile: &'static LaneKernel,
     pub(crate) raw: RawKernels,
 }
 
@@ -55,15 +56,10 @@ pub fn table(isa: Isa) -> &'static KernelTable {
 /// The tiles of an instruction set: each row gives a function, a name, the numbers of rows and those of vectors of
 /// columns that are compiled.
 macro_rules! tiles {
-    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*; lanes $($lane_run:ident $lane_name:literal $lane_rows:tt),*) => {
-        $(tiles!(@lane_run $vector, $features, $lane_run $lane_rows);)*
-        static LANE_TILES: &[TileKernel] = &[$(TileKernel {
-            name: $lane_name,
-            isa: Isa::$isa,
-            rows: $lane_rows.len(),
-            cols: <$vector as Vector>::LANES,
-            run: $lane_run,
-        }),*];
+    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*; lanes $lane_run:ident $lane_name:literal $lane_rows:tt) => {
+        tiles!(@lane_run $vector, $features, $lane_run $lane_rows);
+        static LANE_TILE: LaneKernel =
+            LaneKernel { name: $lane_name, isa: Isa::$isa, rows: $lane_rows.len(), run: $lane_run };
         $(tiles!(@run $vector, $features, $run $rows x $vectors);)*
         static TILES: &[TileKernel] = &[$(TileKernel {
             name: $name,
@@ -76,7 +72,7 @@ macro_rules! tiles {
     (@run $vector:ty, [$($feature:literal)?], $run:ident $rows:tt x $vectors:tt) => {
         /// # Safety
         /// As for [`TileKernel::run`].
-        unsafe fn $run(args: TileArgs) {
+        unsafe fn $run(args: &TileArgs) {
             /// # Safety
             /// As for [`tile::body`].
             $(#[target_feature(enable = $feature)])?
@@ -90,29 +86,28 @@ macro_rules! tiles {
                 args: &TileArgs,
             ) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED, false>(args) }
+                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(args) }
             }
             static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> =
                 [tiles!(@rows $vector, false, $rows, $vectors), tiles!(@rows $vector, true, $rows, $vectors)];
             // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
-            unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, &args) }
+            unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, args) }
         }
     };
     (@lane_run $vector:ty, [$($feature:literal)?], $run:ident [$($row:literal),*]) => {
         /// # Safety
-        /// As for [`TileKernel::run`], with whole vectors for `a`.
-        unsafe fn $run(args: TileArgs) {
+        /// As for [`LaneKernel::run`].
+        unsafe fn $run(args: &LaneArgs) {
             /// # Safety
-            /// As for [`tile::body`].
+            /// As for [`lanes::body`].
             $(#[target_feature(enable = $feature)])?
-            unsafe fn kernel<const ROWS: usize, const SUMS: usize>(args: &TileArgs) {
+            unsafe fn kernel<const ROWS: usize>(args: &LaneArgs, piece: lanes::Piece) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { tile::body::<$vector, ROWS, 1, SUMS, false, false, true>(args) }
+                unsafe { lanes::body::<$vector, ROWS>(args, piece) }
             }
-            static KERNELS: tile::LaneVariants<{ [$($row),*].len() }> =
-                [$(kernel::<$row, { tile::partial_sums::<$vector>($row) }>),*];
+            static KERNELS: lanes::Variants<{ [$($row),*].len() }> = [$(kernel::<$row>),*];
             // SAFETY: the variants are in the order of their rows; the caller grants the contract.
-            unsafe { tile::in_pieces(KERNELS.len(), &args, |rows| KERNELS[rows - 1]) }
+            unsafe { lanes::dispatch(&KERNELS, args) }
         }
     };
     (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {
@@ -177,7 +172,7 @@ macro_rules! instance {
             isa: Isa::$isa,
             lanes: <$vector as Vector>::LANES,
             tiles: TILES,
-            lane_tiles: LANE_TILES,
+            lane_tile: &LANE_TILE,
             raw: RawKernels { $($name),* },
         };
     };

@@ -36,6 +36,8 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
     if !limits.rest.is_empty() {
         return Err("it runs under a condition that is not a limit of one loop".into());
     }
+    let guard = term_conditions(emitter, found);
+    let guard = guard.ok_or("it leaves out terms under a condition that is not affine")?;
     let trips: Vec<cpu::Trip> =
         found.loops.iter().zip(limits.trips).map(|(&var, bounds)| emitter.trip(var, bounds)).collect();
     let (depths, [rows, columns @ ..]) = trips.split_at(found.levels) else {
@@ -55,20 +57,62 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
     let block_stride = |strides: &[i64]| if columns.len() == 2 { strides[row + 1] } else { 0 };
     let call = cpu::Call::Tile(cpu::Tile {
         a,
+        a_line_stride: 0,
         a_row_stride: a_strides[row],
         a_col_stride: a_strides.last().copied().unwrap_or(0),
         b,
         b_block_stride: block_stride(&b_strides),
         c,
+        c_line_stride: 0,
         c_row_stride: c_strides[row],
         c_block_stride: block_stride(&c_strides),
+        lines: cpu::Trip::Constant(1),
         rows: rows.clone(),
         blocks: blocks.max(),
         cols: cols.clone(),
         depths: depths.collect(),
+        guard,
         accumulate: cpu::Accumulate::Always,
+        finish: None,
     });
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
+}
+
+/// The conditions on the terms of a tile, over its line, its row and the levels of its sum: the two ends of an interval as one, and
+/// each moving forward with the row and the term.
+fn term_conditions(emitter: &mut Emitter, found: &Match) -> Option<Vec<cpu::Condition>> {
+    let mut conditions: Vec<cpu::Condition> = vec![];
+    for &conjunct in &found.guards {
+        let cpu::Condition { mut value, strides, limit } = emitter.condition(conjunct, &found.loops)?;
+        let (levels, rest) = strides.split_at(found.levels);
+        let row = rest.first().copied()?;
+        let mut strides: Vec<i64> = [0, row].iter().chain(levels).copied().collect();
+        let falls = strides.iter().find(|stride| **stride != 0).is_some_and(|stride| *stride < 0);
+        let negated = |form: &cpu::Affine| {
+            let mut negative = cpu::Affine::constant(limit - 1 - form.constant);
+            form.terms.iter().for_each(|&(counter, factor)| negative.add_term(counter, -factor));
+            negative
+        };
+        if falls {
+            // 0 <= v < limit  is  0 <= limit - 1 - v < limit
+            value = negated(&value);
+            strides.iter_mut().for_each(|stride| *stride = -*stride);
+        }
+        let other_end = conditions.iter_mut().find(|known| {
+            known.strides == strides && known.limit == limit && known.value.terms == value.terms
+        });
+        match other_end {
+            // A form that is at least `-a` and less than `limit - b`, where `a` and `b` are small beside the limit.
+            Some(known) => {
+                let (low, high) =
+                    (known.value.constant.min(value.constant), known.value.constant.max(value.constant));
+                known.limit = limit - (high - low);
+                known.value.constant = low;
+            }
+            None => conditions.push(cpu::Condition { value, strides, limit }),
+        }
+    }
+    Some(conditions)
 }
 
 fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cpu::Node, String> {
@@ -112,72 +156,4 @@ fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<
         count: emitter.trip(q, q_bounds.clone()),
     });
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
-}
-
-/// Lets the tile in `user` overwrite what it adds to where `fill` writes zeros to exactly that; whether it does. Both may be in
-/// loops: `counters` are the counters of the loops around the fill and around the tile, pair by pair.
-pub(super) fn overwrite(
-    code: &cpu::Code,
-    fill: &cpu::Node,
-    user: &mut cpu::Node,
-    counters: &mut Vec<(cpu::CounterId, cpu::CounterId)>,
-) -> bool {
-    match (fill, user) {
-        (cpu::Node::Loop(fill), cpu::Node::Loop(user)) => {
-            let ([inner], [user_inner], true) =
-                (fill.body.as_slice(), user.body.as_mut_slice(), fill.trip == user.trip)
-            else {
-                return false;
-            };
-            counters.push((fill.counter, user.counter));
-            overwrite(code, inner, user_inner, counters)
-        }
-        (cpu::Node::Call(cpu::Call::Block(fill)), cpu::Node::Call(cpu::Call::Tile(tile))) => {
-            let zeroed = zeroes(code, fill, tile, counters);
-            if zeroed {
-                tile.accumulate = cpu::Accumulate::Never;
-            }
-            zeroed
-        }
-        (cpu::Node::Loop(_) | cpu::Node::Call(_), _) => false,
-    }
-}
-
-/// Whether `block` writes zeros to exactly what `tile` adds to, under the same counts of the counters.
-fn zeroes(
-    code: &cpu::Code,
-    block: &cpu::Block,
-    tile: &cpu::Tile,
-    counters: &[(cpu::CounterId, cpu::CounterId)],
-) -> bool {
-    let [
-        cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
-        cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
-    ] = block.ops.as_slice()
-    else {
-        return false;
-    };
-    let place = |id: cpu::AccessId, renamed: bool| {
-        let cpu::Access { buffer, offset } = &code.accesses[id.index()];
-        let mut form = cpu::Affine::constant(offset.constant);
-        for &(counter, factor) in &offset.terms {
-            let pair = counters.iter().find(|(of_fill, _)| renamed && *of_fill == counter);
-            form.add_term(pair.map_or(counter, |&(_, of_tile)| of_tile), factor);
-        }
-        form.terms.sort_by_key(|&(counter, _)| counter);
-        (*buffer, form)
-    };
-    // Dimensions of one iteration are of no consequence.
-    let long = |dims: &[cpu::Trip], strides: &[i64]| -> Vec<(cpu::Trip, i64)> {
-        let all = dims.iter().cloned().zip(strides.iter().copied());
-        let mut long: Vec<_> = all.filter(|(trip, _)| *trip != cpu::Trip::Constant(1)).collect();
-        long.sort_by_key(|(_, stride)| *stride);
-        long
-    };
-    let of_tile = [tile.rows.clone(), cpu::Trip::Constant(tile.blocks), tile.cols.clone()];
-    value == to
-        && guard.is_empty()
-        && place(*access, true) == place(tile.c, false)
-        && long(&block.dims, strides) == long(&of_tile, &[tile.c_row_stride, tile.c_block_stride, 1])
-        && tile.accumulate == cpu::Accumulate::Always
 }

@@ -3,6 +3,7 @@
 mod naive;
 mod programs;
 mod random;
+mod tiles;
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,0 +1,421 @@
+//! What stands around a tile, done by the tile itself: the zeros that it adds to, what follows its sums, and the loop around it.
+
+use crate::expr::BinaryOp;
+use paisley_kernels::program as cpu;
+use std::collections::BTreeMap;
+
+/// Folds zeros, what follows and loops into the tiles of a program.
+pub(super) fn fold(code: &mut cpu::Code) {
+    let mut body = std::mem::take(&mut code.body);
+    let uses = uses(code, &body);
+    let mut folding = Folding { code, uses };
+    for phase in &mut body {
+        folding.node(phase);
+    }
+    code.body = body;
+}
+
+struct Folding<'a> {
+    code: &'a mut cpu::Code,
+    /// How many operands of calls are in each buffer.
+    uses: BTreeMap<cpu::BufferId, usize>,
+}
+
+impl Folding<'_> {
+    fn node(&mut self, node: &mut cpu::Node) {
+        let cpu::Node::Loop(of) = node else { return };
+        for node in &mut of.body {
+            self.node(node);
+        }
+        self.pairs(&mut of.body, |folding, fill, tile| folding.overwriting(fill, tile));
+        self.pairs(&mut of.body, |folding, tile, block| folding.finishing(tile, block));
+        for node in &mut of.body {
+            if let Some(tile) = self.with_lines(node) {
+                *node = tile;
+            }
+        }
+    }
+
+    /// The tile that goes through the iterations of the innermost loop around it by itself, if that loop has nothing else in it.
+    fn with_lines(&mut self, node: &cpu::Node) -> Option<cpu::Node> {
+        let cpu::Node::Loop(cpu::Loop { counter, trip, parallel: false, body }) = node else { return None };
+        let [inner] = body.as_slice() else { return None };
+        let cpu::Node::Call(cpu::Call::Tile(tile)) = inner else {
+            let inner = self.with_lines(inner)?;
+            let body = vec![inner];
+            return Some(cpu::Node::Loop(cpu::Loop {
+                counter: *counter,
+                trip: trip.clone(),
+                parallel: false,
+                body,
+            }));
+        };
+        let coefficient = |form: &cpu::Affine| {
+            form.terms.iter().find(|(known, _)| known == counter).map_or(0, |(_, factor)| *factor)
+        };
+        let bounded_by_counter = |trip: &cpu::Trip| match trip {
+            cpu::Trip::Constant(_) => false,
+            cpu::Trip::Bounded { max: _, bounds } => {
+                bounds.iter().any(|bound| coefficient(&bound.value) != 0)
+            }
+        };
+        let trips = [&tile.rows, &tile.cols].into_iter().chain(tile.depths.iter().map(|level| &level.trip));
+        let rounds_differ = match &tile.accumulate {
+            cpu::Accumulate::Never | cpu::Accumulate::Always => false,
+            cpu::Accumulate::UnlessZero(form) => coefficient(form) != 0,
+        };
+        if tile.lines != ONCE || rounds_differ || trips.into_iter().any(bounded_by_counter) {
+            return None;
+        }
+        let without = |form: &cpu::Affine| {
+            let mut form = form.clone();
+            form.terms.retain(|(known, _)| known != counter);
+            form
+        };
+        let mut moved = |id: cpu::AccessId| {
+            let cpu::Access { buffer, offset } = self.code.accesses[id.index()].clone();
+            (self.code.access(buffer, without(&offset)), coefficient(&offset))
+        };
+        let mut lined = tile.clone();
+        lined.lines = trip.clone();
+        (lined.a, lined.a_line_stride) = moved(tile.a);
+        (lined.c, lined.c_line_stride) = moved(tile.c);
+        let mut fixed = moved(tile.b).1 == 0;
+        if let Some(finish) = &mut lined.finish {
+            fixed &= finish.start.is_none_or(|(start, _)| moved(start).1 == 0);
+            if let Some((addend, [line, ..])) = &mut finish.addend {
+                (*addend, *line) = moved(*addend);
+            }
+        }
+        for condition in &mut lined.guard {
+            condition.strides[0] = coefficient(&condition.value);
+            condition.value.terms.retain(|(known, _)| known != counter);
+        }
+        fixed.then_some(cpu::Node::Call(cpu::Call::Tile(lined)))
+    }
+
+    /// Replaces neighbours by what `both` makes of them.
+    fn pairs(
+        &mut self,
+        body: &mut Vec<cpu::Node>,
+        both: impl Fn(&mut Self, &cpu::Node, &cpu::Node) -> Option<cpu::Node>,
+    ) {
+        let mut at = 0;
+        while at + 1 < body.len() {
+            if let Some(one) = both(self, &body[at], &body[at + 1]) {
+                body.splice(at..at + 2, [one]);
+            }
+            at += 1;
+        }
+    }
+
+    /// The tile in `user`, overwriting what it adds to, where `fill` writes zeros to exactly that.
+    fn overwriting(&mut self, fill: &cpu::Node, user: &cpu::Node) -> Option<cpu::Node> {
+        let tile = self.tile(user)?;
+        let block = self.block(fill)?;
+        let [
+            cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
+            cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
+        ] = block.call.ops.as_slice()
+        else {
+            return None;
+        };
+        let zeros = block.place(self.code, *access, strides);
+        let fits = value == to && guard.is_empty() && tile.call.accumulate == cpu::Accumulate::Always;
+        paired(&tile, &block, &zeros).filter(|_| fits)?;
+        let buffer = zeros.buffer;
+        self.uses.entry(buffer).and_modify(|uses| *uses -= 1);
+        Some(with_tile(user, cpu::Tile { accumulate: cpu::Accumulate::Never, ..tile.call.clone() }))
+    }
+
+    /// The tile in `user`, doing itself what `follower` does with its sums, where nothing else uses them.
+    fn finishing(&mut self, user: &cpu::Node, follower: &cpu::Node) -> Option<cpu::Node> {
+        let tile = self.tile(user)?;
+        let block = self.block(follower)?;
+        let (ops, tail) = block.call.ops.split_at(block.call.ops.len().checked_sub(1)?);
+        let [
+            cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
+        ] = tail
+        else {
+            return None;
+        };
+        let fresh = tile.call.accumulate == cpu::Accumulate::Never && tile.call.finish.is_none();
+        let sums = self.code.accesses[tile.call.c.index()].buffer;
+        let own = self.code.buffers[sums.index()].place == cpu::Place::Scratch && self.uses[&sums] == 2;
+        if !(fresh && own && guard.is_empty()) {
+            return None;
+        }
+        let steps = steps(ops, *value)?;
+        let [mut of_sums, mut start, mut addend] = [None, None, None];
+        for (access, strides) in steps.addends {
+            let place = block.place(self.code, access, strides);
+            if place.buffer == sums {
+                of_sums = Some(place);
+            } else {
+                // What is the same for all rows is where the sums start.
+                let rows_differ = addend.is_none() && start.is_some();
+                *(if rows_differ { &mut addend } else { &mut start }) = Some(place);
+            }
+        }
+        let pairs = paired(&tile, &block, &of_sums?)?;
+        let results = block.place(self.code, *access, strides);
+        let along = |place: &Place| along(&tile, &pairs, place);
+        let (c, [c_line_stride, c_row_stride, c_block_stride]) = along(&results)?;
+        let [start, addend] = match [start.as_ref(), addend.as_ref()].map(|place| place.map(along)) {
+            [Some(None), _] | [_, Some(None)] => return None,
+            [a, b] => {
+                let (a, b) = (a.flatten(), b.flatten());
+                let same_in_rows = |of: &Option<(cpu::Affine, [i64; 3])>| {
+                    of.as_ref().is_none_or(|(_, [line, row, _])| (*line, *row) == (0, 0))
+                };
+                if same_in_rows(&a) {
+                    [a.zip(start), b.zip(addend)]
+                } else if same_in_rows(&b) {
+                    [b.zip(addend), a.zip(start)]
+                } else {
+                    return None;
+                }
+            }
+        };
+        let read = [tile.call.a, tile.call.b].map(|id| self.code.accesses[id.index()].buffer);
+        let added = [&start, &addend].into_iter().flatten().map(|(_, place)| place.buffer);
+        if read.into_iter().chain(added).any(|buffer| buffer == results.buffer) {
+            return None;
+        }
+        let start = start.map(|((form, [_, _, block]), place)| (self.code.access(place.buffer, form), block));
+        let addend = addend.map(|((form, strides), place)| (self.code.access(place.buffer, form), strides));
+        let finished = cpu::Tile {
+            c: self.code.access(results.buffer, c),
+            c_line_stride,
+            c_row_stride,
+            c_block_stride,
+            finish: Some(cpu::Finish { start, addend, low: steps.low, high: steps.high }),
+            ..tile.call.clone()
+        };
+        Some(with_tile(user, finished))
+    }
+
+    fn tile<'n>(&self, node: &'n cpu::Node) -> Option<InLoops<'n, cpu::Tile>> {
+        let (loops, cpu::Call::Tile(call)) = chain(node)? else { return None };
+        let dims =
+            [call.lines.clone(), call.rows.clone(), cpu::Trip::Constant(call.blocks), call.cols.clone()];
+        let mut found = InLoops { loops, call, dims: dims.to_vec(), target: Place::default() };
+        let strides = [call.c_line_stride, call.c_row_stride, call.c_block_stride, 1];
+        found.target = found.place(self.code, call.c, &strides);
+        Some(found)
+    }
+
+    fn block<'n>(&self, node: &'n cpu::Node) -> Option<InLoops<'n, cpu::Block>> {
+        let (loops, cpu::Call::Block(call)) = chain(node)? else { return None };
+        Some(InLoops { loops, call, dims: call.dims.clone(), target: Place::default() })
+    }
+}
+
+/// A call in loops that have nothing else in them.
+struct InLoops<'n, T> {
+    /// Outermost first.
+    loops: Vec<(cpu::CounterId, &'n cpu::Trip)>,
+    call: &'n T,
+    /// The dimensions of the call.
+    dims: Vec<cpu::Trip>,
+    /// What a tile writes.
+    target: Place,
+}
+
+/// The elements of an access: where it is outside of the loops, and the stride over each loop and each dimension of the call.
+struct Place {
+    buffer: cpu::BufferId,
+    base: cpu::Affine,
+    strides: Vec<i64>,
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place { buffer: cpu::BufferId(0), base: cpu::Affine::default(), strides: vec![] }
+    }
+}
+
+impl<T> InLoops<'_, T> {
+    fn place(&self, code: &cpu::Code, access: cpu::AccessId, own: &[i64]) -> Place {
+        let cpu::Access { buffer, offset } = &code.accesses[access.index()];
+        let stride = |counter: cpu::CounterId| {
+            offset.terms.iter().find(|(known, _)| *known == counter).map_or(0, |(_, stride)| *stride)
+        };
+        let strides = self.loops.iter().map(|(counter, _)| stride(*counter)).chain(own.iter().copied());
+        let inside = |counter: cpu::CounterId| self.loops.iter().any(|(known, _)| *known == counter);
+        let mut base = offset.clone();
+        base.terms.retain(|(counter, _)| !inside(*counter));
+        base.terms.sort_by_key(|(counter, _)| *counter);
+        Place { buffer: *buffer, base, strides: strides.collect() }
+    }
+
+    fn trips(&self) -> impl Iterator<Item = &cpu::Trip> {
+        self.loops.iter().map(|(_, trip)| *trip).chain(&self.dims)
+    }
+}
+
+/// The loops around a call, where each has one statement, and the call.
+fn chain(node: &cpu::Node) -> Option<(Vec<(cpu::CounterId, &cpu::Trip)>, &cpu::Call)> {
+    let (mut loops, mut at) = (vec![], node);
+    loop {
+        match at {
+            cpu::Node::Call(call) => return Some((loops, call)),
+            cpu::Node::Loop(of) => {
+                let [inner] = of.body.as_slice() else { return None };
+                loops.push((of.counter, &of.trip));
+                at = inner;
+            }
+        }
+    }
+}
+
+/// `node` with its tile replaced.
+fn with_tile(node: &cpu::Node, tile: cpu::Tile) -> cpu::Node {
+    match node {
+        cpu::Node::Call(_) => cpu::Node::Call(cpu::Call::Tile(tile)),
+        cpu::Node::Loop(of) => {
+            let body = of.body.iter().map(|inner| with_tile(inner, tile.clone())).collect();
+            cpu::Node::Loop(cpu::Loop { body, ..of.clone() })
+        }
+    }
+}
+
+const ONCE: cpu::Trip = cpu::Trip::Constant(1);
+
+/// For each loop and dimension of the tile, the one of the block that goes through the same elements, where the tile's results are
+/// exactly the elements `of_block`; `None` for those of one iteration.
+fn paired(
+    tile: &InLoops<cpu::Tile>,
+    block: &InLoops<cpu::Block>,
+    of_block: &Place,
+) -> Option<Vec<Option<usize>>> {
+    let target = &tile.target;
+    if (target.buffer, &target.base) != (of_block.buffer, &of_block.base) {
+        return None;
+    }
+    let of_block: Vec<_> = block.trips().zip(&of_block.strides).collect();
+    let mut free: Vec<bool> = of_block.iter().map(|(trip, _)| **trip != ONCE).collect();
+    let mut pairs = vec![];
+    for side in tile.trips().zip(&target.strides) {
+        let (trip, stride) = side;
+        pairs.push(if *trip == ONCE {
+            None
+        } else {
+            let found = (0..free.len()).find(|&at| free[at] && *stride != 0 && of_block[at] == side)?;
+            free[found] = false;
+            Some(found)
+        });
+    }
+    (!free.contains(&true)).then_some(pairs)
+}
+
+/// The elements of an access of the block as the tile goes through them: the offset, and the strides of lines, of rows and of
+/// blocks of columns; `None` where columns are not next to one another.
+fn along(
+    tile: &InLoops<cpu::Tile>,
+    pairs: &[Option<usize>],
+    place: &Place,
+) -> Option<(cpu::Affine, [i64; 3])> {
+    let strides: Vec<i64> = pairs.iter().map(|pair| pair.map_or(0, |at| place.strides[at])).collect();
+    let (of_loops, &[line, row, block, column]) = strides.split_at(tile.loops.len()) else { return None };
+    let mut form = place.base.clone();
+    for (&(counter, _), &stride) in tile.loops.iter().zip(of_loops) {
+        form.add_term(counter, stride);
+    }
+    (column == 1 || tile.dims[3] == ONCE).then_some((form, [line, row, block]))
+}
+
+/// `clamp(sum of addends, low, high)`.
+struct Steps<'b> {
+    addends: Vec<(cpu::AccessId, &'b [i64])>,
+    low: cpu::Literal,
+    high: cpu::Literal,
+}
+
+/// What a straight-line program computes in `value`, if it is the clamped sum of at most three reads and nothing else.
+fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
+    let set_by = |register: cpu::Register| ops.iter().find(|op| op.result() == Some(register));
+    let constant = |register: cpu::Register| match set_by(register) {
+        Some(cpu::BlockOp::Constant { value: cpu::Literal::Float(value), .. }) => Some(*value),
+        _other => None,
+    };
+    let [mut low, mut high] = [None, None];
+    let mut clamped = value;
+    while let Some(cpu::BlockOp::Binary { op: op @ (BinaryOp::Max | BinaryOp::Min), a, b, .. }) =
+        set_by(clamped)
+    {
+        let (x, limit) = constant(*b).map(|limit| (*a, limit)).or(constant(*a).map(|limit| (*b, limit)))?;
+        let known = if *op == BinaryOp::Max { &mut low } else { &mut high };
+        if limit.is_nan() || known.replace(limit).is_some() {
+            return None;
+        }
+        clamped = x;
+    }
+    let (low, high) = (low.unwrap_or(f64::NEG_INFINITY), high.unwrap_or(f64::INFINITY));
+    let (mut addends, mut left) = (vec![], vec![clamped]);
+    while let Some(register) = left.pop() {
+        match set_by(register)? {
+            cpu::BlockOp::Binary { op: BinaryOp::Add, a, b, .. } if addends.len() + left.len() < 3 => {
+                left.extend([*a, *b]);
+            }
+            cpu::BlockOp::Load { access, strides, guard, .. } if guard.is_empty() => {
+                addends.push((*access, strides.as_slice()));
+            }
+            _other => return None,
+        }
+    }
+    let all_used = ops.iter().all(|op| {
+        matches!(op, cpu::BlockOp::Load { .. } | cpu::BlockOp::Constant { .. } | cpu::BlockOp::Binary { .. })
+    });
+    let [low_literal, high_literal] = [low, high].map(cpu::Literal::Float);
+    let fits = all_used && low <= high && addends.len() <= 3;
+    fits.then_some(Steps { addends, low: low_literal, high: high_literal })
+}
+
+/// How many operands of calls are in each buffer.
+fn uses(code: &cpu::Code, body: &[cpu::Node]) -> BTreeMap<cpu::BufferId, usize> {
+    let mut uses = BTreeMap::new();
+    let mut nodes: Vec<&cpu::Node> = body.iter().collect();
+    while let Some(node) = nodes.pop() {
+        let (mut accesses, mut buffers) = (vec![], vec![]);
+        match node {
+            cpu::Node::Loop(of) => nodes.extend(&of.body),
+            cpu::Node::Call(cpu::Call::Tile(tile)) => {
+                accesses.extend([tile.a, tile.b, tile.c]);
+                let finish = tile.finish.as_ref();
+                accesses.extend(finish.and_then(|finish| finish.start).map(|(access, _)| access));
+                accesses.extend(finish.and_then(|finish| finish.addend).map(|(access, _)| access));
+            }
+            cpu::Node::Call(cpu::Call::Window(window)) => {
+                accesses.extend([window.x, window.y]);
+                if let cpu::WindowKind::Depthwise { weights, start, .. } = &window.kind {
+                    accesses.extend([*weights, *start]);
+                }
+            }
+            cpu::Node::Call(cpu::Call::Block(block)) => {
+                for op in &block.ops {
+                    match op {
+                        cpu::BlockOp::Load { access, .. } | cpu::BlockOp::Store { access, .. } => {
+                            accesses.push(*access);
+                        }
+                        cpu::BlockOp::Gather { buffer, .. } | cpu::BlockOp::Scatter { buffer, .. } => {
+                            buffers.push(*buffer);
+                        }
+                        cpu::BlockOp::Constant { .. }
+                        | cpu::BlockOp::Index { .. }
+                        | cpu::BlockOp::Unary { .. }
+                        | cpu::BlockOp::Binary { .. }
+                        | cpu::BlockOp::MultiplyAdd { .. }
+                        | cpu::BlockOp::Select { .. }
+                        | cpu::BlockOp::Cast { .. } => {}
+                    }
+                }
+            }
+        }
+        buffers.extend(accesses.iter().map(|access| code.accesses[access.index()].buffer));
+        for buffer in buffers {
+            *uses.entry(buffer).or_default() += 1;
+        }
+    }
+    uses
+}
