@@ -72,11 +72,11 @@ def peer(python, name, model, golden, threads, options="", timeout=None):
     return call([python or sys.executable, PEER, name, model, golden, "--threads", threads, *shlex.split(options)], timeout)
 
 
-def thinned(document):
-    """The document with at most MAX_SAMPLES samples, evenly out of all, and the number of all."""
+def thinned(document, most=MAX_SAMPLES):
+    """The document with at most `most` samples, evenly out of all, and the number of all."""
     samples = document["samples_ms"]
-    every = max(1, -(-len(samples) // MAX_SAMPLES))
-    return document | {"n_samples": len(samples), "samples_ms": [round(sample, 4) for sample in samples[::every]]}
+    every = max(1, -(-len(samples) // most))
+    return document | {"n_samples": document.get("n_samples", len(samples)), "samples_ms": [round(sample, 4) for sample in samples[::every]]}
 
 
 def attempt(action):

@@ -27,8 +27,8 @@ import engine
 REQUIRED = "onnxruntime"
 
 
-def measure(model, threads, peers, arguments):
-    """The record of one model with one number of threads."""
+def measure(model, threads, peers, arguments, options=""):
+    """The record of one model with one number of threads; `options` are more of `paisley bench`."""
     path, golden = arguments.models / f"{model.name}.onnx", arguments.models / f"{model.name}.npz"
     inputs, wanted = corpus.golden(golden)
     rules = f"--runs {arguments.runs} --min-time {arguments.min_time} --max-time {arguments.max_time}"
@@ -38,7 +38,7 @@ def measure(model, threads, peers, arguments):
         return corpus.error(got, wanted)
 
     def paisley():
-        return engine.bench(arguments.paisley, path, inputs, "cpu", f"--threads {threads} {rules}", arguments.timeout)
+        return engine.bench(arguments.paisley, path, inputs, "cpu", f"--threads {threads} {rules} {options}", arguments.timeout)
 
     def peer(name):
         return lambda: engine.peer(arguments.python, name, path, golden, threads, rules, arguments.timeout)

@@ -11,7 +11,7 @@ use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
 use paisley_kernels::transform::{Matrix, TransformArgs};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
-use paisley_kernels::{BinaryOp, Isa, TileArgs, UnaryOp, table};
+use paisley_kernels::{BinaryOp, Finish, Isa, TileArgs, UnaryOp, table};
 
 /// Multiplies packed panels that fit the first-level cache; elements are floating-point operations.
 fn tiles(criterion: &mut Criterion) {
@@ -35,11 +35,12 @@ fn tiles(criterion: &mut Criterion) {
                     c_row: kernel.cols as isize,
                     c_vector: table(isa).lanes as isize,
                     accumulate: true,
+                    finish: Finish::NONE,
                 };
                 group.throughput(Throughput::Elements((2 * rows * kernel.cols * depth) as u64));
                 group.bench_function(BenchmarkId::new(kernel.name, rows), |bencher| {
                     // SAFETY: the panels have the sizes the arguments say, and the table's instruction set is present.
-                    bencher.iter(|| unsafe { (kernel.run)(black_box(args)) });
+                    bencher.iter(|| unsafe { (kernel.run)(black_box(&args)) });
                 });
             }
             // Channels blocked by the vector, as a convolution reads them: the terms of a row are next to one another.
@@ -65,11 +66,12 @@ fn tiles(criterion: &mut Criterion) {
                 c_row: lanes as isize,
                 c_vector: (kernel.rows * lanes) as isize,
                 accumulate: true,
+                finish: Finish::NONE,
             };
             group.throughput(Throughput::Elements((2 * kernel.rows * kernel.cols * depth) as u64));
             group.bench_function(BenchmarkId::new(kernel.name, "blocked"), |bencher| {
                 // SAFETY: the panels have the sizes the arguments say, and the table's instruction set is present.
-                bencher.iter(|| unsafe { (kernel.run)(black_box(args)) });
+                bencher.iter(|| unsafe { (kernel.run)(black_box(&args)) });
             });
         }
     }
@@ -110,10 +112,11 @@ fn panels(criterion: &mut Criterion) {
                             c_row: pitch as isize,
                             c_vector: kernels.lanes as isize,
                             accumulate: begin > 0,
+                            finish: Finish::NONE,
                         };
                         // SAFETY: panels and result have the sizes the arguments say; each thread has columns of its own; the
                         // machine has the table's instruction set.
-                        unsafe { (tile.run)(args) };
+                        unsafe { (tile.run)(&args) };
                     }
                 }
             }

@@ -11,7 +11,7 @@ use paisley_kernels::program::{
     CounterId, Depth, ElementType, Extents, Literal, Loop, Memory, Node, Place, Program, Region, Sequence,
     Step, Tile, Trip,
 };
-use paisley_kernels::{BinaryOp, Isa, TileArgs, UnaryOp, table, tile};
+use paisley_kernels::{BinaryOp, Finish, Isa, TileArgs, UnaryOp, table, tile};
 
 /// A program over three f32 buffers in the arena, the last of them writable, made ready to run.
 struct Bench {
@@ -69,13 +69,16 @@ fn calls(criterion: &mut Criterion) {
     let tail = Bound { value: Affine { constant: 100_000, terms: vec![(i, -1)] }, divisor: 1 };
     let tile = Tile {
         a: code.access(a.buffer, a.offset),
+        a_line_stride: 0,
         a_row_stride: 1,
         a_col_stride: 0,
         b: code.access(b.buffer, b.offset),
         b_block_stride: 0,
         c: code.access(c.buffer, c.offset),
+        c_line_stride: 0,
         c_row_stride: kernel.cols as i64,
         c_block_stride: 0,
+        lines: Trip::Constant(1),
         rows: Trip::Bounded { max: kernel.rows, bounds: vec![tail] },
         blocks: 1,
         cols: Trip::Constant(kernel.cols),
@@ -84,7 +87,9 @@ fn calls(criterion: &mut Criterion) {
             a_stride: kernel.rows as i64,
             b_stride: kernel.cols as i64,
         }],
+        guard: vec![],
         accumulate: Accumulate::UnlessZero(Affine::counter(i)),
+        finish: None,
     };
     code.body.push(repeat(i, count, false, vec![Node::Call(Call::Tile(tile))]));
     let (mut bench, pool) = (Bench::new(code), Pool::new(1).expect("a pool without threads"));
@@ -108,9 +113,10 @@ fn calls(criterion: &mut Criterion) {
                     c_row: kernel.cols as isize,
                     c_vector: lanes,
                     accumulate: i != 0,
+                    finish: Finish::NONE,
                 };
                 // SAFETY: the panels have the sizes the arguments say, and the table's instruction set is present.
-                unsafe { (kernel.run)(black_box(args)) };
+                unsafe { (kernel.run)(black_box(&args)) };
             }
         });
     });

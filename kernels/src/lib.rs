@@ -20,4 +20,4 @@ pub mod window;
 pub use isa::Isa;
 pub use scalar::{BinaryKind, BinaryOp, Comparison, OnIntegers, UnaryOp};
 pub use table::{KernelTable, table};
-pub use tile::{TileArgs, TileKernel};
+pub use tile::{Finish, TileArgs, TileKernel};

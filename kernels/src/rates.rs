@@ -3,7 +3,7 @@
 use crate::pool::{Pool, PoolError};
 use crate::scalar::BinaryOp;
 use crate::table::KernelTable;
-use crate::tile::{Depth, TileArgs};
+use crate::tile::{Depth, Finish, TileArgs};
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -41,10 +41,11 @@ pub fn flop_per_second(table: &'static KernelTable, pool: &Pool, time: Duration)
                     c_row: tile.cols as isize,
                     c_vector: table.lanes as isize,
                     accumulate: false,
+                    finish: Finish::NONE,
                 };
                 // SAFETY: the panels have the sizes the arguments say, and a table is only given out where the machine has its
                 // instruction set.
-                unsafe { (tile.run)(black_box(args)) };
+                unsafe { (tile.run)(black_box(&args)) };
             }
             flop
         })

@@ -11,6 +11,7 @@ use crate::isa::Isa;
 use crate::plane::Operand;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::simd::Vector;
+use crate::tile::lanes::{self, LaneArgs, LaneKernel};
 use crate::tile::{self, TileArgs, TileKernel};
 use crate::transform::{Matrix, TransformArgs};
 use crate::vector::body::Form;
@@ -28,8 +29,8 @@ pub struct KernelTable {
     pub lanes: usize,
     /// The matrix-multiplication tiles, the one to prefer first.
     pub tiles: &'static [TileKernel],
-    /// The tiles whose factor `a` is a vector, one a column: `c[i, j] (+)= sum over k of a[k, i, j] * b[k, j]`, on whole vectors.
-    pub lane_tiles: &'static [TileKernel],
+    /// The tile whose elements are vectors.
+    pub lane_tile: &'static LaneKernel,
     pub(crate) raw: RawKernels,
 }
 
@@ -56,15 +57,10 @@ pub fn table(isa: Isa) -> &'static KernelTable {
 /// The tiles of an instruction set: each row gives a function, a name, the numbers of rows and those of vectors of
 /// columns that are compiled.
 macro_rules! tiles {
-    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*; lanes $($lane_run:ident $lane_name:literal $lane_rows:tt),*) => {
-        $(tiles!(@lane_run $vector, $features, $lane_run $lane_rows);)*
-        static LANE_TILES: &[TileKernel] = &[$(TileKernel {
-            name: $lane_name,
-            isa: Isa::$isa,
-            rows: $lane_rows.len(),
-            cols: <$vector as Vector>::LANES,
-            run: $lane_run,
-        }),*];
+    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*; lanes $lane_run:ident $lane_name:literal $lane_rows:tt) => {
+        tiles!(@lane_run $vector, $features, $lane_run $lane_rows);
+        static LANE_TILE: LaneKernel =
+            LaneKernel { name: $lane_name, isa: Isa::$isa, rows: $lane_rows.len(), run: $lane_run };
         $(tiles!(@run $vector, $features, $run $rows x $vectors);)*
         static TILES: &[TileKernel] = &[$(TileKernel {
             name: $name,
@@ -77,7 +73,7 @@ macro_rules! tiles {
     (@run $vector:ty, [$($feature:literal)?], $run:ident $rows:tt x $vectors:tt) => {
         /// # Safety
         /// As for [`TileKernel::run`].
-        unsafe fn $run(args: TileArgs) {
+        unsafe fn $run(args: &TileArgs) {
             /// # Safety
             /// As for [`tile::body`].
             $(#[target_feature(enable = $feature)])?
@@ -91,29 +87,28 @@ macro_rules! tiles {
                 args: &TileArgs,
             ) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED, false>(args) }
+                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(args) }
             }
             static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> =
                 [tiles!(@rows $vector, false, $rows, $vectors), tiles!(@rows $vector, true, $rows, $vectors)];
             // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
-            unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, &args) }
+            unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, args) }
         }
     };
     (@lane_run $vector:ty, [$($feature:literal)?], $run:ident [$($row:literal),*]) => {
         /// # Safety
-        /// As for [`TileKernel::run`], with whole vectors for `a`.
-        unsafe fn $run(args: TileArgs) {
+        /// As for [`LaneKernel::run`].
+        unsafe fn $run(args: &LaneArgs) {
             /// # Safety
-            /// As for [`tile::body`].
+            /// As for [`lanes::body`].
             $(#[target_feature(enable = $feature)])?
-            unsafe fn kernel<const ROWS: usize, const SUMS: usize>(args: &TileArgs) {
+            unsafe fn kernel<const ROWS: usize>(args: &LaneArgs, piece: lanes::Piece) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { tile::body::<$vector, ROWS, 1, SUMS, false, false, true>(args) }
+                unsafe { lanes::body::<$vector, ROWS>(args, piece) }
             }
-            static KERNELS: tile::LaneVariants<{ [$($row),*].len() }> =
-                [$(kernel::<$row, { tile::partial_sums::<$vector>($row) }>),*];
+            static KERNELS: lanes::Variants<{ [$($row),*].len() }> = [$(kernel::<$row>),*];
             // SAFETY: the variants are in the order of their rows; the caller grants the contract.
-            unsafe { tile::in_pieces(KERNELS.len(), &args, |rows| KERNELS[rows - 1]) }
+            unsafe { lanes::dispatch(&KERNELS, args) }
         }
     };
     (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {
@@ -179,7 +174,7 @@ macro_rules! instance {
             isa: Isa::$isa,
             lanes: <$vector as Vector>::LANES,
             tiles: TILES,
-            lane_tiles: LANE_TILES,
+            lane_tile: &LANE_TILE,
             raw: RawKernels { $($name),* },
         };
     };
@@ -202,7 +197,8 @@ mod generic {
         Generic, crate::simd::lanes::Lanes, [],
         {
             run_3x12 "fma_3x12_f32_generic" [1, 2, 3] x [1, 2, 3],
-            run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2];
+            run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2],
+            run_1x32 "fma_1x32_f32_generic" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_8_f32_generic" [1, 2, 3, 4, 5, 6, 7, 8]
         },
     ));
@@ -213,7 +209,8 @@ mod avx2 {
     kernels!(instance! (
         Avx2, crate::simd::avx2::Avx2, ["avx2,fma,f16c"],
         {
-            run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2];
+            run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2],
+            run_1x64 "fma_1x64_f32_avx2" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_12_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
         },
     ));
@@ -224,7 +221,8 @@ mod avx512 {
     kernels!(instance! (
         Avx512, crate::simd::avx512::Avx512, ["avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"],
         {
-            run_12x32 "fma_12x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2];
+            run_12x32 "fma_12x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2],
+            run_1x128 "fma_1x128_f32_avx512" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_14_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
         },
     ));

@@ -5,6 +5,7 @@
     reason = "iterator calls taking vectors may stay calls without their features"
 )]
 
+pub mod lanes;
 #[cfg(all(test, unix))]
 mod tests;
 
@@ -23,7 +24,7 @@ pub struct TileKernel {
     /// Largest number of columns, and the panel width `b` is best packed in.
     pub cols: usize,
     /// Runs the kernel. Unsafe: the CPU has `isa`, and the arguments keep the contract of [`TileArgs`].
-    pub run: unsafe fn(TileArgs),
+    pub run: unsafe fn(&TileArgs),
 }
 
 /// Levels of the sum of a tile at most.
@@ -50,13 +51,48 @@ impl Depth {
     }
 }
 
+/// What becomes of the sums of a tile before they are written: `clamp(start[j] + sum + addend[i, j], low, high)`.
+///
+/// Strides count elements; columns are next to one another within a vector.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish {
+    /// Address of `start[0]`, or null where sums start from 0.
+    pub start: *const f32,
+    /// Stride from a vector of columns to the next in `start`.
+    pub start_vector: isize,
+    /// Address of `addend[0, 0]`, or null where nothing is added.
+    pub addend: *const f32,
+    /// Stride of `i` in `addend`.
+    pub addend_row: isize,
+    /// Stride from a vector of columns to the next in `addend`.
+    pub addend_vector: isize,
+    /// The least result; NaN stays.
+    pub low: f32,
+    /// The largest result, at least `low`; NaN stays.
+    pub high: f32,
+}
+
+impl Finish {
+    /// The sums as they are.
+    pub const NONE: Finish = Finish {
+        start: std::ptr::null(),
+        start_vector: 0,
+        addend: std::ptr::null(),
+        addend_row: 0,
+        addend_vector: 0,
+        low: f32::NEG_INFINITY,
+        high: f32::INFINITY,
+    };
+}
+
 /// The operands of a tile: `c[i, j] (+)= sum over k of a[k, i] * b[k, j]` for `i < rows`, `j < cols`, where `k` runs over all levels
-/// of `depths`.
+/// of `depths`, and the sum is finished as `finish` says.
 ///
 /// Strides count elements and may have any sign. Columns are next to one another within a vector; from the first column of a
-/// vector to that of the next it is `b_vector` and `c_vector`. Nothing outside the named elements is read or written. `a[k, i]` and
-/// `b[k, j]` must be valid for reads, `c[i, j]` for reads and writes (writes alone without `accumulate`), the elements of
-/// `c` must not overlap one another, and `c` must not overlap `a` or `b`. Packed panels (`a_row == 1`) run fastest.
+/// vector to that of the next it is `b_vector` and `c_vector`. Nothing outside the named elements is read or written. `a[k, i]`,
+/// `b[k, j]`, `start[j]` and `addend[i, j]` must be valid for reads, `c[i, j]` for reads and writes (writes alone without
+/// `accumulate`), the elements of `c` must not overlap one another, and `c` must not overlap what is read. Packed panels
+/// (`a_row == 1`) run fastest.
 #[derive(Clone, Copy, Debug)]
 pub struct TileArgs {
     /// Rows, at least 1; those beyond what the kernel's registers hold are done after the first.
@@ -79,8 +115,10 @@ pub struct TileArgs {
     pub c_row: isize,
     /// Stride from a vector of columns to the next in `c`.
     pub c_vector: isize,
-    /// Whether the sums are added to `c` rather than written over it.
+    /// Whether what `c` holds is added to the sums before they are finished.
     pub accumulate: bool,
+    /// What becomes of the sums.
+    pub finish: Finish,
 }
 
 /// How many independent partial sums over the depth a tile of `vectors` vectors keeps, so that small tiles have enough
@@ -94,8 +132,7 @@ pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
 }
 
 /// The first `ROWS` rows of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`; `a_row` is 1
-/// if `PACKED`. With `LANEWISE` `a[k, i]` is a vector of factors, one a
-/// column. `SUMS` is [`partial_sums`] of them all.
+/// if `PACKED`. `SUMS` is [`partial_sums`] of them all.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`TileArgs`], and the constants fit them.
@@ -107,21 +144,31 @@ pub(crate) unsafe fn body<
     const SUMS: usize,
     const PARTIAL: bool,
     const PACKED: bool,
-    const LANEWISE: bool,
 >(
     args: &TileArgs,
 ) {
-    let TileArgs { rows: _, cols, depths, a, a_row, b, b_vector, c, c_row, c_vector, accumulate } = *args;
+    let TileArgs { rows: _, cols, depths, a, a_row, b, b_vector, c, c_row, c_vector, accumulate, finish } =
+        *args;
     debug_assert_eq!(cols.div_ceil(V::LANES), VECTORS);
     debug_assert_eq!(!cols.is_multiple_of(V::LANES), PARTIAL);
     debug_assert!(!PACKED || a_row == 1);
     let a_row = if PACKED { 1 } else { a_row };
     let last_lanes = cols - (VECTORS - 1) * V::LANES;
-    // SAFETY: the caller grants the instruction set, and `a[k, i]`, `b[k, j]`, `c[i, j]` of the tile for `k < depth`;
-    // `step` is called once for each of them, and the pointers beyond the last are not read. The last vector of
-    // columns is cut at `cols` if it is partial.
+    // SAFETY: the caller grants the instruction set, and `a[k, i]`, `b[k, j]`, `c[i, j]` of the tile for `k < depth`, and what
+    // `finish` names; `step` is called once for each `k`, and the pointers beyond the last are not read. The last vector
+    // of columns is cut at `cols` if it is partial.
     unsafe {
         let mut sums = [[[V::splat(0.0); VECTORS]; ROWS]; SUMS];
+        if !finish.start.is_null() {
+            for v in 0..VECTORS {
+                let source = finish.start.offset(v as isize * finish.start_vector);
+                let cut = PARTIAL && v == VECTORS - 1;
+                let start = if cut { V::load_first(source, last_lanes) } else { V::load(source) };
+                for i in 0..ROWS {
+                    sums[0][i][v] = start;
+                }
+            }
+        }
         let [outer, middle, inner, terms] = depths;
         for o in 0..outer.count {
             for m in 0..middle.count {
@@ -131,7 +178,7 @@ pub(crate) unsafe fn body<
                     let (mut a_term, mut b_term) = (a, b);
                     for _ in 0..terms.count / SUMS {
                         for sum in 0..SUMS {
-                            step::<V, ROWS, VECTORS, PARTIAL, LANEWISE>(
+                            step::<V, ROWS, VECTORS, PARTIAL>(
                                 &mut sums[sum],
                                 a_term,
                                 a_row,
@@ -144,7 +191,7 @@ pub(crate) unsafe fn body<
                         }
                     }
                     for _ in 0..terms.count % SUMS {
-                        step::<V, ROWS, VECTORS, PARTIAL, LANEWISE>(
+                        step::<V, ROWS, VECTORS, PARTIAL>(
                             &mut sums[0],
                             a_term,
                             a_row,
@@ -162,23 +209,70 @@ pub(crate) unsafe fn body<
         }
         for i in 0..ROWS {
             for v in 0..VECTORS {
-                let mut total = sums[0][i][v];
                 for sum in 1..SUMS {
-                    total = total.add(sums[sum][i][v]);
-                }
-                let target = c.offset(i as isize * c_row + v as isize * c_vector);
-                if PARTIAL && v == VECTORS - 1 {
-                    if accumulate {
-                        total = total.add(V::load_first(target, last_lanes));
-                    }
-                    total.store_first(target, last_lanes);
-                } else {
-                    if accumulate {
-                        total = total.add(V::load(target));
-                    }
-                    total.store(target);
+                    sums[0][i][v] = sums[0][i][v].add(sums[sum][i][v]);
                 }
             }
+        }
+        let totals = &mut sums[0];
+        if accumulate {
+            add::<V, ROWS, VECTORS, PARTIAL>(totals, c, c_row, c_vector, last_lanes);
+        }
+        if !finish.addend.is_null() {
+            let Finish { addend, addend_row, addend_vector, .. } = finish;
+            add::<V, ROWS, VECTORS, PARTIAL>(totals, addend, addend_row, addend_vector, last_lanes);
+        }
+        if finish.low > f32::NEG_INFINITY {
+            let low = V::splat(finish.low);
+            for i in 0..ROWS {
+                for v in 0..VECTORS {
+                    totals[i][v] = low.greater_or(totals[i][v]);
+                }
+            }
+        }
+        if finish.high < f32::INFINITY {
+            let high = V::splat(finish.high);
+            for i in 0..ROWS {
+                for v in 0..VECTORS {
+                    totals[i][v] = high.lesser_or(totals[i][v]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                let target = c.offset(i as isize * c_row + v as isize * c_vector);
+                if PARTIAL && v == VECTORS - 1 {
+                    totals[i][v].store_first(target, last_lanes);
+                } else {
+                    totals[i][v].store(target);
+                }
+            }
+        }
+    }
+}
+
+/// Adds the rows and columns of a tile in memory to those in registers.
+///
+/// # Safety
+/// As for [`body`]; the elements are valid for reads.
+#[inline(always)]
+unsafe fn add<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL: bool>(
+    totals: &mut [[V; VECTORS]; ROWS],
+    source: *const f32,
+    row: isize,
+    vector: isize,
+    last_lanes: usize,
+) {
+    for i in 0..ROWS {
+        for v in 0..VECTORS {
+            // SAFETY: the caller grants the instruction set and the elements, cut at `last_lanes` in the last vector if it is
+            // partial.
+            let addend = unsafe {
+                let source = source.offset(i as isize * row + v as isize * vector);
+                let cut = PARTIAL && v == VECTORS - 1;
+                if cut { V::load_first(source, last_lanes) } else { V::load(source) }
+            };
+            totals[i][v] = totals[i][v].add(addend);
         }
     }
 }
@@ -188,13 +282,7 @@ pub(crate) unsafe fn body<
 /// # Safety
 /// As for [`body`]; `a` and `b` are those of a `k < depth`.
 #[inline(always)]
-unsafe fn step<
-    V: Vector,
-    const ROWS: usize,
-    const VECTORS: usize,
-    const PARTIAL: bool,
-    const LANEWISE: bool,
->(
+unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL: bool>(
     sums: &mut [[V; VECTORS]; ROWS],
     a: *const f32,
     a_row: isize,
@@ -212,8 +300,7 @@ unsafe fn step<
             row[v] = if cut { V::load_first(source, last_lanes) } else { V::load(source) };
         }
         for i in 0..ROWS {
-            let factor = a.offset(i as isize * a_row);
-            let factor = if LANEWISE { V::load(factor) } else { V::splat(*factor) };
+            let factor = V::splat(*a.offset(i as isize * a_row));
             for v in 0..VECTORS {
                 sums[i][v] = factor.mul_add(row[v], sums[i][v]);
             }
@@ -224,9 +311,6 @@ unsafe fn step<
 /// The compiled variants of a tile: `[a_row == 1][rows - 1][vectors - 1][partial]`.
 pub(crate) type Variants<const ROWS: usize, const VECTORS: usize> =
     [[[[unsafe fn(&TileArgs); 2]; VECTORS]; ROWS]; 2];
-
-/// The compiled variants of a lane-wise tile: `[rows - 1]`.
-pub(crate) type LaneVariants<const ROWS: usize> = [unsafe fn(&TileArgs); ROWS];
 
 /// Calls the variants for a tile's columns and strides.
 ///
@@ -263,5 +347,7 @@ pub(crate) unsafe fn in_pieces(
         piece.rows -= rows;
         piece.a = piece.a.wrapping_offset(rows as isize * piece.a_row);
         piece.c = piece.c.wrapping_offset(rows as isize * piece.c_row);
+        let finish = &mut piece.finish;
+        finish.addend = finish.addend.wrapping_offset(rows as isize * finish.addend_row);
     }
 }

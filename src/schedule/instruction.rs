@@ -44,6 +44,9 @@ pub struct Operand {
     pub name: &'static str,
     /// One rule a loop, outermost first.
     pub strides: &'static [Stride],
+    /// Whether it may be zero instead of a read where an affine condition fails: on one of the loops that the outermost stands for, if
+    /// on the last perhaps on the next loop too.
+    pub edges: bool,
 }
 
 /// How many iterations of a loop of an instruction run.
@@ -98,12 +101,12 @@ macro_rules! fma {
             loops: &[("k", UNLIMITED, Runs::Some), ("i", UNLIMITED, Runs::Some), ("j", $columns, Runs::Some)],
             levels: DEPTHS,
             operands: &[
-                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero] },
-                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One] },
+                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero], edges: false },
+                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One], edges: false },
             ],
             value: Shape::Product,
             combine: Combiner::Add,
-            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One] },
+            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One], edges: false },
             emission: Emission::Tile,
         }
     };
@@ -122,12 +125,24 @@ macro_rules! fma_blocks {
             ],
             levels: DEPTHS,
             operands: &[
-                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero, Stride::Zero] },
-                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::Any, Stride::One] },
+                Operand {
+                    name: "a",
+                    strides: &[Stride::Any, Stride::Any, Stride::Zero, Stride::Zero],
+                    edges: false,
+                },
+                Operand {
+                    name: "b",
+                    strides: &[Stride::Any, Stride::Zero, Stride::Any, Stride::One],
+                    edges: false,
+                },
             ],
             value: Shape::Product,
             combine: Combiner::Add,
-            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::Any, Stride::One] },
+            result: Operand {
+                name: "c",
+                strides: &[Stride::Zero, Stride::Any, Stride::Any, Stride::One],
+                edges: false,
+            },
             emission: Emission::Tile,
         }
     };
@@ -145,12 +160,12 @@ macro_rules! fma_lanes {
             ],
             levels: DEPTHS,
             operands: &[
-                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::One] },
-                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One] },
+                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::One], edges: true },
+                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One], edges: false },
             ],
             value: Shape::Product,
             combine: Combiner::Add,
-            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One] },
+            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One], edges: false },
             emission: Emission::Tile,
         }
     };
@@ -171,7 +186,11 @@ macro_rules! windows {
             operands: $operands,
             value: $value,
             combine: $combine,
-            result: Operand { name: "y", strides: &[Stride::Zero, Stride::Zero, Stride::Row, Stride::One] },
+            result: Operand {
+                name: "y",
+                strides: &[Stride::Zero, Stride::Zero, Stride::Row, Stride::One],
+                edges: false,
+            },
             emission: Emission::Window,
         }
     };
@@ -194,22 +213,27 @@ macro_rules! winograd {
             operands: &[Operand {
                 name: "x",
                 strides: &[Stride::Any, Stride::Any, Stride::Any, Stride::Zero, Stride::Zero, Stride::One],
+                edges: false,
             }],
             value: Shape::Transform(Matrix::$matrix),
             combine: Combiner::Add,
             result: Operand {
                 name: "y",
                 strides: &[Stride::Zero, Stride::Zero, Stride::Any, Stride::Any, Stride::Any, Stride::One],
+                edges: false,
             },
             emission: Emission::Transform,
         }
     };
 }
 
-const WINDOW: Operand =
-    Operand { name: "x", strides: &[Stride::Any, Stride::Positive, Stride::Any, Stride::Positive] };
+const WINDOW: Operand = Operand {
+    name: "x",
+    strides: &[Stride::Any, Stride::Positive, Stride::Any, Stride::Positive],
+    edges: false,
+};
 const WINDOW_WEIGHTS: Operand =
-    Operand { name: "w", strides: &[Stride::Row, Stride::One, Stride::Zero, Stride::Zero] };
+    Operand { name: "w", strides: &[Stride::Row, Stride::One, Stride::Zero, Stride::Zero], edges: false };
 
 /// Every instruction.
 pub const INSTRUCTIONS: &[Instruction] = &[
@@ -217,6 +241,9 @@ pub const INSTRUCTIONS: &[Instruction] = &[
     fma!("fma_6x16", 16),
     fma!("fma_3x12", 12),
     fma!("fma_4x8", 8),
+    fma!("fma_1x128", 128),
+    fma!("fma_1x64", 64),
+    fma!("fma_1x32", 32),
     fma_blocks!("fma_12x2x16", 2, 16),
     fma_blocks!("fma_6x2x8", 2, 8),
     fma_blocks!("fma_3x3x4", 3, 4),
@@ -258,6 +285,8 @@ pub struct Match {
     pub result: (BufferId, Affine),
     /// The conjuncts under which the block runs.
     pub conditions: Vec<ExprId>,
+    /// The conjuncts under which the first operand is read; elsewhere it is zero.
+    pub guards: Vec<ExprId>,
 }
 
 /// Unifies a loop and all in it with an instruction.
@@ -316,10 +345,19 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             .iter()
             .zip(instruction.operands)
             .map(|(&place, operand)| {
-                let Expr::Load(buffer, index) = pool.get(values[place]).clone() else {
+                let mut read = values[place];
+                let mut guards = vec![];
+                if let (Expr::Guard(condition, value), true) = (pool.get(read), operand.edges) {
+                    read = *value;
+                    guards = pool.conjuncts(*condition);
+                }
+                let Expr::Load(buffer, index) = pool.get(read).clone() else {
                     return Err(format!("operand '{}' is not a plain read", operand.name));
                 };
-                fits(pool, buffer, &index, &loops, operand)
+                for &guard in &guards {
+                    leaves_out_terms(pool, guard, &loops, levels)?;
+                }
+                Ok((fits(pool, buffer, &index, &loops, operand)?, guards))
             })
             .collect();
         match attempt {
@@ -328,7 +366,7 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             Err(_same_of_the_other_order) => {}
         }
     }
-    let operands = operands.ok_or(reason)?;
+    let (operands, guards): (Vec<_>, Vec<_>) = operands.ok_or(reason)?.into_iter().unzip();
     let result = fits(pool, store.buffer, &store.index, &loops, &instruction.result)?;
     if operands.iter().any(|(buffer, _)| *buffer == result.0) {
         return Err("it reads what it writes".into());
@@ -344,7 +382,7 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
         }
         limits_one_loop(pool, condition, &loops)?;
     }
-    Ok(Match { loops, levels, operands, result, conditions })
+    Ok(Match { loops, levels, operands, result, conditions, guards: guards.concat() })
 }
 
 /// The operand of a product with the elements `[p, i]` and `[q, j]` of a matrix, for loops `i j t p q l`.
@@ -408,6 +446,28 @@ fn transformed(
 /// Which of an instruction's loops the loop at `place` is, where the outermost stands for `levels` loops.
 fn role(levels: usize, place: usize) -> usize {
     (place + 1).saturating_sub(levels)
+}
+
+/// Fails unless the condition is affine, over one of the first `levels` loops at most, and over the loop after them only beside the
+/// last of those.
+fn leaves_out_terms(
+    pool: &mut ExprPool,
+    condition: ExprId,
+    loops: &[VarId],
+    levels: usize,
+) -> Result<(), String> {
+    let reads = || format!("it reads under the condition '{}'", pool.display(condition));
+    let (affine, several) =
+        (format!("{}, which is not affine", reads()), format!("{} on several of its loops", reads()));
+    let terms = pool.below(condition).and_then(|below| below.terms.variables(pool)).ok_or(affine)?;
+    let places: Vec<usize> =
+        (0..loops.len()).filter(|&place| terms.iter().any(|(var, _)| *var == loops[place])).collect();
+    match places.as_slice() {
+        [] => Ok(()),
+        [place] if *place < levels => Ok(()),
+        [last, row] if last + 1 == levels && *row == levels => Ok(()),
+        _several => Err(several),
+    }
 }
 
 /// Fails unless the condition holds for the iterations before some end of at most one of the loops: a micro-kernel is given

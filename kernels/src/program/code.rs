@@ -260,13 +260,17 @@ impl Accumulate {
     }
 }
 
-/// `c[i, j, l] (+)= sum over k of a[i, k, l] * b[k, j, l]` for rows `i`, blocks of columns `j`, columns `l` of a block and the terms `k` of
-/// all levels of the sum, all f32; `a` is one factor for all columns, or one a column of a single block. The columns of a block are next to one another in `b` and in `c`. The result is undefined
-/// where `c` overlaps `a` or `b`.
+/// `c[p, i, j, l] (+)= sum over k of a[p, i, k, l] * b[k, j, l]` for lines `p`, their rows `i`, blocks of columns `j`, columns `l` of a
+/// block and the terms `k` of all levels of the sum, all f32, finished as `finish` says; `a` is one factor for all columns, or one
+/// a column of a single block that is a vector. The columns of a block are next to one another in `b` and in `c`. Terms for
+/// which a condition of `guard` fails are left out, and `a` is not read for them. The result is undefined where `c`
+/// overlaps what is read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     /// The first element of `a`.
     pub a: AccessId,
+    /// Elements from a line to the next in `a`.
+    pub a_line_stride: i64,
     /// Elements from a row to the next in `a`.
     pub a_row_stride: i64,
     /// Elements from a column to the next in `a`: 0, or 1 where a block is a vector and there is one.
@@ -277,11 +281,15 @@ pub struct Tile {
     pub b_block_stride: i64,
     /// The first element of `c`.
     pub c: AccessId,
+    /// Elements from a line to the next in `c`.
+    pub c_line_stride: i64,
     /// Elements from a row to the next in `c`.
     pub c_row_stride: i64,
     /// Elements from a block of columns to the next in `c`.
     pub c_block_stride: i64,
-    /// Rows of `a` and `c`.
+    /// Lines of `a` and `c`.
+    pub lines: Trip,
+    /// Rows of a line.
     pub rows: Trip,
     /// Blocks of columns of `b` and `c`. Where there are several, a block is a vector.
     pub blocks: usize,
@@ -289,8 +297,27 @@ pub struct Tile {
     pub cols: Trip,
     /// The levels of each sum, outermost first: from one to [`DEPTHS`](crate::tile::DEPTHS).
     pub depths: Vec<Depth>,
+    /// Conditions on the terms, over the line, the row and the levels of the sum, outermost first. Only where `a` has a factor a
+    /// column; at most one on a level, and on no other. That on the innermost level may move forward with the row.
+    pub guard: Vec<Condition>,
     /// Whether it adds to `c`.
     pub accumulate: Accumulate,
+    /// What becomes of the sums.
+    pub finish: Option<Finish>,
+}
+
+/// What becomes of a sum of a [`Tile`] before it is written: `clamp(start[j, l] + sum + addend[p, i, j, l], low, high)`, of which NaN
+/// stays NaN. The columns of a block are next to one another; neither `start` nor `addend` is in the buffer of `c`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Finish {
+    /// The first element of `start`, and the elements from a block of columns to the next.
+    pub start: Option<(AccessId, i64)>,
+    /// The first element of `addend`, and the elements from a line to the next, from a row and from a block of columns.
+    pub addend: Option<(AccessId, [i64; 3])>,
+    /// The least result.
+    pub low: Literal,
+    /// The largest result.
+    pub high: Literal,
 }
 
 /// One level of the sum of a [`Tile`].

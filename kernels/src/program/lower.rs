@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::affine::{Affine, Bound};
+use super::affine::{Affine, Bound, Condition};
 use super::code::{
-    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Loop, Node, Place,
-    Register, Tile, Transform, Trip, Window, WindowKind,
+    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Finish, Literal, Loop,
+    Node, Place, Register, Tile, Transform, Trip, Window, WindowKind,
 };
 use super::convert::literal_bits;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
+use crate::tile::lanes::{Edge, LaneKernel};
 use crate::tile::{DEPTHS, TileKernel};
 
 /// Elements of a register at most.
@@ -80,14 +81,17 @@ pub(super) struct LoopOp {
 
 #[derive(Debug)]
 pub(super) struct TileOp {
-    pub(super) kernel: &'static TileKernel,
+    pub(super) kernel: Kernel,
     pub(super) a: usize,
+    pub(super) a_line: isize,
     pub(super) a_row: isize,
     pub(super) b: usize,
     pub(super) b_vector: isize,
     pub(super) c: usize,
+    pub(super) c_line: isize,
     pub(super) c_row: isize,
     pub(super) c_vector: isize,
+    pub(super) lines: Trip,
     pub(super) rows: Trip,
     /// Columns of a block.
     pub(super) cols: Trip,
@@ -96,6 +100,33 @@ pub(super) struct TileOp {
     /// Outermost first.
     pub(super) depths: [(Trip, isize, isize); DEPTHS],
     pub(super) accumulate: Accumulate,
+    pub(super) finish: FinishOp,
+}
+
+/// The micro-kernel of a tile.
+#[derive(Debug)]
+pub(super) enum Kernel {
+    /// For a factor that is one for all columns.
+    Matrix(&'static TileKernel),
+    /// For a factor that has an element a column.
+    Lanes { kernel: &'static LaneKernel, edges: Box<[Clip]> },
+}
+
+/// The terms of a level that count: an edge, and what its start is over the counters.
+#[derive(Debug)]
+pub(super) struct Clip {
+    pub(super) level: usize,
+    pub(super) value: Affine,
+    pub(super) edge: Edge,
+}
+
+/// What becomes of the sums of a tile: accesses, and strides of lines, of rows and of vectors.
+#[derive(Debug)]
+pub(super) struct FinishOp {
+    pub(super) start: Option<(usize, isize)>,
+    pub(super) addend: Option<(usize, [isize; 3])>,
+    pub(super) low: f32,
+    pub(super) high: f32,
 }
 
 #[derive(Debug)]
@@ -228,17 +259,22 @@ pub(super) fn lower(code: &Code, table: &'static KernelTable) -> Lowered {
     Lowered { phases, registers: lowering.registers, register_bytes: lowering.register_bytes }
 }
 
-/// The kernel for a tile: one that takes its columns, if possible with all rows at once.
-pub(super) fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static TileKernel> {
-    let vectors = tile.cols == Trip::Constant(table.lanes);
-    let (kernels, allowed) = match (tile.blocks, tile.a_col_stride) {
-        (1, 0) => (table.tiles, true),
-        (1, 1) => (table.lane_tiles, vectors),
-        (blocks, columns) => (table.tiles, vectors && blocks > 1 && columns == 0),
-    };
-    let fits = |kernel: &&TileKernel| allowed && tile.blocks * tile.cols.max() <= kernel.cols;
-    let whole = kernels.iter().find(|kernel| fits(kernel) && tile.rows.max() <= kernel.rows);
-    whole.or_else(|| kernels.iter().find(fits))
+/// The kernel for a tile whose factor is one for all columns: one that takes its columns, if possible with all rows at once.
+fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static TileKernel> {
+    let vectors = tile.blocks > 1 && tile.cols == Trip::Constant(table.lanes);
+    let fits =
+        |kernel: &&TileKernel| (tile.blocks == 1 || vectors) && tile.blocks * tile.cols.max() <= kernel.cols;
+    let whole = table.tiles.iter().find(|kernel| fits(kernel) && tile.rows.max() <= kernel.rows);
+    whole.or_else(|| table.tiles.iter().find(fits))
+}
+
+/// Whether there is a kernel for a tile.
+pub(super) fn tile_fits(table: &'static KernelTable, tile: &Tile) -> bool {
+    match tile.a_col_stride {
+        0 => tile_kernel(table, tile).is_some(),
+        1 => tile.blocks == 1 && tile.cols == Trip::Constant(table.lanes),
+        _other => false,
+    }
 }
 
 struct Lowering<'a> {
@@ -320,20 +356,26 @@ impl Lowering<'_> {
     fn tile(&self, tile: &Tile, used: &mut Used) -> TileOp {
         let Tile {
             a,
+            a_line_stride,
             a_row_stride,
-            a_col_stride: _,
+            a_col_stride,
             b,
             b_block_stride,
             c,
+            c_line_stride,
             c_row_stride,
             c_block_stride,
+            lines,
             rows,
             blocks,
             cols,
             depths,
+            guard,
             accumulate,
+            finish,
         } = tile;
         used.extend([a.index(), b.index(), c.index()]);
+        let finish = self.finish(finish.as_ref(), *blocks, used);
         let lanes = self.table.lanes as isize;
         let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
         // Levels that are not there are outermost, of one term.
@@ -342,19 +384,50 @@ impl Lowering<'_> {
             *level = (depth.trip.clone(), depth.a_stride as isize, depth.b_stride as isize);
         }
         TileOp {
-            kernel: tile_kernel(self.table, tile).expect("the verifier should have found a kernel"),
+            kernel: if *a_col_stride == 0 {
+                Kernel::Matrix(
+                    tile_kernel(self.table, tile).expect("the verifier should have found a kernel"),
+                )
+            } else {
+                let edges = guard.iter().map(|condition| clip(condition, depths.len())).collect();
+                Kernel::Lanes { kernel: self.table.lane_tile, edges }
+            },
             a: a.index(),
+            a_line: *a_line_stride as isize,
             a_row: *a_row_stride as isize,
             b: b.index(),
             b_vector: vector(*b_block_stride),
             c: c.index(),
+            c_line: *c_line_stride as isize,
             c_row: *c_row_stride as isize,
             c_vector: vector(*c_block_stride),
+            lines: lines.clone(),
             rows: rows.clone(),
             cols: cols.clone(),
             whole_cols: (blocks - 1) * self.table.lanes,
             depths: levels,
             accumulate: accumulate.clone(),
+            finish,
+        }
+    }
+
+    fn finish(&self, finish: Option<&Finish>, blocks: usize, used: &mut Used) -> FinishOp {
+        let lanes = self.table.lanes as isize;
+        let vector = |stride: i64| if blocks > 1 { stride as isize } else { lanes };
+        let limit = |literal: Literal| match literal {
+            Literal::Float(value) => value as f32,
+            Literal::Int(value) => value as f32,
+        };
+        let (start, addend) = finish.map_or((None, None), |finish| (finish.start, finish.addend));
+        used.extend(start.map(|(access, _)| access.index()));
+        used.extend(addend.map(|(access, _)| access.index()));
+        FinishOp {
+            start: start.map(|(access, block)| (access.index(), vector(block))),
+            addend: addend.map(|(access, [line, row, block])| {
+                (access.index(), [line as isize, row as isize, vector(block)])
+            }),
+            low: finish.map_or(f32::NEG_INFINITY, |finish| limit(finish.low)),
+            high: finish.map_or(f32::INFINITY, |finish| limit(finish.high)),
         }
     }
 
@@ -402,6 +475,16 @@ impl Lowering<'_> {
         used.extend(block.ops.iter().filter_map(|op| accessed(op).map(AccessId::index)));
         BlockCode { dims: shape.dims, chunk, ops }
     }
+}
+
+/// A condition on the terms of a tile whose sum has `levels` levels.
+fn clip(condition: &Condition, levels: usize) -> Clip {
+    let Condition { value, strides, limit } = condition;
+    let (of_results, of_terms) = strides.split_at(2);
+    let level = of_terms.iter().position(|stride| *stride != 0).unwrap_or(0);
+    let edge =
+        Edge { start: 0, line: of_results[0], row: of_results[1], step: of_terms[level], limit: *limit };
+    Clip { level: DEPTHS - levels + level, value: value.clone(), edge }
 }
 
 /// The access of a load or store.
@@ -632,8 +715,8 @@ impl LaneLowering<'_> {
         }
     }
 
-    fn guard(&self, conditions: &[super::affine::Condition]) -> Box<[Guard]> {
-        let lower = |condition: &super::affine::Condition| Guard {
+    fn guard(&self, conditions: &[Condition]) -> Box<[Guard]> {
+        let lower = |condition: &Condition| Guard {
             value: condition.value.clone(),
             strides: self.shape.strides(&condition.strides),
             limit: condition.limit,

@@ -1,13 +1,12 @@
-//! One thread's execution of a program: counters, running pointers, loops and tiles. Blocks are in `block`.
+//! One thread's execution of a program: counters, running pointers, loops and windows. Tiles are in `tile`, blocks in `block`.
 
 use super::block::Plane;
-use super::code::{BufferId, Transform, Trip, Window, WindowKind};
+use super::code::{BufferId, Transform, Window, WindowKind};
 use super::convert::Temporaries;
-use super::lower::{COPY_LIMITS, CopyOp, LoopOp, Op, Phase, PointerStep, TileOp};
+use super::lower::{COPY_LIMITS, CopyOp, LoopOp, Op, Phase, PointerStep};
 use super::{Code, Program};
 use crate::copy::{CopyArgs, Limit};
 use crate::table::KernelTable;
-use crate::tile::{Depth, TileArgs};
 use crate::transform::TransformArgs;
 use crate::window::{DepthwiseArgs, Pool, WindowArgs};
 
@@ -134,34 +133,6 @@ impl Machine<'_> {
         self.counters[*counter] = 0;
         advance(self.pointers, steps, -(count as isize));
         Ok(())
-    }
-
-    /// # Safety
-    /// As for [`run`](Self::run).
-    unsafe fn tile(&mut self, op: &TileOp) {
-        let TileOp { kernel, rows, cols, whole_cols, depths, accumulate, .. } = op;
-        let (rows, cols) = (rows.evaluate(self.counters), cols.evaluate(self.counters));
-        if rows == 0 || cols == 0 {
-            return;
-        }
-        let level =
-            |(trip, a, b): &(Trip, isize, isize)| Depth { count: trip.evaluate(self.counters), a: *a, b: *b };
-        let args = TileArgs {
-            rows,
-            cols: whole_cols + cols,
-            depths: [level(&depths[0]), level(&depths[1]), level(&depths[2]), level(&depths[3])],
-            a: self.pointers[op.a].cast(),
-            a_row: op.a_row,
-            b: self.pointers[op.b].cast(),
-            b_vector: op.b_vector,
-            c: self.pointers[op.c].cast(),
-            c_row: op.c_row,
-            c_vector: op.c_vector,
-            accumulate: accumulate.evaluate(self.counters),
-        };
-        // SAFETY: the verifier proved the elements of all three operands in range and `c` apart from the others, each
-        // element once; the kernel is of a table the CPU has the instruction set of, and takes tiles this large.
-        unsafe { (kernel.run)(args) };
     }
 
     /// # Safety

@@ -37,6 +37,7 @@ mod memory;
 mod print;
 mod range;
 mod sequence;
+mod tile;
 mod timeline;
 mod verify;
 
@@ -48,7 +49,7 @@ use crate::table::KernelTable;
 pub use affine::{Affine, Bound, Condition};
 pub use code::{
     Access, AccessId, Accumulate, Block, BlockOp, Buffer, BufferId, Call, Code, Combine, CounterId, Depth,
-    ElementType, Literal, Loop, Node, Place, Register, Tile, Transform, Trip, Window, WindowKind,
+    ElementType, Finish, Literal, Loop, Node, Place, Register, Tile, Transform, Trip, Window, WindowKind,
 };
 pub use memory::{ALIGNMENT, AlignedBytes};
 pub use sequence::{Binding, Extents, Memory, Region, RunError, Sequence, SequenceError, Step};

@@ -4,14 +4,14 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::affine::{Affine, Condition};
 use super::code::{
-    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Literal, Loop, Node,
-    Place, Register, Tile, Transform, Trip, Window, WindowKind,
+    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Finish, Literal, Loop,
+    Node, Place, Register, Tile, Transform, Trip, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 
 /// The names of the dimensions of blocks, and of the rows, blocks of columns and columns of tiles.
 const DIMS: [&str; 3] = ["d0", "d1", "d2"];
-const TILE_DIMS: [&str; 3] = ["row", "block", "col"];
+const TILE_DIMS: [&str; 4] = ["line", "row", "block", "col"];
 /// The names of an output row, a window's row, a result and a window's column.
 const WINDOW_DIMS: [&str; 4] = ["out", "row", "at", "col"];
 /// The names of a tile, its row, its column and a channel of a transform.
@@ -82,40 +82,66 @@ impl Printer<'_> {
     fn tile(&self, f: &mut Formatter<'_>, tile: &Tile) -> fmt::Result {
         let Tile {
             a,
+            a_line_stride,
             a_row_stride,
             a_col_stride,
             b,
             b_block_stride,
             c,
+            c_line_stride,
             c_row_stride,
             c_block_stride,
+            lines,
             rows,
             blocks,
             cols,
             depths,
+            guard,
             accumulate,
+            finish,
         } = tile;
         let assign = self.accumulation(accumulate);
         let levels: Vec<String> = match depths.len() {
             1 => vec!["depth".into()],
             levels => (0..levels).map(|level| format!("depth{level}")).collect(),
         };
-        let view = |access: AccessId, own: [i64; 3], strides: &mut dyn Iterator<Item = i64>| {
+        let view = |access: AccessId, own: [i64; 4], strides: &mut dyn Iterator<Item = i64>| {
             let names = TILE_DIMS.into_iter().chain(levels.iter().map(String::as_str));
             self.access(access, own.into_iter().chain(strides).zip(names))
         };
         let columns =
             if *blocks == 1 { self.trip(cols) } else { format!("({blocks} x {})", self.trip(cols)) };
         let terms: Vec<String> = depths.iter().map(|level| self.trip(&level.trip)).collect();
-        writeln!(
+        write!(
             f,
-            "tile {} x {columns} x {}: {} {assign} {} * {}",
+            "tile {}{} x {columns} x {}: {} {assign} {} * {}",
+            if *lines == Trip::Constant(1) { String::new() } else { format!("{} x ", self.trip(lines)) },
             self.trip(rows),
             if terms.len() == 1 { terms[0].clone() } else { format!("({})", terms.join(" x ")) },
-            view(*c, [*c_row_stride, *c_block_stride, 1], &mut std::iter::empty()),
-            view(*a, [*a_row_stride, 0, *a_col_stride], &mut depths.iter().map(|level| level.a_stride)),
-            view(*b, [0, *b_block_stride, 1], &mut depths.iter().map(|level| level.b_stride)),
-        )
+            view(*c, [*c_line_stride, *c_row_stride, *c_block_stride, 1], &mut std::iter::empty()),
+            view(
+                *a,
+                [*a_line_stride, *a_row_stride, 0, *a_col_stride],
+                &mut depths.iter().map(|level| level.a_stride)
+            ),
+            view(*b, [0, 0, *b_block_stride, 1], &mut depths.iter().map(|level| level.b_stride)),
+        )?;
+        for (at, Condition { value, strides, limit }) in guard.iter().enumerate() {
+            let names = TILE_DIMS.into_iter().take(2).chain(levels.iter().map(String::as_str));
+            let value = self.form(value, strides.iter().copied().zip(names));
+            write!(f, " {} 0 <= {value} < {limit}", if at == 0 { "where" } else { "and" })?;
+        }
+        if let Some(Finish { start, addend, low, high }) = finish {
+            let mut none = std::iter::empty();
+            if let Some((access, block)) = start {
+                write!(f, " from {}", view(*access, [0, 0, *block, 1], &mut none))?;
+            }
+            if let Some((access, [line, row, block])) = addend {
+                write!(f, " plus {}", view(*access, [*line, *row, *block, 1], &mut none))?;
+            }
+            write!(f, " within {} to {}", literal(*low), literal(*high))?;
+        }
+        f.write_char('\n')
     }
 
     fn window(&self, f: &mut Formatter<'_>, window: &Window) -> fmt::Result {
@@ -213,8 +239,7 @@ impl Printer<'_> {
                 f.write_str(&self.view(*access, strides))?;
                 self.guard(f, guard, None)
             }
-            BlockOp::Constant { to: _, value: Literal::Float(value) } => write!(f, "{value:?}"),
-            BlockOp::Constant { to: _, value: Literal::Int(value) } => write!(f, "{value}"),
+            BlockOp::Constant { to: _, value } => f.write_str(&literal(*value)),
             BlockOp::Index { to: _, value, strides } => f.write_str(&self.form(value, named(strides))),
             BlockOp::Unary { to: _, op, x } => write!(f, "{}({x})", op.name()),
             BlockOp::Binary { to: _, op, a, b } => write!(f, "{}({a}, {b})", op.name()),
@@ -308,6 +333,13 @@ fn sign(text: &str, negative: bool) -> &'static str {
         (true, true) => "-",
         (false, false) => " + ",
         (false, true) => " - ",
+    }
+}
+
+fn literal(value: Literal) -> String {
+    match value {
+        Literal::Float(value) => format!("{value:?}"),
+        Literal::Int(value) => value.to_string(),
     }
 }
 

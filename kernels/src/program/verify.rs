@@ -5,7 +5,7 @@ use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, Depth, ElementType, Loop, Node,
     Place, Register, Tile, Transform, Trip, Window, WindowKind,
 };
-use super::lower::tile_kernel;
+use super::lower::tile_fits;
 use super::range::{Linear, Space};
 use crate::isa::Isa;
 use crate::scalar::{BinaryOp, UnaryOp};
@@ -107,6 +107,11 @@ pub enum Problem {
         "the tile's target overlaps its operands or itself; give it a buffer of its own and elements apart"
     )]
     TileOverlap,
+    /// Conditions on the terms of a tile that its micro-kernel does not know.
+    #[error(
+        "a tile leaves out terms where it cannot: its factor needs an element a column, each level of the sum at most one condition, and only that on the innermost may move with the row, forward"
+    )]
+    TileGuard,
     /// A window with a stride, a dilation or a width of 0.
     #[error("a window's stride, dilation and columns are at least 1")]
     WindowStep,
@@ -379,52 +384,69 @@ impl Verifier<'_> {
     fn tile(&mut self, tile: &Tile) -> Check {
         let Tile {
             a,
+            a_line_stride,
             a_row_stride,
             a_col_stride,
             b,
             b_block_stride,
             c,
+            c_line_stride,
             c_row_stride,
             c_block_stride,
+            lines,
             rows,
             blocks,
             cols,
             depths,
+            guard,
             accumulate,
+            finish,
         } = tile;
-        if tile_kernel(self.table, tile).is_none() || depths.len() > DEPTHS {
+        if !tile_fits(self.table, tile) || depths.len() > DEPTHS {
             let isa = self.table.isa;
             let (rows, cols, levels) = (rows.max(), blocks * cols.max(), depths.len());
             return Err(Problem::TileSize { isa, rows, cols, levels });
         }
         let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
-        if buffer(c) == buffer(a) || buffer(c) == buffer(b) {
+        let start = finish.as_ref().and_then(|finish| finish.start);
+        let addend = finish.as_ref().and_then(|finish| finish.addend);
+        let read = [Some(*a), Some(*b), start.map(|(id, _)| id), addend.map(|(id, _)| id)];
+        if read.iter().flatten().any(|id| buffer(id) == buffer(c)) {
             return Err(Problem::TileOverlap);
         }
+        let guard = of_terms(guard, depths.len(), *a_col_stride == 1)?;
         let blocks_trip = Trip::Constant(*blocks);
-        let first =
-            self.dims([rows, &blocks_trip, cols].into_iter().chain(depths.iter().map(|level| &level.trip)))?;
-        let outer = [(*c_row_stride, rows.max(), first), (*c_block_stride, *blocks, first + 1)];
-        if !self.are_apart(first + 2, outer) {
+        let first = self.dims(
+            [lines, rows, &blocks_trip, cols].into_iter().chain(depths.iter().map(|level| &level.trip)),
+        )?;
+        let outer = [
+            (*c_line_stride, lines.max(), first),
+            (*c_row_stride, rows.max(), first + 1),
+            (*c_block_stride, *blocks, first + 2),
+        ];
+        if !self.are_apart(first + 3, outer) {
             return Err(Problem::TileOverlap);
         }
         self.accumulation(accumulate)?;
         let levels = |stride: fn(&Depth) -> i64| depths.iter().map(stride);
-        for (access, strides, stores) in [
-            (
-                a,
-                [*a_row_stride, 0, *a_col_stride]
-                    .into_iter()
-                    .chain(levels(|level| level.a_stride))
-                    .collect::<Vec<_>>(),
-                false,
-            ),
-            (b, [0, *b_block_stride, 1].into_iter().chain(levels(|level| level.b_stride)).collect(), false),
-            (c, vec![*c_row_stride, *c_block_stride, 1], true),
-        ] {
-            expect_type(0, self.access(*access, first, &strides, &[], stores)?, ElementType::F32)?;
-        }
-        Ok(())
+        let strides_of = |own: [i64; 4], levels: &mut dyn Iterator<Item = i64>| -> Vec<i64> {
+            own.into_iter().chain(levels).collect()
+        };
+        let a_strides = strides_of(
+            [*a_line_stride, *a_row_stride, 0, *a_col_stride],
+            &mut levels(|level| level.a_stride),
+        );
+        let b_strides = strides_of([0, 0, *b_block_stride, 1], &mut levels(|level| level.b_stride));
+        let operand = |access, strides: &[i64], guard: &[Condition], stores| {
+            expect_type(0, self.access(access, first, strides, guard, stores)?, ElementType::F32)
+        };
+        operand(*a, &a_strides, &guard, false)?;
+        operand(*b, &b_strides, &[], false)?;
+        operand(*c, &[*c_line_stride, *c_row_stride, *c_block_stride, 1], &[], true)?;
+        start.iter().try_for_each(|(access, block)| operand(*access, &[0, 0, *block, 1], &[], false))?;
+        addend.iter().try_for_each(|(access, [line, row, block])| {
+            operand(*access, &[*line, *row, *block, 1], &[], false)
+        })
     }
 
     /// Whether elements are apart that lie next to one another over the dimension `innermost` and by strides over the others, of which
@@ -611,6 +633,29 @@ impl Verifier<'_> {
         }
         Ok(())
     }
+}
+
+/// Conditions on the terms of a tile, over the dimensions of the tile.
+fn of_terms(guard: &[Condition], levels: usize, lanewise: bool) -> Result<Vec<Condition>, Problem> {
+    let mut free = vec![lanewise; levels];
+    let over_tile = |condition: &Condition| {
+        let Condition { value, strides, limit } = condition;
+        let [line, row, terms @ ..] = strides.as_slice() else {
+            return Err(Problem::Strides { op: 0, found: strides.len(), wanted: 2 + levels });
+        };
+        if terms.len() != levels {
+            return Err(Problem::Strides { op: 0, found: strides.len(), wanted: 2 + levels });
+        }
+        let level = terms.iter().position(|stride| *stride != 0).unwrap_or(0);
+        let single = terms.iter().skip(level + 1).all(|stride| *stride == 0);
+        let moves = *row == 0 || (*row > 0 && level + 1 == levels);
+        if !(single && moves && std::mem::replace(&mut free[level], false)) {
+            return Err(Problem::TileGuard);
+        }
+        let strides = [*line, *row, 0, 0].into_iter().chain(terms.iter().copied()).collect();
+        Ok(Condition { value: value.clone(), strides, limit: *limit })
+    };
+    guard.iter().map(over_tile).collect()
 }
 
 fn expect_type(op: usize, found: ElementType, wanted: ElementType) -> Check {

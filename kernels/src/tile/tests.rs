@@ -1,4 +1,4 @@
-use super::{DEPTHS, Depth, TileArgs};
+use super::{DEPTHS, Depth, Finish, TileArgs};
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
@@ -47,9 +47,10 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
                                 c_row,
                                 c_vector: table(isa).lanes as isize,
                                 accumulate,
+                                finish: Finish::NONE,
                             };
                             // SAFETY: the table is of an available instruction set; the slices span the operands.
-                            unsafe { (kernel.run)(args) };
+                            unsafe { (kernel.run)(&args) };
                             for (index, &got) in c.iter().enumerate() {
                                 let (i, j) = (index / c_row as usize, index % c_row as usize);
                                 let mut want = if accumulate || j >= cols { start(index) } else { 0.0 };
@@ -105,9 +106,10 @@ fn negative_strides_give_the_product() {
                 c_row: -(cols as isize),
                 c_vector: table(isa).lanes as isize,
                 accumulate: false,
+                finish: Finish::NONE,
             };
             // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
-            unsafe { (kernel.run)(args) };
+            unsafe { (kernel.run)(&args) };
             for i in 0..rows {
                 for j in 0..cols {
                     let want: f32 = (0..depth).map(|k| a[k * rows + i] * b[k * cols + j]).sum();
@@ -146,15 +148,69 @@ fn levels_of_the_sum_and_vectors_apart_give_the_product() {
                 c_row: lanes as isize,
                 c_vector: (rows * lanes) as isize,
                 accumulate: false,
+                finish: Finish::NONE,
             };
             // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
-            unsafe { (kernel.run)(args) };
+            unsafe { (kernel.run)(&args) };
             for i in 0..rows {
                 for j in 0..vectors * lanes {
                     let (vector, lane) = (j / lanes, j % lanes);
                     let product = |k: usize| a[i * terms + k] * b[(vector * terms + k) * lanes + lane];
                     let want: f32 = (0..terms).map(product).sum();
                     assert_eq!(c[(vector * rows + i) * lanes + lane], want, "{} at {i}, {j}", kernel.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_are_finished() {
+    for isa in Isa::available() {
+        let lanes = table(isa).lanes;
+        for kernel in table(isa).tiles {
+            for rows in 1..kernel.rows + 2 {
+                for cols in 1..=kernel.cols {
+                    let depth = 3;
+                    let values = |seed: usize, count: usize| -> Vec<f32> {
+                        (0..count).map(|i| small_value(i + seed)).collect()
+                    };
+                    let (a, b) = (values(0, rows * depth), values(100, cols * depth));
+                    let (start, mut addend) = (values(7, cols), values(31, rows * cols));
+                    addend[0] = f32::NAN;
+                    let mut c = vec![0.0; rows * cols];
+                    let (low, high) = (-4.0, 9.0);
+                    let args = TileArgs {
+                        rows,
+                        cols,
+                        depths: Depth::single(depth, rows as isize, cols as isize),
+                        a: a.as_ptr(),
+                        a_row: 1,
+                        b: b.as_ptr(),
+                        b_vector: lanes as isize,
+                        c: c.as_mut_ptr(),
+                        c_row: cols as isize,
+                        c_vector: lanes as isize,
+                        accumulate: false,
+                        finish: Finish {
+                            start: start.as_ptr(),
+                            start_vector: lanes as isize,
+                            addend: addend.as_ptr(),
+                            addend_row: cols as isize,
+                            addend_vector: lanes as isize,
+                            low,
+                            high,
+                        },
+                    };
+                    // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
+                    unsafe { (kernel.run)(&args) };
+                    assert!(c[0].is_nan(), "{} of {rows} x {cols}", kernel.name);
+                    for at in 1..rows * cols {
+                        let (i, j) = (at / cols, at % cols);
+                        let sum: f32 = (0..depth).map(|k| a[k * rows + i] * b[k * cols + j]).sum();
+                        let want = (start[j] + sum + addend[at]).clamp(low, high);
+                        assert_eq!(c[at], want, "{} at {i}, {j} of {rows} x {cols}", kernel.name);
+                    }
                 }
             }
         }

@@ -84,6 +84,19 @@ impl Emitter {
         Some([fill, Store { value, condition: Some(within), ..store.clone() }])
     }
 
+    /// A conjunct as a condition over counters and `dims`; `None` where it is not affine.
+    pub(super) fn condition(&mut self, conjunct: ExprId, dims: &[VarId]) -> Option<cpu::Condition> {
+        let below = self.pool.below(conjunct)?;
+        let (value, mut strides) = self.counters_and_strides(&below.terms, dims)?;
+        // terms < bound  is  0 <= bound - 1 - terms
+        let mut room = cpu::Affine::constant(below.bound.checked_sub(1)?);
+        for &(counter, factor) in &value.terms {
+            room.add_term(counter, -factor);
+        }
+        strides.iter_mut().for_each(|stride| *stride = -*stride);
+        Some(cpu::Condition { value: room, strides, limit: UNLIMITED })
+    }
+
     /// Where a combining block changes nothing unless a condition holds: that condition, and the value under it.
     fn neutral_unless(&self, store: &Store) -> Option<(ExprId, ExprId)> {
         let combiner = store.combine?;
@@ -132,19 +145,11 @@ impl Lowering<'_> {
     fn guards(&mut self, conjuncts: &[ExprId]) -> Result<Guards, CpuError> {
         let mut guards = Guards::default();
         for &conjunct in conjuncts {
-            let condition = self.emitter.pool.below(conjunct).and_then(|below| {
-                let (value, mut strides) = self.emitter.counters_and_strides(&below.terms, self.dims)?;
-                strides.resize(self.rank(), 0);
-                // terms < bound  is  0 <= bound - 1 - terms
-                let mut room = cpu::Affine::constant(below.bound.checked_sub(1)?);
-                for &(counter, factor) in &value.terms {
-                    room.add_term(counter, -factor);
+            match self.emitter.condition(conjunct, self.dims) {
+                Some(mut condition) => {
+                    condition.strides.resize(self.rank(), 0);
+                    guards.conditions.push(condition);
                 }
-                strides.iter_mut().for_each(|stride| *stride = -*stride);
-                Some(cpu::Condition { value: room, strides, limit: UNLIMITED })
-            });
-            match condition {
-                Some(condition) => guards.conditions.push(condition),
                 None => {
                     let mask = self.expr(conjunct, &Guards::default())?;
                     guards.mask = Some(self.and(guards.mask, mask));

@@ -1,138 +1,308 @@
-//! Blocks that the call of a micro-kernel beside them makes superfluous: zeros before a call that could overwrite instead of adding
-//! to them, and the copy of a call's result to where the call could write.
+//! What stands around a tile, done by the tile itself: the zeros that it adds to, what follows its sums, and the loop around it.
+//! Transforms overwrite zeros and write where their results are copied to likewise.
 
+use crate::expr::BinaryOp;
 use paisley_kernels::program as cpu;
+use std::collections::BTreeMap;
 
-/// Drops fills of zeros and copies around tiles and transforms.
+/// Folds zeros, what follows and loops into the tiles and transforms of a program.
 pub(super) fn fold(code: &mut cpu::Code) {
     let mut body = std::mem::take(&mut code.body);
-    in_loops(&mut body, &mut |body| fold_zeros(code, body));
     let uses = uses(code, &body);
-    in_loops(&mut body, &mut |body| fold_copies(code, &uses, body));
+    let mut folding = Folding { code, uses };
+    for phase in &mut body {
+        folding.node(phase);
+    }
     code.body = body;
 }
 
-/// Calls `change` with the body of every loop, inner ones first.
-fn in_loops(nodes: &mut [cpu::Node], change: &mut impl FnMut(&mut Vec<cpu::Node>)) {
-    for node in nodes {
-        match node {
-            cpu::Node::Loop(of) => {
-                in_loops(&mut of.body, change);
-                change(&mut of.body);
-            }
-            cpu::Node::Call(_) => {}
+struct Folding<'a> {
+    code: &'a mut cpu::Code,
+    /// How many operands of calls are in each buffer.
+    uses: BTreeMap<cpu::BufferId, usize>,
+}
+
+impl Folding<'_> {
+    fn node(&mut self, node: &mut cpu::Node) {
+        let cpu::Node::Loop(of) = node else { return };
+        for node in &mut of.body {
+            self.node(node);
         }
-    }
-}
-
-/// Drops a fill of zeros directly before a call that adds to them all, which overwrites instead.
-fn fold_zeros(code: &cpu::Code, body: &mut Vec<cpu::Node>) {
-    let mut place = 0;
-    while place + 1 < body.len() {
-        let filled = match &mut body[place..place + 2] {
-            [fill, user] => overwrite(code, fill, user),
-            _fewer => false,
-        };
-        if filled {
-            body.remove(place);
-        }
-        place += 1;
-    }
-}
-
-/// Drops a copy directly after a call that writes what is copied, and writes where it is copied to instead.
-fn fold_copies(code: &mut cpu::Code, uses: &[usize], body: &mut Vec<cpu::Node>) {
-    let mut place = 0;
-    while place + 1 < body.len() {
-        let written = match &mut body[place..place + 2] {
-            [user, copy] => write_there(code, uses, user, copy),
-            _fewer => false,
-        };
-        if written {
-            body.remove(place + 1);
-        }
-        place += 1;
-    }
-}
-
-/// A block and a call in loops that run side by side.
-struct Pair<'a> {
-    block: &'a cpu::Block,
-    call: &'a mut cpu::Call,
-    /// The counters of the loops around both: the block's and the call's.
-    counters: Vec<(cpu::CounterId, cpu::CounterId)>,
-    /// The further loops around the block.
-    own: Vec<(cpu::CounterId, cpu::Trip)>,
-}
-
-impl Pair<'_> {
-    fn new<'a>(block: &'a cpu::Node, call: &'a mut cpu::Node) -> Option<Pair<'a>> {
-        let (mut counters, mut own) = (vec![], vec![]);
-        let (mut block, mut call) = (block, call);
-        loop {
-            match (block, call) {
-                (cpu::Node::Loop(of_block), cpu::Node::Loop(of_call)) => {
-                    let ([inner], [inner_call], true) = (
-                        of_block.body.as_slice(),
-                        of_call.body.as_mut_slice(),
-                        of_block.trip == of_call.trip,
-                    ) else {
-                        return None;
-                    };
-                    counters.push((of_block.counter, of_call.counter));
-                    (block, call) = (inner, inner_call);
-                }
-                (cpu::Node::Loop(of_block), same @ cpu::Node::Call(_)) => {
-                    let [inner] = of_block.body.as_slice() else { return None };
-                    own.push((of_block.counter, of_block.trip.clone()));
-                    (block, call) = (inner, same);
-                }
-                (cpu::Node::Call(cpu::Call::Block(block)), cpu::Node::Call(call)) => {
-                    return Some(Pair { block, call, counters, own });
-                }
-                (cpu::Node::Call(_), _) => return None,
+        self.pairs(&mut of.body, |folding, fill, tile| folding.overwriting(fill, tile));
+        self.pairs(&mut of.body, |folding, tile, block| folding.finishing(tile, block));
+        for node in &mut of.body {
+            if let Some(tile) = self.with_lines(node) {
+                *node = tile;
             }
         }
     }
 
-    /// The extents of the block: its further loops, then its dimensions.
-    fn extents(&self) -> Vec<cpu::Trip> {
-        self.own.iter().map(|(_, trip)| trip.clone()).chain(self.block.dims.iter().cloned()).collect()
+    /// The tile that goes through the iterations of the innermost loop around it by itself, if that loop has nothing else in it.
+    fn with_lines(&mut self, node: &cpu::Node) -> Option<cpu::Node> {
+        let cpu::Node::Loop(cpu::Loop { counter, trip, parallel: false, body }) = node else { return None };
+        let [inner] = body.as_slice() else { return None };
+        let cpu::Node::Call(cpu::Call::Tile(tile)) = inner else {
+            let inner = self.with_lines(inner)?;
+            let body = vec![inner];
+            return Some(cpu::Node::Loop(cpu::Loop {
+                counter: *counter,
+                trip: trip.clone(),
+                parallel: false,
+                body,
+            }));
+        };
+        let coefficient = |form: &cpu::Affine| {
+            form.terms.iter().find(|(known, _)| known == counter).map_or(0, |(_, factor)| *factor)
+        };
+        let bounded_by_counter = |trip: &cpu::Trip| match trip {
+            cpu::Trip::Constant(_) => false,
+            cpu::Trip::Bounded { max: _, bounds } => {
+                bounds.iter().any(|bound| coefficient(&bound.value) != 0)
+            }
+        };
+        let trips = [&tile.rows, &tile.cols].into_iter().chain(tile.depths.iter().map(|level| &level.trip));
+        let rounds_differ = match &tile.accumulate {
+            cpu::Accumulate::Never | cpu::Accumulate::Always => false,
+            cpu::Accumulate::UnlessZero(form) => coefficient(form) != 0,
+        };
+        if tile.lines != ONCE || rounds_differ || trips.into_iter().any(bounded_by_counter) {
+            return None;
+        }
+        let without = |form: &cpu::Affine| {
+            let mut form = form.clone();
+            form.terms.retain(|(known, _)| known != counter);
+            form
+        };
+        let mut moved = |id: cpu::AccessId| {
+            let cpu::Access { buffer, offset } = self.code.accesses[id.index()].clone();
+            (self.code.access(buffer, without(&offset)), coefficient(&offset))
+        };
+        let mut lined = tile.clone();
+        lined.lines = trip.clone();
+        (lined.a, lined.a_line_stride) = moved(tile.a);
+        (lined.c, lined.c_line_stride) = moved(tile.c);
+        let mut fixed = moved(tile.b).1 == 0;
+        if let Some(finish) = &mut lined.finish {
+            fixed &= finish.start.is_none_or(|(start, _)| moved(start).1 == 0);
+            if let Some((addend, [line, ..])) = &mut finish.addend {
+                (*addend, *line) = moved(*addend);
+            }
+        }
+        for condition in &mut lined.guard {
+            condition.strides[0] = coefficient(&condition.value);
+            condition.value.terms.retain(|(known, _)| known != counter);
+        }
+        fixed.then_some(cpu::Node::Call(cpu::Call::Tile(lined)))
     }
 
-    /// Where an access of the block begins, over the counters around the call, and its strides over the block's extents.
-    fn view(&self, code: &cpu::Code, access: cpu::AccessId, strides: &[i64]) -> (cpu::Access, Vec<i64>) {
+    /// Replaces neighbours by what `both` makes of them.
+    fn pairs(
+        &mut self,
+        body: &mut Vec<cpu::Node>,
+        both: impl Fn(&mut Self, &cpu::Node, &cpu::Node) -> Option<cpu::Node>,
+    ) {
+        let mut at = 0;
+        while at + 1 < body.len() {
+            if let Some(one) = both(self, &body[at], &body[at + 1]) {
+                body.splice(at..at + 2, [one]);
+            }
+            at += 1;
+        }
+    }
+
+    /// The call in `user`, overwriting what it adds to, where `fill` writes zeros to exactly that.
+    fn overwriting(&mut self, fill: &cpu::Node, user: &cpu::Node) -> Option<cpu::Node> {
+        let writer = self.writer(user)?;
+        let block = self.block(fill)?;
+        let [
+            cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
+            cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
+        ] = block.call.ops.as_slice()
+        else {
+            return None;
+        };
+        let zeros = block.place(self.code, *access, strides);
+        let mut call = writer.call.clone();
+        let target = Target::of(&mut call)?;
+        let fits = value == to && guard.is_empty() && *target.accumulate == cpu::Accumulate::Always;
+        *target.accumulate = cpu::Accumulate::Never;
+        paired(&writer, &block, &zeros).filter(|_| fits)?;
+        let buffer = zeros.buffer;
+        self.uses.entry(buffer).and_modify(|uses| *uses -= 1);
+        Some(with_call(user, &call))
+    }
+
+    /// The call in `user`, doing itself what `follower` does with its results, where nothing else uses them.
+    fn finishing(&mut self, user: &cpu::Node, follower: &cpu::Node) -> Option<cpu::Node> {
+        let writer = self.writer(user)?;
+        let block = self.block(follower)?;
+        let mut call = writer.call.clone();
+        let target = Target::of(&mut call)?;
+        let (ops, tail) = block.call.ops.split_at(block.call.ops.len().checked_sub(1)?);
+        let [
+            cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
+        ] = tail
+        else {
+            return None;
+        };
+        let fresh = *target.accumulate == cpu::Accumulate::Never
+            && target.finish.as_ref().is_none_or(|finish| finish.is_none());
+        let sums = self.code.accesses[target.access.index()].buffer;
+        let own = self.code.buffers[sums.index()].place == cpu::Place::Scratch && self.uses[&sums] == 2;
+        if !(fresh && own && guard.is_empty()) {
+            return None;
+        }
+        let steps = steps(ops, *value)?;
+        let [mut of_sums, mut start, mut addend] = [None, None, None];
+        for (access, strides) in steps.addends {
+            let place = block.place(self.code, access, strides);
+            if place.buffer == sums {
+                of_sums = Some(place);
+            } else {
+                // What is the same for all rows is where the sums start.
+                let rows_differ = addend.is_none() && start.is_some();
+                *(if rows_differ { &mut addend } else { &mut start }) = Some(place);
+            }
+        }
+        let pairs = paired(&writer, &block, &of_sums?)?;
+        let results = block.place(self.code, *access, strides);
+        let along = |place: &Place| along(&writer, &pairs, place);
+        let (form, moved) = along(&results)?;
+        let [start, addend] = match [start.as_ref(), addend.as_ref()].map(|place| place.map(along)) {
+            [Some(None), _] | [_, Some(None)] => return None,
+            [a, b] => {
+                let (a, b) = (a.flatten(), b.flatten());
+                let same_in_rows = |of: &Option<(cpu::Affine, [i64; 3])>| {
+                    of.as_ref().is_none_or(|(_, [line, row, _])| (*line, *row) == (0, 0))
+                };
+                if same_in_rows(&a) {
+                    [a.zip(start), b.zip(addend)]
+                } else if same_in_rows(&b) {
+                    [b.zip(addend), a.zip(start)]
+                } else {
+                    return None;
+                }
+            }
+        };
+        let read: Vec<_> = target.operands.iter().map(|id| self.code.accesses[id.index()].buffer).collect();
+        let added = [&start, &addend].into_iter().flatten().map(|(_, place)| place.buffer);
+        if read.into_iter().chain(added).any(|buffer| buffer == results.buffer) {
+            return None;
+        }
+        let start = start.map(|((form, [_, _, block]), place)| (self.code.access(place.buffer, form), block));
+        let addend = addend.map(|((form, strides), place)| (self.code.access(place.buffer, form), strides));
+        let plain = cpu::Finish { start: None, addend: None, low: FREE.0, high: FREE.1 };
+        let finish_by = cpu::Finish { start, addend, low: steps.low, high: steps.high };
+        match target.finish {
+            Some(finish) => *finish = Some(finish_by),
+            None if finish_by == plain => {}
+            None => return None,
+        }
+        for (stride, moved) in target.strides.into_iter().zip(moved) {
+            *stride = moved;
+        }
+        *target.access = self.code.access(results.buffer, form);
+        // Nothing is left there.
+        self.code.buffers[sums.index()].length = 0;
+        Some(with_call(user, &call))
+    }
+
+    fn writer<'n>(&self, node: &'n cpu::Node) -> Option<InLoops<'n, cpu::Call>> {
+        let (loops, call) = chain(node)?;
+        let mut copy = call.clone();
+        let target = Target::of(&mut copy)?;
+        let mut found = InLoops { loops, call, dims: target.dims.to_vec(), target: Place::default() };
+        let strides: Vec<i64> = target.strides.iter().map(|stride| **stride).chain([1]).collect();
+        found.target = found.place(self.code, *target.access, &strides);
+        Some(found)
+    }
+
+    fn block<'n>(&self, node: &'n cpu::Node) -> Option<InLoops<'n, cpu::Block>> {
+        let (loops, cpu::Call::Block(call)) = chain(node)? else { return None };
+        Some(InLoops { loops, call, dims: call.dims.clone(), target: Place::default() })
+    }
+}
+
+/// A call in loops that have nothing else in them.
+struct InLoops<'n, T> {
+    /// Outermost first.
+    loops: Vec<(cpu::CounterId, &'n cpu::Trip)>,
+    call: &'n T,
+    /// The dimensions of the call.
+    dims: Vec<cpu::Trip>,
+    /// What a tile or a transform writes.
+    target: Place,
+}
+
+/// The elements of an access: where it is outside of the loops, and the stride over each loop and each dimension of the call.
+struct Place {
+    buffer: cpu::BufferId,
+    base: cpu::Affine,
+    strides: Vec<i64>,
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place { buffer: cpu::BufferId(0), base: cpu::Affine::default(), strides: vec![] }
+    }
+}
+
+impl<T> InLoops<'_, T> {
+    fn place(&self, code: &cpu::Code, access: cpu::AccessId, own: &[i64]) -> Place {
         let cpu::Access { buffer, offset } = &code.accesses[access.index()];
-        let mut start = cpu::Affine::constant(offset.constant);
-        let mut all = vec![0; self.own.len()];
-        for &(counter, factor) in &offset.terms {
-            match self.own.iter().position(|(own, _)| *own == counter) {
-                Some(place) => all[place] = factor,
-                None => {
-                    let pair = self.counters.iter().find(|(of_block, _)| *of_block == counter);
-                    start.add_term(pair.map_or(counter, |&(_, of_call)| of_call), factor);
-                }
-            }
-        }
-        all.extend(strides);
-        (sorted(cpu::Access { buffer: *buffer, offset: start }), all)
+        let stride = |counter: cpu::CounterId| {
+            offset.terms.iter().find(|(known, _)| *known == counter).map_or(0, |(_, stride)| *stride)
+        };
+        let strides = self.loops.iter().map(|(counter, _)| stride(*counter)).chain(own.iter().copied());
+        let inside = |counter: cpu::CounterId| self.loops.iter().any(|(known, _)| *known == counter);
+        let mut base = offset.clone();
+        base.terms.retain(|(counter, _)| !inside(*counter));
+        base.terms.sort_by_key(|(counter, _)| *counter);
+        Place { buffer: *buffer, base, strides: strides.collect() }
+    }
+
+    fn trips(&self) -> impl Iterator<Item = &cpu::Trip> {
+        self.loops.iter().map(|(_, trip)| *trip).chain(&self.dims)
     }
 }
 
-/// The access with its terms in the order of the counters.
-fn sorted(mut access: cpu::Access) -> cpu::Access {
-    access.offset.terms.sort_by_key(|&(counter, _)| counter);
-    access
+/// The loops around a call, where each has one statement, and the call.
+fn chain(node: &cpu::Node) -> Option<(Vec<(cpu::CounterId, &cpu::Trip)>, &cpu::Call)> {
+    let (mut loops, mut at) = (vec![], node);
+    loop {
+        match at {
+            cpu::Node::Call(call) => return Some((loops, call)),
+            cpu::Node::Loop(of) => {
+                let [inner] = of.body.as_slice() else { return None };
+                loops.push((of.counter, &of.trip));
+                at = inner;
+            }
+        }
+    }
+}
+
+/// `node` with its call replaced.
+fn with_call(node: &cpu::Node, call: &cpu::Call) -> cpu::Node {
+    match node {
+        cpu::Node::Call(_) => cpu::Node::Call(call.clone()),
+        cpu::Node::Loop(of) => {
+            let body = of.body.iter().map(|inner| with_call(inner, call)).collect();
+            cpu::Node::Loop(cpu::Loop { body, ..of.clone() })
+        }
+    }
 }
 
 /// What a call writes, and how.
 struct Target<'a> {
     access: &'a mut cpu::AccessId,
-    /// Extents and, but for the last one, whose elements are next to one another, their strides.
-    extents: Vec<cpu::Trip>,
-    strides: Vec<&'a mut i64>,
+    /// Lines, rows, blocks of columns and columns; or tiles, rows, columns and channels.
+    dims: [cpu::Trip; 4],
+    /// Those of all dimensions but the last one, whose elements are next to one another.
+    strides: [&'a mut i64; 3],
     accumulate: &'a mut cpu::Accumulate,
-    /// What the call reads.
+    /// What else it can do with its results, where it can.
+    finish: Option<&'a mut Option<cpu::Finish>>,
+    /// What it reads.
     operands: Vec<cpu::AccessId>,
 }
 
@@ -141,193 +311,178 @@ impl Target<'_> {
         match call {
             cpu::Call::Tile(tile) => Some(Target {
                 access: &mut tile.c,
-                extents: vec![tile.rows.clone(), cpu::Trip::Constant(tile.blocks), tile.cols.clone()],
-                strides: vec![&mut tile.c_row_stride, &mut tile.c_block_stride],
+                dims: [
+                    tile.lines.clone(),
+                    tile.rows.clone(),
+                    cpu::Trip::Constant(tile.blocks),
+                    tile.cols.clone(),
+                ],
+                strides: [&mut tile.c_line_stride, &mut tile.c_row_stride, &mut tile.c_block_stride],
                 accumulate: &mut tile.accumulate,
+                finish: Some(&mut tile.finish),
                 operands: vec![tile.a, tile.b],
             }),
             cpu::Call::Transform(transform) => {
                 let side = cpu::Trip::Constant(transform.matrix.rows().len());
-                let lanes = cpu::Trip::Constant(transform.lanes);
                 Some(Target {
                     access: &mut transform.y,
-                    extents: vec![transform.tiles.clone(), side.clone(), side, lanes],
-                    strides: vec![
+                    dims: [transform.tiles.clone(), side.clone(), side, cpu::Trip::Constant(transform.lanes)],
+                    strides: [
                         &mut transform.y_tile_stride,
                         &mut transform.y_row_stride,
                         &mut transform.y_col_stride,
                     ],
                     accumulate: &mut transform.accumulate,
+                    finish: None,
                     operands: vec![transform.x],
                 })
             }
             cpu::Call::Window(_) | cpu::Call::Block(_) => None,
         }
     }
+}
 
-    /// Its strides over all extents.
-    fn strides(&self) -> Vec<i64> {
-        self.strides.iter().map(|stride| **stride).chain([1]).collect()
+/// The limits that let every value be.
+const FREE: (cpu::Literal, cpu::Literal) =
+    (cpu::Literal::Float(f64::NEG_INFINITY), cpu::Literal::Float(f64::INFINITY));
+
+const ONCE: cpu::Trip = cpu::Trip::Constant(1);
+
+/// For each loop and dimension of the call, the one of the block that goes through the same elements, where the call's results are
+/// exactly the elements `of_block`; `None` for those of one iteration.
+fn paired(
+    writer: &InLoops<cpu::Call>,
+    block: &InLoops<cpu::Block>,
+    of_block: &Place,
+) -> Option<Vec<Option<usize>>> {
+    let target = &writer.target;
+    if (target.buffer, &target.base) != (of_block.buffer, &of_block.base) {
+        return None;
     }
+    let of_block: Vec<_> = block.trips().zip(&of_block.strides).collect();
+    let mut free: Vec<bool> = of_block.iter().map(|(trip, _)| **trip != ONCE).collect();
+    let mut pairs = vec![];
+    for side in writer.trips().zip(&target.strides) {
+        let (trip, stride) = side;
+        pairs.push(if *trip == ONCE {
+            None
+        } else {
+            let found = (0..free.len()).find(|&at| free[at] && *stride != 0 && of_block[at] == side)?;
+            free[found] = false;
+            Some(found)
+        });
+    }
+    (!free.contains(&true)).then_some(pairs)
 }
 
-/// The extents of several iterations with their strides, those inside first.
-fn long(extents: &[cpu::Trip], strides: &[i64]) -> Vec<(cpu::Trip, i64)> {
-    let all = extents.iter().cloned().zip(strides.iter().copied());
-    let mut long: Vec<_> = all.filter(|(trip, _)| *trip != cpu::Trip::Constant(1)).collect();
-    long.sort_by_key(|(_, stride)| *stride);
-    long
+/// The elements of an access of the block as the call goes through them: the offset, and the strides of all dimensions but
+/// the last; `None` where that one's are not next to one another.
+fn along(
+    writer: &InLoops<cpu::Call>,
+    pairs: &[Option<usize>],
+    place: &Place,
+) -> Option<(cpu::Affine, [i64; 3])> {
+    let strides: Vec<i64> = pairs.iter().map(|pair| pair.map_or(0, |at| place.strides[at])).collect();
+    let (of_loops, &[line, row, block, column]) = strides.split_at(writer.loops.len()) else { return None };
+    let mut form = place.base.clone();
+    for (&(counter, _), &stride) in writer.loops.iter().zip(of_loops) {
+        form.add_term(counter, stride);
+    }
+    (column == 1 || writer.dims[3] == ONCE).then_some((form, [line, row, block]))
 }
 
-/// Lets the call in `user` overwrite what it adds to where `fill` writes zeros to exactly that; whether it does. Both may be in
-/// loops.
-fn overwrite(code: &cpu::Code, fill: &cpu::Node, user: &mut cpu::Node) -> bool {
-    let Some(pair) = Pair::new(fill, user) else { return false };
-    let [
-        cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
-        cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
-    ] = pair.block.ops.as_slice()
-    else {
-        return false;
+/// `clamp(sum of addends, low, high)`.
+struct Steps<'b> {
+    addends: Vec<(cpu::AccessId, &'b [i64])>,
+    low: cpu::Literal,
+    high: cpu::Literal,
+}
+
+/// What a straight-line program computes in `value`, if it is the clamped sum of at most three reads and nothing else.
+fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
+    let set_by = |register: cpu::Register| ops.iter().find(|op| op.result() == Some(register));
+    let constant = |register: cpu::Register| match set_by(register) {
+        Some(cpu::BlockOp::Constant { value: cpu::Literal::Float(value), .. }) => Some(*value),
+        _other => None,
     };
-    let (filled, fill_strides) = pair.view(code, *access, strides);
-    let extents = pair.extents();
-    let Some(target) = Target::of(pair.call) else { return false };
-    let zeroed = value == to
-        && guard.is_empty()
-        && *target.accumulate == cpu::Accumulate::Always
-        && filled == sorted(code.accesses[target.access.index()].clone())
-        && long(&extents, &fill_strides) == long(&target.extents, &target.strides());
-    if zeroed {
-        *target.accumulate = cpu::Accumulate::Never;
+    let [mut low, mut high] = [None, None];
+    let mut clamped = value;
+    while let Some(cpu::BlockOp::Binary { op: op @ (BinaryOp::Max | BinaryOp::Min), a, b, .. }) =
+        set_by(clamped)
+    {
+        let (x, limit) = constant(*b).map(|limit| (*a, limit)).or(constant(*a).map(|limit| (*b, limit)))?;
+        let known = if *op == BinaryOp::Max { &mut low } else { &mut high };
+        if limit.is_nan() || known.replace(limit).is_some() {
+            return None;
+        }
+        clamped = x;
     }
-    zeroed
+    let (low, high) = (low.unwrap_or(f64::NEG_INFINITY), high.unwrap_or(f64::INFINITY));
+    let (mut addends, mut left) = (vec![], vec![clamped]);
+    while let Some(register) = left.pop() {
+        match set_by(register)? {
+            cpu::BlockOp::Binary { op: BinaryOp::Add, a, b, .. } if addends.len() + left.len() < 3 => {
+                left.extend([*a, *b]);
+            }
+            cpu::BlockOp::Load { access, strides, guard, .. } if guard.is_empty() => {
+                addends.push((*access, strides.as_slice()));
+            }
+            _other => return None,
+        }
+    }
+    let all_used = ops.iter().all(|op| {
+        matches!(op, cpu::BlockOp::Load { .. } | cpu::BlockOp::Constant { .. } | cpu::BlockOp::Binary { .. })
+    });
+    let [low_literal, high_literal] = [low, high].map(cpu::Literal::Float);
+    let fits = all_used && low <= high && addends.len() <= 3;
+    fits.then_some(Steps { addends, low: low_literal, high: high_literal })
 }
 
-/// Lets the call in `user` write where `copy` copies its result to, if that is all that `copy` does and nothing else touches the
-/// result, which is in scratch memory; whether it does. Both may be in loops.
-fn write_there(code: &mut cpu::Code, uses: &[usize], user: &mut cpu::Node, copy: &cpu::Node) -> bool {
-    let Some(pair) = Pair::new(copy, user) else { return false };
-    let [
-        cpu::BlockOp::Load { to, access: from, strides: from_strides, guard: from_guard },
-        cpu::BlockOp::Store {
-            access: there,
-            strides: there_strides,
-            value,
-            combine: cpu::Combine::Replace,
-            guard: there_guard,
-            mask: None,
-        },
-    ] = pair.block.ops.as_slice()
-    else {
-        return false;
-    };
-    let (from, from_strides) = pair.view(code, *from, from_strides);
-    let (there, there_strides) = pair.view(code, *there, there_strides);
-    let extents = pair.extents();
-    let Some(mut target) = Target::of(pair.call) else { return false };
-    let buffer = |access: &cpu::AccessId| code.accesses[access.index()].buffer;
-    let plain = value == to && from_guard.is_empty() && there_guard.is_empty();
-    // The call and the copy are the uses of the result.
-    let private =
-        code.buffers[from.buffer.index()].place == cpu::Place::Scratch && uses[from.buffer.index()] == 2;
-    let apart = target.operands.iter().all(|operand| buffer(operand) != there.buffer);
-    let strides = target.strides();
-    let all_copied = *target.accumulate == cpu::Accumulate::Never
-        && from == sorted(code.accesses[target.access.index()].clone())
-        && long(&extents, &from_strides) == long(&target.extents, &strides);
-    if !(plain && private && apart && all_copied) {
-        return false;
-    }
-    // Of extents of several iterations, no two have the same stride in the result.
-    let moved: Vec<i64> = target
-        .extents
-        .iter()
-        .zip(&strides)
-        .map(|(extent, stride)| {
-            let place = (0..extents.len()).find(|&at| extents[at] == *extent && from_strides[at] == *stride);
-            place.map_or(*stride, |at| there_strides[at])
-        })
-        .collect();
-    if moved.last() != Some(&1) || !are_apart(&target.extents, &moved) {
-        return false;
-    }
-    for (stride, moved) in target.strides.iter_mut().zip(moved) {
-        **stride = moved;
-    }
-    let result = from.buffer;
-    *target.access = code.access(there.buffer, there.offset);
-    // Nothing is left there.
-    code.buffers[result.index()].length = 0;
-    true
-}
-
-/// Whether no two elements are at the same place.
-fn are_apart(extents: &[cpu::Trip], strides: &[i64]) -> bool {
-    let mut dims: Vec<(u64, u64)> = extents
-        .iter()
-        .zip(strides)
-        .map(|(trip, stride)| (stride.unsigned_abs(), trip.max() as u64))
-        .collect();
-    dims.retain(|(_, count)| *count > 1);
-    dims.sort_unstable();
-    let mut inside = 0u64;
-    dims.into_iter().all(|(stride, count)| {
-        let beyond = stride > inside;
-        inside = inside.saturating_add(stride.saturating_mul(count - 1));
-        beyond
-    })
-}
-
-/// How many accesses of calls there are to each buffer.
-fn uses(code: &cpu::Code, body: &[cpu::Node]) -> Vec<usize> {
-    fn count(code: &cpu::Code, nodes: &[cpu::Node], uses: &mut [usize]) {
-        for node in nodes {
-            match node {
-                cpu::Node::Loop(of) => count(code, &of.body, uses),
-                cpu::Node::Call(call) => {
-                    for buffer in touched(code, call) {
-                        uses[buffer.index()] += 1;
+/// How many operands of calls are in each buffer.
+fn uses(code: &cpu::Code, body: &[cpu::Node]) -> BTreeMap<cpu::BufferId, usize> {
+    let mut uses = BTreeMap::new();
+    let mut nodes: Vec<&cpu::Node> = body.iter().collect();
+    while let Some(node) = nodes.pop() {
+        let (mut accesses, mut buffers) = (vec![], vec![]);
+        match node {
+            cpu::Node::Loop(of) => nodes.extend(&of.body),
+            cpu::Node::Call(cpu::Call::Tile(tile)) => {
+                accesses.extend([tile.a, tile.b, tile.c]);
+                let finish = tile.finish.as_ref();
+                accesses.extend(finish.and_then(|finish| finish.start).map(|(access, _)| access));
+                accesses.extend(finish.and_then(|finish| finish.addend).map(|(access, _)| access));
+            }
+            cpu::Node::Call(cpu::Call::Transform(transform)) => accesses.extend([transform.x, transform.y]),
+            cpu::Node::Call(cpu::Call::Window(window)) => {
+                accesses.extend([window.x, window.y]);
+                if let cpu::WindowKind::Depthwise { weights, start, .. } = &window.kind {
+                    accesses.extend([*weights, *start]);
+                }
+            }
+            cpu::Node::Call(cpu::Call::Block(block)) => {
+                for op in &block.ops {
+                    match op {
+                        cpu::BlockOp::Load { access, .. } | cpu::BlockOp::Store { access, .. } => {
+                            accesses.push(*access);
+                        }
+                        cpu::BlockOp::Gather { buffer, .. } | cpu::BlockOp::Scatter { buffer, .. } => {
+                            buffers.push(*buffer);
+                        }
+                        cpu::BlockOp::Constant { .. }
+                        | cpu::BlockOp::Index { .. }
+                        | cpu::BlockOp::Unary { .. }
+                        | cpu::BlockOp::Binary { .. }
+                        | cpu::BlockOp::MultiplyAdd { .. }
+                        | cpu::BlockOp::Select { .. }
+                        | cpu::BlockOp::Cast { .. } => {}
                     }
                 }
             }
         }
+        buffers.extend(accesses.iter().map(|access| code.accesses[access.index()].buffer));
+        for buffer in buffers {
+            *uses.entry(buffer).or_default() += 1;
+        }
     }
-    let mut uses = vec![0; code.buffers.len()];
-    count(code, body, &mut uses);
     uses
-}
-
-/// The buffers a call touches, once for each access.
-fn touched(code: &cpu::Code, call: &cpu::Call) -> Vec<cpu::BufferId> {
-    let buffers = |accesses: &[cpu::AccessId]| {
-        accesses.iter().map(|access| code.accesses[access.index()].buffer).collect()
-    };
-    match call {
-        cpu::Call::Tile(tile) => buffers(&[tile.a, tile.b, tile.c]),
-        cpu::Call::Transform(transform) => buffers(&[transform.x, transform.y]),
-        cpu::Call::Window(window) => match window.kind {
-            cpu::WindowKind::Depthwise { weights, start, .. } => {
-                buffers(&[window.x, window.y, weights, start])
-            }
-            cpu::WindowKind::Max | cpu::WindowKind::Sum => buffers(&[window.x, window.y]),
-        },
-        cpu::Call::Block(block) => block
-            .ops
-            .iter()
-            .filter_map(|op| match op {
-                cpu::BlockOp::Load { access, .. } | cpu::BlockOp::Store { access, .. } => {
-                    Some(code.accesses[access.index()].buffer)
-                }
-                cpu::BlockOp::Gather { buffer, .. } | cpu::BlockOp::Scatter { buffer, .. } => Some(*buffer),
-                cpu::BlockOp::Constant { .. }
-                | cpu::BlockOp::Index { .. }
-                | cpu::BlockOp::Unary { .. }
-                | cpu::BlockOp::Binary { .. }
-                | cpu::BlockOp::MultiplyAdd { .. }
-                | cpu::BlockOp::Select { .. }
-                | cpu::BlockOp::Cast { .. } => None,
-            })
-            .collect(),
-    }
 }

@@ -37,6 +37,8 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
     if !limits.rest.is_empty() {
         return Err("it runs under a condition that is not a limit of one loop".into());
     }
+    let guard = term_conditions(emitter, found);
+    let guard = guard.ok_or("it leaves out terms under a condition that is not affine")?;
     let trips: Vec<cpu::Trip> =
         found.loops.iter().zip(limits.trips).map(|(&var, bounds)| emitter.trip(var, bounds)).collect();
     let (depths, [rows, columns @ ..]) = trips.split_at(found.levels) else {
@@ -56,20 +58,62 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
     let block_stride = |strides: &[i64]| if columns.len() == 2 { strides[row + 1] } else { 0 };
     let call = cpu::Call::Tile(cpu::Tile {
         a,
+        a_line_stride: 0,
         a_row_stride: a_strides[row],
         a_col_stride: a_strides.last().copied().unwrap_or(0),
         b,
         b_block_stride: block_stride(&b_strides),
         c,
+        c_line_stride: 0,
         c_row_stride: c_strides[row],
         c_block_stride: block_stride(&c_strides),
+        lines: cpu::Trip::Constant(1),
         rows: rows.clone(),
         blocks: blocks.max(),
         cols: cols.clone(),
         depths: depths.collect(),
+        guard,
         accumulate: cpu::Accumulate::Always,
+        finish: None,
     });
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
+}
+
+/// The conditions on the terms of a tile, over its line, its row and the levels of its sum: the two ends of an interval as one, and
+/// each moving forward with the row and the term.
+fn term_conditions(emitter: &mut Emitter, found: &Match) -> Option<Vec<cpu::Condition>> {
+    let mut conditions: Vec<cpu::Condition> = vec![];
+    for &conjunct in &found.guards {
+        let cpu::Condition { mut value, strides, limit } = emitter.condition(conjunct, &found.loops)?;
+        let (levels, rest) = strides.split_at(found.levels);
+        let row = rest.first().copied()?;
+        let mut strides: Vec<i64> = [0, row].iter().chain(levels).copied().collect();
+        let falls = strides.iter().find(|stride| **stride != 0).is_some_and(|stride| *stride < 0);
+        let negated = |form: &cpu::Affine| {
+            let mut negative = cpu::Affine::constant(limit - 1 - form.constant);
+            form.terms.iter().for_each(|&(counter, factor)| negative.add_term(counter, -factor));
+            negative
+        };
+        if falls {
+            // 0 <= v < limit  is  0 <= limit - 1 - v < limit
+            value = negated(&value);
+            strides.iter_mut().for_each(|stride| *stride = -*stride);
+        }
+        let other_end = conditions.iter_mut().find(|known| {
+            known.strides == strides && known.limit == limit && known.value.terms == value.terms
+        });
+        match other_end {
+            // A form that is at least `-a` and less than `limit - b`, where `a` and `b` are small beside the limit.
+            Some(known) => {
+                let (low, high) =
+                    (known.value.constant.min(value.constant), known.value.constant.max(value.constant));
+                known.limit = limit - (high - low);
+                known.value.constant = low;
+            }
+            None => conditions.push(cpu::Condition { value, strides, limit }),
+        }
+    }
+    Some(conditions)
 }
 
 fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cpu::Node, String> {

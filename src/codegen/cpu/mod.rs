@@ -193,7 +193,11 @@ impl Emitter {
             self.stmt(stmt, top && parallel_inside, &mut body)?;
         }
         let trip = cpu::Trip::Constant(self.pool.vars[of.var].extent);
-        out.push(cpu::Node::Loop(cpu::Loop { counter, trip, parallel, body }));
+        out.push(if parallel {
+            cpu::Node::Loop(cpu::Loop { counter, trip, parallel, body })
+        } else {
+            counted(counter, trip, body)
+        });
         Ok(())
     }
 
@@ -306,6 +310,41 @@ impl Emitter {
         })?;
         Ok(instruction::emit(self, of, wanted).ok())
     }
+}
+
+/// A loop over `body`. Where all of that is under conditions, those on the loop's counter end the loop, and those on none of its
+/// iterations go around it.
+fn counted(counter: cpu::CounterId, trip: cpu::Trip, body: Vec<cpu::Node>) -> cpu::Node {
+    let node = |trip, body| cpu::Node::Loop(cpu::Loop { counter, trip, parallel: false, body });
+    let [cpu::Node::Loop(condition)] = body.as_slice() else { return node(trip, body) };
+    let cpu::Loop { trip: cpu::Trip::Bounded { max: 1, bounds }, .. } = condition else {
+        return node(trip, body);
+    };
+    let factor = |bound: &cpu::Bound| {
+        let of_counter = bound.value.terms.iter().find(|(known, _)| *known == counter);
+        of_counter.map_or(0, |(_, factor)| *factor)
+    };
+    if bounds.iter().any(|bound| factor(bound) > 0 || bound.divisor != 1) {
+        return node(trip, body);
+    }
+    let (ends, around): (Vec<_>, Vec<_>) = bounds.iter().cloned().partition(|bound| factor(bound) < 0);
+    let ends = ends.into_iter().map(|mut bound| {
+        bound.divisor = -factor(&bound);
+        bound.value.terms.retain(|(known, _)| *known != counter);
+        bound
+    });
+    let mut ends: Vec<cpu::Bound> = ends.collect();
+    let max = trip.max();
+    if let cpu::Trip::Bounded { max: _, bounds } = trip.clone() {
+        ends.extend(bounds);
+    }
+    let trip = if ends.is_empty() { trip } else { cpu::Trip::Bounded { max, bounds: ends } };
+    let short = node(trip, condition.body.clone());
+    if around.is_empty() {
+        return short;
+    }
+    let trip = cpu::Trip::Bounded { max: 1, bounds: around };
+    cpu::Node::Loop(cpu::Loop { counter: condition.counter, trip, parallel: false, body: vec![short] })
 }
 
 struct Limits {

@@ -3,6 +3,7 @@
 mod naive;
 mod programs;
 mod random;
+mod tiles;
 mod transforms;
 
 use std::sync::{Arc, OnceLock};

@@ -1,8 +1,8 @@
 //! A plain interpreter of programs, one element at a time, to compare the executor with.
 
 use crate::program::{
-    AccessId, Affine, Block, BlockOp, Call, Code, Combine, Condition, Depth, ElementType, Literal, Loop,
-    Node, Register, Tile, Transform, Window, WindowKind,
+    AccessId, Affine, Block, BlockOp, Call, Code, Combine, Condition, Depth, ElementType, Finish, Literal,
+    Loop, Node, Register, Tile, Transform, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 use half::{bf16, f16};
@@ -150,7 +150,8 @@ impl Naive<'_> {
             tile.depths.iter().map(|level| level.trip.evaluate(&self.counters) as i64).collect();
         let [a_depths, b_depths] = [|level: &Depth| level.a_stride, |level: &Depth| level.b_stride]
             .map(|stride| tile.depths.iter().map(stride).collect::<Vec<i64>>());
-        for i in 0..tile.rows.evaluate(&self.counters) as i64 {
+        let [lines, rows] = [&tile.lines, &tile.rows].map(|trip| trip.evaluate(&self.counters) as i64);
+        for (p, i) in (0..lines).flat_map(|p| (0..rows).map(move |i| (p, i))) {
             for block in 0..tile.blocks as i64 {
                 for j in 0..tile.cols.evaluate(&self.counters) as i64 {
                     let mut sum = 0.0;
@@ -159,14 +160,40 @@ impl Naive<'_> {
                         let mut at: Vec<i64> =
                             counts.iter().rev().map(|count| (rest % count, rest /= count).0).collect();
                         at.reverse();
-                        let a_strides = [&[tile.a_row_stride, tile.a_col_stride], &*a_depths].concat();
-                        let a = self.place(tile.a, &a_strides, &[&[i, j], &*at].concat()).float();
+                        let counts = |condition: &Condition| {
+                            let form =
+                                self.form(&condition.value, &condition.strides, &[&[p, i], &*at].concat());
+                            (0..condition.limit).contains(&form)
+                        };
+                        if !tile.guard.iter().all(counts) {
+                            continue;
+                        }
+                        let own = [tile.a_line_stride, tile.a_row_stride, tile.a_col_stride];
+                        let a_strides = [&own, &*a_depths].concat();
+                        let a = self.place(tile.a, &a_strides, &[&[p, i, j], &*at].concat()).float();
                         let b_strides = [&[tile.b_block_stride, 1], &*b_depths].concat();
                         sum += a * self.place(tile.b, &b_strides, &[&[block, j], &*at].concat()).float();
                     }
-                    let strides = [tile.c_row_stride, tile.c_block_stride, 1];
-                    let c = self.place(tile.c, &strides, &[i, block, j]);
-                    *c = Number::Float(if accumulate { c.float() + sum } else { sum }).cast(ElementType::F32);
+                    let strides = [tile.c_line_stride, tile.c_row_stride, tile.c_block_stride, 1];
+                    if accumulate {
+                        sum += self.place(tile.c, &strides, &[p, i, block, j]).float();
+                    }
+                    if let Some(Finish { start, addend, low, high }) = &tile.finish {
+                        if let Some((start, block_stride)) = start {
+                            sum += self.place(*start, &[*block_stride, 1], &[block, j]).float();
+                        }
+                        if let Some((addend, [line, row, block_stride])) = addend {
+                            let strides = [*line, *row, *block_stride, 1];
+                            sum += self.place(*addend, &strides, &[p, i, block, j]).float();
+                        }
+                        let limit = |literal: &Literal| match literal {
+                            Literal::Float(value) => *value,
+                            Literal::Int(value) => *value as f64,
+                        };
+                        sum = sum.clamp(limit(low), limit(high));
+                    }
+                    *self.place(tile.c, &strides, &[p, i, block, j]) =
+                        Number::Float(sum).cast(ElementType::F32);
                 }
             }
         }

@@ -302,18 +302,23 @@ fn matmul(isa: Isa, (m, n, k): (usize, usize, usize)) -> Code {
     let c = code.access(y, affine(0, &[(i, (rows * n) as i64), (j, cols as i64)]));
     let tile = Tile {
         a: to,
+        a_line_stride: 0,
         a_row_stride: 1,
         a_col_stride: 0,
         b: code.access(packed, affine(0, &[(j, (k * cols) as i64), (l, (depth * cols) as i64)])),
         b_block_stride: 0,
         c,
+        c_line_stride: 0,
         c_row_stride: n as i64,
         c_block_stride: 0,
+        lines: Trip::Constant(1),
         rows: tail(m, i, rows),
         blocks: 1,
         cols: tail(n, j, cols),
         depths: vec![Depth { trip: tail(k, l, depth), a_stride: rows as i64, b_stride: cols as i64 }],
+        guard: vec![],
         accumulate: Accumulate::UnlessZero(Affine::counter(l)),
+        finish: None,
     };
     let mut epilogue = Block::new("epilogue", vec![tail(m, i, rows), tail(n, j, cols)]);
     let with = code.access(bias, affine(0, &[(j, cols as i64)]));
@@ -597,18 +602,23 @@ fn unsafe_programs_are_refused() {
         let access = AccessId(2);
         let tile = Tile {
             a: AccessId(0),
+            a_line_stride: 0,
             a_row_stride: 1,
             a_col_stride: 0,
             b: AccessId(0),
             b_block_stride: 0,
             c: access,
+            c_line_stride: 0,
             c_row_stride: 7,
             c_block_stride: 0,
+            lines: Trip::Constant(1),
             rows: Trip::Constant(2),
             blocks: 1,
             cols: Trip::Constant(8),
             depths: vec![Depth { trip: Trip::Constant(1), a_stride: 1, b_stride: 1 }],
+            guard: vec![],
             accumulate: Accumulate::Never,
+            finish: None,
         };
         let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
         outer.body.push(Node::Call(Call::Tile(tile)));

@@ -133,12 +133,11 @@ pub(super) fn blocked_tiles(
 
     // Loops that no copy of the input lies between, which threads may divide.
     let mut free = outside.len();
-    if padded && (lanewise || by_bands) {
-        // Where each channel is convolved by itself, a copy of the panel's channels will do.
-        let at = if lanewise { outside.len() - 2 } else { images.len() };
+    if by_bands {
+        let at = images.len();
         scheduler.stage_in(&x, outside.get(at).map(String::as_str), Scope::Workgroup, &[])?;
         free = at + 1;
-    } else if padded {
+    } else if padded && !lanewise {
         scheduler.stage_in(&x, None, Scope::Global, &[])?;
         let copying = scheduler.top_loops();
         let channels = loop_names(&scheduler.nest, copying.get(..1)?);

@@ -5,17 +5,39 @@ use super::super::{Scheduler, iterations, loop_names};
 use super::{balanced, share_out, tile};
 use crate::expr::{Affine, Scope, VarId};
 use crate::loopir::{LoopKind, Nest};
-use crate::target::CpuTarget;
+use crate::target::{CpuIsa, CpuTarget};
 
 /// How the factor of the columns reaches the tiles.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Columns {
     /// As it is: the columns are one run of memory.
     InPlace,
+    /// Packed as it is read, some panels at a time.
+    Panels,
     /// Packed when the nest is compiled.
     Constant,
     /// Packed as it is read.
     Copied,
+}
+
+/// Rows from which on it pays to pack columns that are one run of memory.
+const PACKING_ROWS: usize = 64;
+/// Bytes of a page, and of a way of the first-level cache: what is whole pages apart competes for the same places of the cache.
+const PAGE_BYTES: i64 = 4096;
+/// Ways of a first-level cache: how much it holds of what competes for one place.
+const CACHE_WAYS: usize = 8;
+/// Sums of a single row that are kept at once: half of the smallest first-level cache.
+const SUMS: usize = 4096;
+/// Rows of the other factor that a single row's sums take in at once.
+const ROWS_AT_ONCE: usize = 64;
+
+/// The micro-kernel of a processor for a single row: columns, and the instruction.
+fn row_tile(isa: CpuIsa) -> (usize, &'static str) {
+    match isa {
+        CpuIsa::Generic => (32, "fma_1x32"),
+        CpuIsa::Avx2 => (64, "fma_1x64"),
+        CpuIsa::Avx512 => (128, "fma_1x128"),
+    }
 }
 
 /// The loops of the tiles.
@@ -41,48 +63,108 @@ pub(super) fn matrix_tiles(
     target: &CpuTarget,
 ) -> Option<()> {
     let runs = result_runs(&mut scheduler.nest, contraction);
+    let (_, tile_columns, _) = tile(target.isa);
     let nest = &scheduler.nest;
     let [batches, rows, columns, depth] =
         [&contraction.batch, &contraction.rows, &contraction.columns, &contraction.reduction.inner]
             .map(|vars| iterations(nest, vars));
     let source = source_of_columns(nest, contraction, runs);
+    let competing = pages_apart(nest, &contraction.b_address, &contraction.reduction.inner);
+    let source = match source {
+        Columns::InPlace if competing && rows_of_tiles(nest, contraction) >= PACKING_ROWS => Columns::Panels,
+        Columns::InPlace | Columns::Panels | Columns::Constant | Columns::Copied => source,
+    };
     // Without rows each packed element would be used once.
     let used_once = contraction.rows.is_empty() && source == Columns::Copied;
     if columns < 2 || (batches > 1 && rows * columns * depth < 512) || used_once {
         return None;
     }
     let names = contraction.names(nest);
-    let (outer_columns, inner_columns) = if source == Columns::Copied && runs >= 2 {
+    let (outer_columns, inner_columns, cut) = if source == Columns::Copied && runs >= 2 {
         cut_columns(scheduler, contraction, &names.columns, target)?
     } else {
         // Only columns that are adjacent in the result form one run of the tile; the others stay outside.
         let (outer, inner) = names.columns.split_at(names.columns.len() - runs);
-        (outer.to_vec(), inner.to_vec())
+        (outer.to_vec(), inner.to_vec(), false)
     };
     let (outer_rows, last_row) = names.rows.split_at(names.rows.len().saturating_sub(1));
     let around = [outer_rows, &outer_columns].concat();
     scheduler.reorder(&[&*names.batch, &around, last_row, &inner_columns].concat())?;
-    // Loops around the tiles that were cut divide the work, in pieces that keep their panel of columns in the cache.
-    let panels_divide = around.iter().any(|of| of.ends_with(".0"));
     if source == Columns::Copied {
         let by = [&*names.inner, &inner_columns].concat();
-        if panels_divide {
+        if cut {
+            // The pieces divide the work, and each keeps its panel of columns in the cache.
             scheduler.stage_in(&names.b, around.last().map(String::as_str), Scope::Workgroup, &by)?;
         } else {
             // One copy for all threads, made before they divide the rows.
             copy_together(scheduler, &names.b, &[&*names.batch, &around, &by].concat(), target)?;
         }
     }
-    let divisible = !panels_divide && source != Columns::Copied;
-    let tiles = cut_tiles(scheduler, &names, &inner_columns, divisible, target)?;
+    let panels =
+        inner_columns.iter().map(|of| scheduler.extent(of)).product::<usize>().div_ceil(tile_columns);
+    let group = match source {
+        Columns::Panels => Some(panels_at_once(panels, batches, depth, target)),
+        // Where the columns alone give every thread several groups, they are divided, else the rows.
+        Columns::InPlace | Columns::Constant => (panels >= 4 * target.threads).then(|| balanced(panels, 4)),
+        Columns::Copied => None,
+    };
+    let tiles = cut_tiles(scheduler, &names, &inner_columns, group, target)?;
     pack_rows(scheduler, contraction, &names, outer_rows, &tiles)?;
-    if source == Columns::Constant {
-        pack_panels(scheduler, &names.b, &[&*names.batch, &around].concat(), &tiles)?;
+    match source {
+        Columns::Constant => {
+            pack_panels(scheduler, &names.b, &[&*names.batch, &around].concat(), &tiles)?;
+        }
+        Columns::Panels => {
+            let [outer, middle] = &tiles.columns;
+            let by = [middle, &tiles.deep, &tiles.lane].map(String::clone);
+            scheduler.stage_in(&names.b, Some(outer), Scope::Workgroup, &by)?;
+        }
+        Columns::InPlace | Columns::Copied => {}
     }
     run_tiles(scheduler, &names.accumulator, &tiles, target)?;
-    // Inside a loop that packs a panel first, threads cannot divide further.
-    let dividing = if panels_divide { vec![] } else { tiles.outer };
-    share_out(scheduler, &[names.batch, around, dividing].concat(), target);
+    // Inside a loop that packs panels first, threads cannot divide further.
+    let dividing = match source {
+        Columns::Copied if cut => &[],
+        Columns::Panels => &tiles.outer[..1],
+        Columns::InPlace | Columns::Constant | Columns::Copied => &*tiles.outer,
+    };
+    share_out(scheduler, &[&*names.batch, &around, dividing].concat(), target);
+    Some(())
+}
+
+/// A single row: the sum of the rows of the other factor, each times a number. That factor is read in the order in which it lies in
+/// memory, some rows at a time, and the sums stay in the first-level cache.
+pub(super) fn sum_of_rows(
+    scheduler: &mut Scheduler,
+    contraction: &Contraction,
+    target: &CpuTarget,
+) -> Option<()> {
+    let (tile_columns, instruction) = row_tile(target.isa);
+    let runs = result_runs(&mut scheduler.nest, contraction);
+    let nest = &scheduler.nest;
+    let in_place = source_of_columns(nest, contraction, runs) == Columns::InPlace;
+    if !in_place || !contraction.rows.is_empty() || contraction.guarded[0] {
+        return None;
+    }
+    let batches = iterations(nest, &contraction.batch);
+    let ContractionNames { accumulator, batch, columns, inner, .. } = contraction.names(nest);
+    let (around, columns) = columns.split_at(columns.len() - runs);
+    let around = [&*batch, around].concat();
+    scheduler.reorder(&[&*around, columns].concat())?;
+    let column = scheduler.fuse_all(columns, "j")?;
+    let deep = scheduler.fuse_all(&inner, "d")?;
+    let tiles = scheduler.extent(&column).div_ceil(tile_columns);
+    let pieces = target.threads.div_ceil(batches);
+    let at_once = balanced(tiles, (SUMS / tile_columns).min(tiles.div_ceil(pieces)));
+    // A loop of one iteration is the row of the tile.
+    scheduler.split(&column, &[at_once, 1, tile_columns])?;
+    scheduler.split(&deep, &[ROWS_AT_ONCE])?;
+    let [outer, middle, row, lane] = [0, 1, 2, 3].map(|level| format!("{column}.{level}"));
+    let [block, deep] = [0, 1].map(|level| format!("{deep}.{level}"));
+    scheduler.stage_out(&accumulator, Some(&outer))?;
+    scheduler.reorder(&[block, middle, deep.clone(), row, lane])?;
+    scheduler.replace(&deep, instruction)?;
+    share_out(scheduler, &[&*around, &[outer]].concat(), target);
     Some(())
 }
 
@@ -148,13 +230,13 @@ fn source_of_columns(nest: &Nest, contraction: &Contraction, runs: usize) -> Col
 }
 
 /// Cuts the last but one of the columns, so that few enough of it and the last are packed at once; the columns outside of what
-/// is packed, and those inside.
+/// is packed, those inside, and whether there was anything to cut.
 fn cut_columns(
     scheduler: &mut Scheduler,
     contraction: &Contraction,
     columns: &[String],
     target: &CpuTarget,
-) -> Option<(Vec<String>, Vec<String>)> {
+) -> Option<(Vec<String>, Vec<String>, bool)> {
     let (outer, [cut, last]) = columns.split_last_chunk()?;
     let (_, tile_columns, _) = tile(target.isa);
     let depth = iterations(&scheduler.nest, &contraction.reduction.inner);
@@ -164,27 +246,34 @@ fn cut_columns(
     let at_once = balanced(extent, (wanted / scheduler.extent(last)).max(1));
     let pieces = extent.div_ceil(at_once) * iterations(&scheduler.nest, &contraction.batch);
     if at_once == extent || pieces < 2 * target.threads {
-        return Some((outer.to_vec(), vec![cut.clone(), last.clone()]));
+        return Some((outer.to_vec(), vec![cut.clone(), last.clone()], false));
     }
     scheduler.split(cut, &[at_once])?;
-    Some(([outer, &[format!("{cut}.0")]].concat(), vec![format!("{cut}.1"), last.clone()]))
+    Some(([outer, &[format!("{cut}.0")]].concat(), vec![format!("{cut}.1"), last.clone()], true))
 }
 
-/// Fuses the loops of the columns and of the reduction, and cuts rows and columns into tiles. Where the columns are `divisible`
-/// and alone give every thread several panels, threads shall divide columns, else rows.
+/// How many panels of columns are packed at once: no more than fit half of the second-level cache, and few enough for every thread
+/// to get several.
+fn panels_at_once(panels: usize, batches: usize, depth: usize, target: &CpuTarget) -> usize {
+    let (_, tile_columns, _) = tile(target.isa);
+    let fit = target.l2_bytes / 2 / (4 * tile_columns * depth).max(1);
+    let groups = if target.threads > 1 { (4 * target.threads).div_ceil(batches) } else { 1 };
+    balanced(panels, fit.min(panels / groups))
+}
+
+/// Fuses the loops of the columns and of the reduction, and cuts rows and columns into tiles. Where a `group` of panels of columns is
+/// given, the loop over groups is outside of the rows, else the rows are outside of all columns.
 fn cut_tiles(
     scheduler: &mut Scheduler,
     names: &ContractionNames,
     columns: &[String],
-    divisible: bool,
+    group: Option<usize>,
     target: &CpuTarget,
 ) -> Option<Tiles> {
     let (tile_rows, tile_columns, _) = tile(target.isa);
     let column = scheduler.fuse_all(columns, "j")?;
     let deep = scheduler.fuse_all(&names.inner, "d")?;
-    let panels = scheduler.extent(&column).div_ceil(tile_columns);
-    let divide_columns = divisible && panels >= 4 * target.threads;
-    let at_once = if divide_columns { balanced(panels, 4) } else { panels };
+    let at_once = group.unwrap_or_else(|| scheduler.extent(&column).div_ceil(tile_columns));
     scheduler.split(&column, &[at_once, tile_columns])?;
     let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{column}.{level}"));
     let (rows, row, middle) = match names.rows.last() {
@@ -200,14 +289,15 @@ fn cut_tiles(
         }
     };
     let mut tiles: Vec<String> = rows.iter().chain([&outer, &middle]).cloned().collect();
-    if rows.is_some() && divide_columns {
+    if rows.is_some() && group.is_some() {
         tiles.swap(0, 1);
     }
     scheduler.reorder(&[tiles.as_slice(), &[row.clone(), lane.clone()]].concat())?;
     Some(Tiles { outer: tiles, rows, columns: [outer, middle], row, lane, deep })
 }
 
-/// Packs the factor of the rows in the order of the tiles. A single row is packed only where its elements are not steps apart.
+/// Packs the factor of the rows in the order of the tiles, unless tiles can read its rows where they lie. A single row is packed only
+/// where its elements are not steps apart.
 fn pack_rows(
     scheduler: &mut Scheduler,
     contraction: &Contraction,
@@ -224,6 +314,9 @@ fn pack_rows(
         }
         return Some(());
     };
+    if rows_in_place(&scheduler.nest, contraction, scheduler.extent(&tiles.row)) {
+        return Some(());
+    }
     let tile = [rows.clone(), tiles.deep.clone(), tiles.row.clone()];
     let by = scheduler.loops_of_reads(&names.a, &[&*names.batch, outer_rows, &tile].concat());
     if contraction.is_constant(&scheduler.nest, contraction.a) {
@@ -233,6 +326,29 @@ fn pack_rows(
         scheduler.bind(&format!("{copy}.{}", by.first()?), LoopKind::Parallel);
     }
     Some(())
+}
+
+/// Whether the micro-kernel can read the rows where they lie, so many at once: each is one run of memory, and a first-level cache holds
+/// them all.
+fn rows_in_place(nest: &Nest, contraction: &Contraction, at_once: usize) -> bool {
+    let address = &contraction.a_address;
+    let [.., row] = contraction.rows.as_slice() else { return false };
+    !contraction.is_constant(nest, contraction.a)
+        && !contraction.guarded[0]
+        && address.variables(&nest.pool).is_some()
+        && adjacent(nest, address, &contraction.reduction.inner) == contraction.reduction.inner.len()
+        && (at_once <= CACHE_WAYS || !pages_apart(nest, address, &[*row]))
+}
+
+/// Whether the steps of the last of some loops through an address are whole pages.
+fn pages_apart(nest: &Nest, address: &Affine, vars: &[VarId]) -> bool {
+    let step = vars.last().and_then(|&var| address.coefficient(&nest.pool, var)).unwrap_or(0);
+    step != 0 && 4 * step % PAGE_BYTES == 0
+}
+
+/// The rows that tiles are cut from.
+fn rows_of_tiles(nest: &Nest, contraction: &Contraction) -> usize {
+    contraction.rows.last().map_or(1, |&row| iterations(nest, &[row]))
 }
 
 /// Packs a constant factor of the columns, panel by panel of the tiles in the loops `around` them.

@@ -55,6 +55,7 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
         if let Some(contraction) = reduction.contraction(&mut scheduler.nest)
             && (scheduler
                 .attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
+                || scheduler.attempt(|scheduler| contraction::sum_of_rows(scheduler, &contraction, target))
                 || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target)))
         {
             return;

@@ -1,0 +1,132 @@
+//! Random convolutions over blocks of channels, whose tiles leave out the terms beyond an edge and finish their sums.
+
+use super::*;
+use crate::table::KernelTable;
+
+/// A convolution of one image: a tile for some lines of results of each panel of blocks. With `lanewise` each channel is convolved
+/// by itself, a panel is one block, and the image has edges; without, it is as large as its windows reach.
+fn convolution(random: &mut Random, table: &KernelTable, lanewise: bool) -> Code {
+    let mut code = Code::new("convolution");
+    let lanes = table.lanes as i64;
+    let mut upto = |count: u64| 1 + random.below(count) as i64;
+    let (taps_down, taps_across, step_down, step_across) = (upto(4), upto(4), upto(2), upto(2));
+    let (apart_down, apart_across, rows, columns) = (upto(2), upto(2), upto(20), upto(20));
+    let (lines, panels) = (upto(5), upto(3));
+    let reach = |count: i64, step: i64, taps: i64, apart: i64| (count - 1) * step + (taps - 1) * apart + 1;
+    let (height, width, top, left) = if lanewise {
+        // Windows may lie outside of the image altogether.
+        (upto(18), upto(18), upto(5) - 1, upto(5) - 1)
+    } else {
+        let lines = rows * lines;
+        let reached = reach(lines, step_down, taps_down, apart_down);
+        (reached, reach(columns, step_across, taps_across, apart_across), 0, 0)
+    };
+    let blocks = if lanewise { 1 } else { upto((table.tile().cols / table.lanes) as u64) };
+    let channels = if lanewise { lanes } else { upto(6) };
+    let (of_terms, planes) = if lanewise { (1, panels) } else { (channels, 1) };
+
+    // x[plane, row, column, channel]; w[panel, r, s, channel, block, lane]; y[panel, block, line, column, lane], whose lines are in pieces.
+    let plane = height * width * channels;
+    let x = input(&mut code, 0, ElementType::F32, (planes * plane) as usize);
+    let terms = taps_down * taps_across * of_terms;
+    let w = input(&mut code, 1, ElementType::F32, (panels * terms * blocks * lanes) as usize);
+    let bias = input(&mut code, 2, ElementType::F32, (panels * blocks * lanes) as usize);
+    let size = rows * lines * columns * lanes;
+    let other = input(&mut code, 3, ElementType::F32, (panels * blocks * size) as usize);
+    let y = output(&mut code, 4, ElementType::F32, (panels * blocks * size) as usize);
+    let [g, p] = ["g", "p"].map(|name| code.counter(name));
+
+    let line = step_down * width * channels;
+    let first = -(top * width + left) * channels;
+    let of_plane = if lanewise { plane } else { 0 };
+    let from = affine(first, &[(p, lines * line), (g, of_plane)]);
+    let results = affine(0, &[(g, blocks * size), (p, lines * columns * lanes)]);
+    let depth = |count: i64, a_stride: i64, inside: i64| Depth {
+        trip: Trip::Constant(count as usize),
+        a_stride,
+        b_stride: inside * blocks * lanes,
+    };
+    let mut depths = vec![
+        depth(taps_down, apart_down * width * channels, taps_across * of_terms),
+        depth(taps_across, apart_across * channels, of_terms),
+    ];
+    let mut guard = vec![];
+    if lanewise {
+        let value = affine(-top, &[(p, lines * step_down)]);
+        guard.push(Condition { value, strides: vec![step_down, 0, apart_down, 0], limit: height });
+        let strides = vec![0, step_across, 0, apart_across];
+        guard.push(Condition { value: affine(-left, &[]), strides, limit: width });
+    } else {
+        depths.push(depth(channels, 1, 1));
+    }
+    let clamped = random.chance(2);
+    let columns_long = columns * lanes;
+    let finish = Finish {
+        start: random.chance(2).then(|| (code.access(bias, affine(0, &[(g, blocks * lanes)])), lanes)),
+        addend: random.chance(2).then(|| (code.access(other, results.clone()), [columns_long, lanes, size])),
+        low: Literal::Float(if clamped { -1.0 } else { f64::NEG_INFINITY }),
+        high: Literal::Float(if clamped { 3.0 } else { f64::INFINITY }),
+    };
+    let tile = Tile {
+        a: code.access(x, from),
+        a_line_stride: line,
+        a_row_stride: step_across * channels,
+        a_col_stride: i64::from(lanewise),
+        b: code.access(w, affine(0, &[(g, terms * blocks * lanes)])),
+        b_block_stride: lanes,
+        c: code.access(y, results),
+        c_line_stride: columns_long,
+        c_row_stride: lanes,
+        c_block_stride: size,
+        lines: Trip::Constant(lines as usize),
+        rows: Trip::Constant(columns as usize),
+        blocks: blocks as usize,
+        cols: Trip::Constant(lanes as usize),
+        depths,
+        guard,
+        accumulate: if random.chance(3) { Accumulate::Always } else { Accumulate::Never },
+        finish: Some(finish),
+    };
+    let pieces = serial(p, rows as usize, vec![Node::Call(Call::Tile(tile))]);
+    code.body.push(parallel(g, panels as usize, vec![pieces]));
+    code
+}
+
+#[test]
+fn terms_beyond_the_edge_are_left_out_and_sums_finished() {
+    let mut random = Random(0x711e5);
+    for case in 0..100 {
+        for isa in Isa::available() {
+            for lanewise in [false, true] {
+                let code = convolution(&mut random, table(isa), lanewise);
+                compare(&code, &contents(&code, case + 1), 1e-5, &[isa], &[2]);
+            }
+        }
+    }
+}
+
+#[test]
+fn conditions_that_do_not_keep_to_the_buffer_are_refused() {
+    let mut random = Random(3);
+    let code = convolution(&mut random, table(Isa::Generic), true);
+    let refused = |change: &dyn Fn(&mut Tile)| {
+        let mut code = code.clone();
+        let Node::Loop(panel) = &mut code.body[0] else { panic!("a loop") };
+        let Node::Loop(piece) = &mut panel.body[0] else { panic!("a loop") };
+        let Node::Call(Call::Tile(tile)) = &mut piece.body[0] else { panic!("a tile") };
+        change(tile);
+        code.verify(table(Isa::Generic)).unwrap_err().problem
+    };
+    assert!(code.verify(table(Isa::Generic)).is_ok());
+    assert!(matches!(refused(&|tile| tile.guard[0].value.constant -= 1), Problem::OutOfRange { .. }));
+    assert!(matches!(refused(&|tile| tile.guard.truncate(1)), Problem::OutOfRange { .. }));
+    assert!(matches!(refused(&|tile| tile.guard[0].strides.truncate(3)), Problem::Strides { .. }));
+    assert_eq!(refused(&|tile| tile.guard[1].strides[2] = 1), Problem::TileGuard);
+    assert_eq!(refused(&|tile| tile.guard[0].strides[1] = 1), Problem::TileGuard);
+    assert_eq!(refused(&|tile| tile.guard.push(tile.guard[0].clone())), Problem::TileGuard);
+    let in_place = |tile: &mut Tile| {
+        let c = tile.c;
+        tile.finish.as_mut().unwrap().addend = Some((c, [1, 1, 1]));
+    };
+    assert_eq!(refused(&in_place), Problem::TileOverlap);
+}
