@@ -17,13 +17,19 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Lays the parameters of `nest` out; `layouts` has one for each, in order, and those it does not name lie in rows.
 pub(super) fn lay_out(nest: &mut Nest, layouts: &[MemoryLayout]) {
-    let (mut channels, mut blocked) = (BTreeMap::<usize, Vec<ExprId>>::new(), vec![]);
-    for (param, &layout) in nest.params.clone().into_iter().zip(layouts) {
-        if let MemoryLayout::ChannelBlocks(block) = layout {
-            let accessed = access_in_blocks(nest, param, layout, block as i64);
-            channels.entry(block).or_default().extend(accessed);
-            blocked.push(param);
-        }
+    let params: Vec<(BufferId, usize)> = nest
+        .params
+        .iter()
+        .zip(layouts)
+        .filter_map(|(&param, &layout)| match layout {
+            MemoryLayout::ChannelBlocks(block) => Some((param, block)),
+            MemoryLayout::Rows => None,
+        })
+        .collect();
+    let blocked: Vec<BufferId> = params.iter().map(|&(param, _)| param).collect();
+    let mut channels = BTreeMap::<usize, Vec<ExprId>>::new();
+    for (accessed, &(_, block)) in access_in_blocks(nest, &params).into_iter().zip(&params) {
+        channels.entry(block).or_default().extend(accessed);
     }
     for (block, channels) in channels {
         for (name, extent) in loops_over_channels(nest, &channels, block) {
@@ -122,30 +128,40 @@ impl Zeros {
     }
 }
 
-/// Gives every access of `buffer` the index that its element has in blocks; the channels that are accessed.
-fn access_in_blocks(nest: &mut Nest, buffer: BufferId, layout: MemoryLayout, block: i64) -> Vec<ExprId> {
+/// Gives every access of each parameter, in blocks of that many channels, the index that its element has there; the channels at
+/// which each is accessed.
+fn access_in_blocks(nest: &mut Nest, params: &[(BufferId, usize)]) -> Vec<Vec<ExprId>> {
+    let mut channels = vec![vec![]; params.len()];
+    if params.is_empty() {
+        return channels;
+    }
     let Nest { pool, body, .. } = nest;
-    pool.buffers[buffer].shape = layout.storage_shape(&pool.buffers[buffer].shape);
-    let mut channels = vec![];
-    let mut in_blocks = |pool: &mut ExprPool, index: &[ExprId]| -> Vec<ExprId> {
+    for &(param, block) in params {
+        let layout = MemoryLayout::ChannelBlocks(block);
+        pool.buffers[param].shape = layout.storage_shape(&pool.buffers[param].shape);
+    }
+    let places: HashMap<BufferId, usize> =
+        params.iter().enumerate().map(|(place, &(param, _))| (param, place)).collect();
+    let mut in_blocks = |pool: &mut ExprPool, place: usize, index: &[ExprId]| -> Vec<ExprId> {
+        let block = params[place].1 as i64;
         let mut index = index.to_vec();
         let channel = index[1];
-        channels.push(channel);
+        channels[place].push(channel);
         let (first, rest) = (pool.div_int(channel, block), pool.mod_int(channel, block));
         index[1] = pool.simplify(first);
         index.push(pool.simplify(rest));
         index
     };
     walk::change_stores(body, &mut |store| {
-        if store.buffer == buffer {
-            store.index = in_blocks(pool, &store.index);
+        if let Some(&place) = places.get(&store.buffer) {
+            store.index = in_blocks(pool, place, &store.index);
         }
         store.change_exprs(&mut |root| {
             pool.rewrite(root, &mut |pool, id| {
                 let Expr::Load(of, index) = pool.get(id).clone() else { return None };
-                (of == buffer).then(|| {
-                    let index = in_blocks(pool, &index);
-                    pool.load(buffer, &index)
+                places.get(&of).map(|&place| {
+                    let index = in_blocks(pool, place, &index);
+                    pool.load(of, &index)
                 })
             })
         });

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::Program;
 use super::code::Place;
 use super::machine::{Fault, Machine, Registers};
@@ -110,8 +112,8 @@ pub enum BindingProblem {
         /// Where the region ends.
         extent: usize,
     },
-    /// An offset that is not a multiple of the element size.
-    #[error("buffer `{buffer}` is bound at byte {offset}, which is no multiple of its element size")]
+    /// An offset that is not a multiple of the element size, or one in a constant that is not aligned for it.
+    #[error("buffer `{buffer}` is bound at byte {offset}, which is not aligned for its elements")]
     Misaligned {
         /// The buffer.
         buffer: String,
@@ -213,7 +215,7 @@ pub enum RunError {
 #[derive(Debug)]
 pub struct Sequence {
     steps: Vec<Step>,
-    constants: Vec<Arc<AlignedBytes>>,
+    constants: Vec<Bytes>,
     extents: Extents,
     /// The largest element of the buffers bound to each input and output, in bytes.
     alignments: Vec<(Region, usize)>,
@@ -308,15 +310,12 @@ impl Left {
 }
 
 impl Sequence {
-    /// Checks the bindings and makes the steps ready to run.
+    /// Checks the bindings and makes the steps ready to run. A constant may lie anywhere that is [aligned](Program::alignment) for
+    /// the programs that read it.
     ///
     /// # Errors
     /// The first binding that does not fit its buffer, its region or the other bindings of its step.
-    pub fn new(
-        steps: Vec<Step>,
-        constants: Vec<Arc<AlignedBytes>>,
-        extents: Extents,
-    ) -> Result<Sequence, SequenceError> {
+    pub fn new(steps: Vec<Step>, constants: Vec<Bytes>, extents: Extents) -> Result<Sequence, SequenceError> {
         let mut sequence = Sequence {
             alignments: Vec::new(),
             placed: Vec::new(),
@@ -387,7 +386,11 @@ impl Sequence {
             if end > extent {
                 return Err(BindingProblem::OutOfRange { buffer: buffer(), region, end, extent });
             }
-            if !offset.is_multiple_of(need.alignment) {
+            let base = match region {
+                Region::Constant(at) => self.constants.get(at).map_or(0, |bytes| bytes.as_ptr().addr()),
+                Region::Arena | Region::Input(_) | Region::Output(_) => 0,
+            };
+            if !base.wrapping_add(offset).is_multiple_of(need.alignment) {
                 return Err(BindingProblem::Misaligned { buffer: buffer(), offset });
             }
             if need.writable && read_only {

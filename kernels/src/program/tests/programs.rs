@@ -531,7 +531,7 @@ fn bindings_are_checked() {
     ]));
     expect!["buffers `y2` and `x1` overlap, and the first is written; declare one buffer for both"]
         .assert_eq(&refuse(vec![arena(200000), arena(0), arena(16)]));
-    expect!["buffer `x1` is bound at byte 2, which is no multiple of its element size"]
+    expect!["buffer `x1` is bound at byte 2, which is not aligned for its elements"]
         .assert_eq(&refuse(vec![arena(0), arena(2), arena(16)]));
     let constant = Binding { region: Region::Constant(0), offset_bytes: 0 };
     expect!["buffer `x0` is bound to constant 0, which does not exist"].assert_eq(&refuse(vec![

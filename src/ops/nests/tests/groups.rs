@@ -96,7 +96,8 @@ fn values_that_do_not_depend_on_the_channel() {
           out   y: f32[2, 36, 16]
           for i0 in 2, i1 in 36, i2 in 16:
             store: y[i0, i1, i2] = guard(i0 * 16 + i2 < 24, x0[i0, i1, i2] + x1)
-    "#]].assert_eq(&define_group(&group, &[blocks, rows, blocks]).unwrap().to_string());
+    "#]]
+    .assert_eq(&define_group(&group, &[blocks, rows, blocks]).unwrap().to_string());
 }
 
 #[test]
