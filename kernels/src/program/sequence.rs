@@ -476,7 +476,7 @@ impl Sequence {
             sequence: self,
             threads: pool.threads(),
             start: timeline.is_some().then(Instant::now),
-            missing: AtomicUsize::new(0),
+            missing: Missing::default(),
             failed: AtomicBool::new(false),
             error: Mutex::new(None),
         };
@@ -532,10 +532,15 @@ struct Run<'a> {
     /// When it began, if its time is recorded.
     start: Option<Instant>,
     /// Iterations of the unit at hand that are not done.
-    missing: AtomicUsize,
+    missing: Missing,
     failed: AtomicBool,
     error: Mutex<Option<RunError>>,
 }
+
+/// A count in a cache line of its own, since every thread changes it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Missing(AtomicUsize);
 
 // SAFETY: the regions are borrowed for the run, and threads follow pointers into them only as the programs' contract says.
 unsafe impl Sync for Run<'_> {}
@@ -556,7 +561,7 @@ impl Run<'_> {
     /// Gives each thread its part of a unit, which has not begun.
     fn divide(&self, unit: usize) {
         let Some(unit) = self.sequence.units.get(unit) else { return };
-        self.missing.store(unit.total, Ordering::Relaxed);
+        self.missing.0.store(unit.total, Ordering::Relaxed);
         for (thread, worker) in self.sequence.workers[..self.threads].iter().enumerate() {
             let share = unit.share(self.sequence.base, thread, self.threads);
             worker.next.0.store(share.start, Ordering::Relaxed);
@@ -567,10 +572,8 @@ impl Run<'_> {
     fn unit(&self, at: usize, thread: usize) -> Turn {
         let unit = &self.sequence.units[at];
         let begin = if unit.parallel { self.now() } else { None };
-        let (mut turn, mut end) = (Turn::Over, None);
-        while turn == Turn::Over
-            && let Some(taken) = self.take(unit, thread)
-        {
+        let mut done = 0;
+        while let Some(taken) = self.take(unit, thread) {
             if self.failed.load(Ordering::Relaxed) {
                 return Turn::Stop;
             }
@@ -579,17 +582,18 @@ impl Run<'_> {
                 self.fail(step, error);
                 return Turn::Stop;
             }
-            // Before others can go on, so that what a phase takes ends before the next one begins.
-            end = begin.and(self.now());
-            if self.missing.fetch_sub(count, Ordering::AcqRel) == count {
-                turn = Turn::Complete;
-            }
+            done += count;
         }
-        self.mark(thread, unit.phases.start, begin, end);
-        if turn == Turn::Complete {
-            self.divide(at + 1);
+        if done == 0 {
+            return Turn::Over;
         }
-        turn
+        // Before others can go on, so that what a phase takes ends before the next one begins.
+        self.mark(thread, unit.phases.start, begin, begin.and(self.now()));
+        if self.missing.0.fetch_sub(done, Ordering::AcqRel) > done {
+            return Turn::Over;
+        }
+        self.divide(at + 1);
+        Turn::Complete
     }
 
     /// Notes why the run does not finish, if nothing is noted yet.
