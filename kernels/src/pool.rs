@@ -366,7 +366,8 @@ impl Gate {
     /// has changed: in the one order of these operations, one of the two sees the other.
     fn wake(&self) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            let _held = locked(&self.lock);
+            // Who has looked at the value sleeps once the lock can be had. It is not held on, or who wakes would wait for it.
+            drop(locked(&self.lock));
             self.changed.notify_all();
         }
     }
