@@ -12,7 +12,7 @@ pub(crate) struct Limit {
 }
 
 /// `target[o, r, c] = source[o, r, c]` where all limits hold, and 0 elsewhere. Strides count elements; the columns of the
-/// target are contiguous.
+/// target are contiguous. The source may lie at any address, aligned or not.
 ///
 /// Every element of the target is written, and must be valid for that; the source is read only where all limits hold, must be
 /// valid for reads there, and lies outside of the target.
@@ -170,7 +170,7 @@ pub(crate) mod body {
         unsafe {
             zero::<V>(target, across.from);
             for col in across.from..across.to {
-                *target.add(col) = *source.wrapping_offset(col as isize * stride);
+                *target.add(col) = source.wrapping_offset(col as isize * stride).read_unaligned();
             }
             zero::<V>(target.add(across.to), cols - across.to);
         }
@@ -199,7 +199,8 @@ pub(crate) mod body {
                     let source = source.wrapping_offset(col as isize * stride);
                     let target = target.wrapping_add(col);
                     for row in first..behind {
-                        *target.wrapping_offset(row as isize * pitch) = *source.wrapping_add(row);
+                        *target.wrapping_offset(row as isize * pitch) =
+                            source.wrapping_add(row).read_unaligned();
                     }
                 }
                 first = behind;

@@ -33,7 +33,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn load(source: *const f32) -> Self;
     /// The first `count` lanes from `source`, zeros behind them.
     unsafe fn load_first(source: *const f32, count: usize) -> Self;
-    /// The lanes `from..to` of those at `source`, zeros elsewhere; `from <= to <= LANES`, and no other lane is read.
+    /// The lanes `from..to` of those at `source`, with no alignment demanded, zeros elsewhere; `from <= to <= LANES`, and no other
+    /// lane is read.
     unsafe fn load_between(source: *const f32, from: usize, to: usize) -> Self;
     /// Lane `l < count` from `source + l * stride`, zeros behind them.
     unsafe fn gather(source: *const f32, stride: isize, count: usize) -> Self;

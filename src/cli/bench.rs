@@ -8,9 +8,11 @@ use super::prepare::{self, Imported, Prepared};
 use super::profile::{self, Profiled};
 use super::report::{self, Progress, Table};
 use super::run::placement_json;
+use crate::graph::Graph;
 use crate::runtime::OpenDevice;
 use clap::Args;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -81,6 +83,7 @@ struct Measured {
     device: OpenDevice,
     load: Duration,
     compile: Duration,
+    stages: Vec<(&'static str, Duration)>,
     first: Duration,
     /// Each run, in milliseconds.
     samples_ms: Vec<f64>,
@@ -98,7 +101,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
     for device in devices {
         host::forget_peak_memory();
         // Read anew for each device, so that none profits from what another did.
-        let imported = prepare::import(&arguments.model)?;
+        let mut imported = prepare::import(&arguments.model)?;
+        let graph = std::mem::take(&mut imported.graph);
         if measured.is_empty() && !arguments.json {
             let mut text = format!("{}\n", arguments.model.model.display());
             for input in &imported.inputs {
@@ -109,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
             }
             report::print(&text)?;
         }
-        let result = measure(arguments, &imported, device)?;
+        let result = measure(arguments, &imported, graph, device)?;
         if !arguments.json {
             report::print(&result.text(arguments.top))?;
         }
@@ -136,8 +140,13 @@ fn write_trace(path: &Path, measured: &[Measured]) -> Result<(), CliError> {
     files::write_json(path, &json!({ "traceEvents": events, "displayTimeUnit": "ms" }))
 }
 
-fn measure(arguments: &Arguments, imported: &Imported, device: OpenDevice) -> Result<Measured, CliError> {
-    let mut prepared = prepare::session(imported, &device)?;
+fn measure(
+    arguments: &Arguments,
+    imported: &Imported,
+    graph: Graph,
+    device: OpenDevice,
+) -> Result<Measured, CliError> {
+    let mut prepared = prepare::session(imported, graph, &device)?;
     let start = Instant::now();
     prepared.session.run_ordered(&prepared.inputs, false)?;
     let first = start.elapsed();
@@ -149,6 +158,7 @@ fn measure(arguments: &Arguments, imported: &Imported, device: OpenDevice) -> Re
     Ok(Measured {
         load: prepared.load,
         compile: prepared.compile,
+        stages: prepared.stages,
         first,
         samples_ms,
         device_ms,
@@ -311,6 +321,7 @@ impl Measured {
             "runs": self.samples_ms.len(),
             "load_ms": ms(self.load),
             "compile_ms": ms(self.compile),
+            "stages_ms": self.stages.iter().map(|&(stage, time)| (stage, ms(time))).collect::<BTreeMap<_, _>>(),
             "first_run_ms": ms(self.first),
             "steady_ms": Statistics::of(&self.samples_ms).json(),
             "device_ms": self.device_ms.as_ref().map(|samples| Statistics::of(samples).json()),

@@ -124,7 +124,7 @@ fn prepare_arguments(arguments: &Arguments, file: Option<&PathBuf>) -> Result<Mo
 }
 
 fn outputs(imported: &Imported, device: &OpenDevice) -> Result<Vec<(String, Tensor)>, CliError> {
-    let mut prepared = prepare::session(imported, device)?;
+    let mut prepared = prepare::session(imported, imported.graph.clone(), device)?;
     let run = prepared.session.run_ordered(&prepared.inputs, false)?;
     let names = prepared.session.plan().outputs.iter().map(|output| output.name.clone());
     Ok(names.zip(run.outputs).collect())

@@ -1,10 +1,10 @@
-//! Files: memory maps, the folder of a model, NumPy arrays.
+//! Files: memory maps, models and their folders, NumPy arrays.
 
 use super::error::CliError;
 use crate::onnx::DataFolder;
 use crate::tensor::{DType, Tensor};
-use bytes::Bytes;
-use memmap2::Mmap;
+use bytes::{Buf, Bytes};
+use memmap2::{Mmap, MmapOptions};
 use npyz::zip::ZipArchive;
 use npyz::zip::ZipWriter;
 use npyz::{NpyHeader, Order, TypeChar};
@@ -18,17 +18,75 @@ pub(super) fn map(path: &Path) -> Result<Bytes, CliError> {
     map_file(path).map_err(|error| CliError::input(format!("cannot read {}: {error}", path.display())))
 }
 
-#[expect(unsafe_code, reason = "a mapped file cannot be protected from other processes")]
 fn map_file(path: &Path) -> Result<Bytes, std::io::Error> {
+    Ok(Bytes::from_owner(map_range(&open(path)?, 0, None)?))
+}
+
+fn open(path: &Path) -> Result<File, std::io::Error> {
     let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is no regular file"));
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no regular file")) }
+}
+
+/// The bytes of a file from `start` on, all or `length` of them.
+#[expect(unsafe_code, reason = "a mapped file cannot be protected from other processes")]
+fn map_range(file: &File, start: usize, length: Option<usize>) -> Result<Mmap, std::io::Error> {
+    let mut options = MmapOptions::new();
+    options.offset(start as u64);
+    if let Some(length) = length {
+        options.len(length);
     }
     // SAFETY: the map is private to this process and read only. Another process that writes to the file while it is mapped may
     // change what is read, which no reader relies on being constant for memory safety: bytes are copied or checked where they
     // are interpreted. One that truncates it ends this process by a signal; the documentation of the command says so.
-    let map = unsafe { Mmap::map(&file) }?;
-    Ok(Bytes::from_owner(map))
+    unsafe { options.map(file) }
+}
+
+/// A model file while it is decoded. Its large fields, the weights, become maps of their own: each takes memory when it is read, and
+/// gives it back when nothing needs it any more.
+pub(super) struct ModelFile {
+    file: File,
+    map: Mmap,
+    at: usize,
+}
+
+/// Fields from this size on are mapped, smaller ones copied.
+const MAPPED_BYTES: usize = 1 << 16;
+
+impl ModelFile {
+    pub(super) fn open(path: &Path) -> Result<ModelFile, CliError> {
+        let open = || -> Result<ModelFile, std::io::Error> {
+            let file = open(path)?;
+            let map = map_range(&file, 0, None)?;
+            Ok(ModelFile { file, map, at: 0 })
+        };
+        open().map_err(|error| CliError::input(format!("cannot read {}: {error}", path.display())))
+    }
+}
+
+impl Buf for ModelFile {
+    fn remaining(&self) -> usize {
+        self.map.len() - self.at
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.map[self.at..]
+    }
+
+    fn advance(&mut self, count: usize) {
+        assert!(count <= self.remaining(), "a reader should stay within the file");
+        self.at += count;
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        let start = self.at;
+        self.advance(length);
+        if length >= MAPPED_BYTES
+            && let Ok(map) = map_range(&self.file, start, Some(length))
+        {
+            return Bytes::from_owner(map);
+        }
+        Bytes::copy_from_slice(&self.map[start..self.at])
+    }
 }
 
 /// The folder of a model file, which its external data may not leave.
@@ -237,6 +295,21 @@ mod tests {
         assert_eq!(read["a/b"].as_ref(), Some(&arrays[1].1));
         assert_eq!(read["h"], None);
         assert_eq!(read["c"].as_ref(), Some(&arrays[3].1));
+    }
+
+    #[test]
+    fn a_model_file_gives_its_bytes_in_pieces_of_any_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.onnx");
+        let written: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &written).unwrap();
+        let mut file = ModelFile::open(&path).unwrap();
+        let pieces = [3, MAPPED_BYTES - 1, MAPPED_BYTES, 4097, 2 * MAPPED_BYTES + 5];
+        let mut read: Vec<u8> = pieces.iter().flat_map(|&length| file.copy_to_bytes(length)).collect();
+        read.extend(file.chunk());
+        assert_eq!(file.remaining(), written.len() - pieces.iter().sum::<usize>());
+        assert!(read == written);
+        assert!(ModelFile::open(folder.path()).is_err());
     }
 
     #[test]

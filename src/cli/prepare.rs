@@ -2,7 +2,7 @@
 
 use super::arguments::ModelArguments;
 use super::error::CliError;
-use super::files::{self, ModelFolder};
+use super::files::{ModelFile, ModelFolder};
 use super::inputs::{self, Given, Input};
 use super::report::Progress;
 use crate::compiler::{Device, Timings, compile};
@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 pub(super) struct Imported {
     /// The path, for messages.
     name: String,
-    pub(super) model: Model,
+    pub(super) opset: i64,
+    /// Bytes of the weights in the file.
+    pub(super) weight_bytes: usize,
     pub(super) given: Given,
     pub(super) graph: Graph,
     pub(super) inputs: Vec<Input>,
@@ -41,14 +43,14 @@ pub(super) fn import(arguments: &ModelArguments) -> Result<Imported, CliError> {
     time += start.elapsed();
     let inputs = given.inputs(&graph).map_err(|error| error.about(path.display()))?;
     progress.done();
-    Ok(Imported { name: path.display().to_string(), model, given, graph, inputs, time })
+    let (name, opset, weight_bytes) = (path.display().to_string(), model.opset(), model.weight_bytes());
+    Ok(Imported { name, opset, weight_bytes, given, graph, inputs, time })
 }
 
 /// Decodes the model.
 pub(super) fn read(arguments: &ModelArguments) -> Result<Model, CliError> {
     let path = &arguments.model;
-    let bytes = files::map(path)?;
-    let model = Model::from_bytes(bytes, ModelFolder::of(path));
+    let model = Model::decode(ModelFile::open(path)?, ModelFolder::of(path));
     model.map_err(|error| CliError::from(error).about(path.display()))
 }
 
@@ -59,15 +61,19 @@ pub(super) struct Prepared {
     pub(super) load: Duration,
     /// Nests, schedules, code, packed constants, pipelines.
     pub(super) compile: Duration,
+    /// The compiler's stages, those of load and optimise first.
+    pub(super) stages: Vec<(&'static str, Duration)>,
     pub(super) inputs: Vec<crate::tensor::Tensor>,
 }
 
-/// Compiles `imported` for `device` and makes it resident there.
-pub(super) fn session(imported: &Imported, device: &OpenDevice) -> Result<Prepared, CliError> {
+/// Compiles `graph`, which is that of `imported`, for `device` and makes it resident there. Where nobody else has the graph, its
+/// weights leave memory one after the other as they are packed.
+pub(super) fn session(imported: &Imported, graph: Graph, device: &OpenDevice) -> Result<Prepared, CliError> {
     let progress = Progress::new(&format!("compiling for {}", device.kind()));
     let mut timings = Timings::default();
-    let plan = compile(&imported.graph, &Device::from(device), &mut timings)
+    let plan = compile(&graph, &Device::from(device), &mut timings)
         .map_err(|error| CliError::from(error).about(&imported.name))?;
+    drop(graph);
     let session = timings
         .stage("prepare", || Session::new(plan, device))
         .map_err(|error| CliError::from(error).about(&imported.name))?;
@@ -77,5 +83,6 @@ pub(super) fn session(imported: &Imported, device: &OpenDevice) -> Result<Prepar
         imported.inputs.iter().map(|input| (input.name.as_str(), input.tensor.clone())).collect();
     let inputs = session.ordered(&named)?;
     progress.done();
-    Ok(Prepared { session, load: imported.time + load, compile: timings.total() - load, inputs })
+    let compile = timings.total() - load;
+    Ok(Prepared { session, load: imported.time + load, compile, stages: timings.stages, inputs })
 }

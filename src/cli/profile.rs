@@ -97,7 +97,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn working_set_bytes(plan: &Plan) -> u64 {
     let own = plan.values.iter().map(|value| match value.place {
         Place::Arena { .. } => 0,
-        Place::Constant(_) | Place::Input(_) | Place::Output(_) => value.fact.size_bytes(),
+        Place::Constant(_) | Place::Resident | Place::Input(_) | Place::Output(_) => value.fact.size_bytes(),
     });
     (plan.arena_bytes + own.sum::<usize>()) as u64
 }

@@ -5,6 +5,7 @@ use super::error::{Answer, CliError};
 use super::prepare::{self, Imported};
 use super::report::{self, Progress};
 use super::{compare, files};
+use crate::graph::Graph;
 use crate::runtime::{OpenDevice, Placement, Run};
 use crate::tensor::{Tensor, Tolerance};
 use clap::Args;
@@ -61,15 +62,18 @@ struct Answered {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
     let labels = arguments.labels.as_deref().map(read_labels).transpose()?;
-    let imported = prepare::import(&arguments.model)?;
+    let mut imported = prepare::import(&arguments.model)?;
     let (devices, mut notes) = arguments.device.open()?;
     notes.extend(imported.given.notes.iter().cloned());
     if !arguments.json {
         report::print(&heading(arguments, &imported, &notes))?;
     }
     let mut answered: Vec<Answered> = vec![];
-    for device in devices {
-        let answer = run_on(&imported, device)?;
+    let mut devices = devices.into_iter().peekable();
+    while let Some(device) = devices.next() {
+        let more = devices.peek().is_some();
+        let graph = if more { imported.graph.clone() } else { std::mem::take(&mut imported.graph) };
+        let answer = run_on(&imported, graph, device)?;
         if !arguments.json {
             report::print(&answer_text(&answer, labels.as_deref())?)?;
         }
@@ -117,8 +121,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
     Ok(agree.into())
 }
 
-fn run_on(imported: &Imported, device: OpenDevice) -> Result<Answered, CliError> {
-    let mut prepared = prepare::session(imported, &device)?;
+fn run_on(imported: &Imported, graph: Graph, device: OpenDevice) -> Result<Answered, CliError> {
+    let mut prepared = prepare::session(imported, graph, &device)?;
     let progress = Progress::new(&format!("running on {}", device.kind()));
     let start = Instant::now();
     let run = prepared.session.run_ordered(&prepared.inputs, false)?;
@@ -145,8 +149,8 @@ fn heading(arguments: &Arguments, imported: &Imported, notes: &[String]) -> Stri
         text,
         "{}: opset {}, {} of weights",
         arguments.model.model.display(),
-        imported.model.opset(),
-        report::bytes(imported.model.weight_bytes() as u64)
+        imported.opset,
+        report::bytes(imported.weight_bytes as u64)
     );
     for input in &imported.inputs {
         let (dtype, shape) = (input.tensor.dtype(), input.tensor.shape());

@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn a_nest_runs_with_its_schedule() {
-        let plan = on_cpu(DOUBLE, "split i = [_, 4]\nparallel i.0").unwrap();
+        let mut plan = on_cpu(DOUBLE, "split i = [_, 4]\nparallel i.0").unwrap();
         let x = Tensor::from_fn(DType::F32, &[8], |i| i as f64);
-        let run = CpuExecutor::new(&plan, &detect(Some(2))).unwrap().run(&plan, &[x], false).unwrap();
+        let run = CpuExecutor::new(&mut plan, &detect(Some(2))).unwrap().run(&plan, &[x], false).unwrap();
         assert_eq!(run.outputs, [Tensor::from_fn(DType::F32, &[8], |i| 2.0 * i as f64)]);
     }
 

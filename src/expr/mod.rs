@@ -24,7 +24,10 @@ pub use paisley_kernels::{BinaryKind, BinaryOp, Comparison, OnIntegers, UnaryOp}
 use crate::base::{Id, IdVec};
 use crate::tensor::DType;
 use indexmap::IndexSet;
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use smallvec::{SmallVec, smallvec};
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 /// A loop variable, counting `0..extent`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -142,7 +145,7 @@ pub enum Expr {
 /// The variables, buffers and interned expressions of one nest.
 #[derive(Clone, Debug, Default)]
 pub struct ExprPool {
-    exprs: IndexSet<Expr>,
+    exprs: IndexSet<Expr, BuildHasherDefault<FxHasher>>,
     dtypes: Vec<DType>,
     /// The loop variables.
     pub vars: IdVec<Variable>,
@@ -156,11 +159,11 @@ pub struct ExprPool {
 
 /// Results for expressions, which never change: variables keep their extents. A clone starts empty.
 #[derive(Debug)]
-struct Memo<T>(HashMap<ExprId, T>);
+struct Memo<T>(FxHashMap<ExprId, T>);
 
 impl<T> Default for Memo<T> {
     fn default() -> Memo<T> {
-        Memo(HashMap::new())
+        Memo(FxHashMap::default())
     }
 }
 
@@ -403,13 +406,13 @@ impl ExprPool {
     }
 
     /// The operands of a node, in order.
-    pub fn operands(&self, id: ExprId) -> Vec<ExprId> {
+    pub fn operands(&self, id: ExprId) -> SmallVec<[ExprId; 4]> {
         match self.get(id) {
-            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => vec![],
-            Expr::Load(_, index) => index.to_vec(),
-            Expr::Unary(_, a) | Expr::Cast(_, a) => vec![*a],
-            Expr::Binary(_, a, b) | Expr::Guard(a, b) => vec![*a, *b],
-            Expr::Select(c, a, b) => vec![*c, *a, *b],
+            Expr::Int(..) | Expr::Float(..) | Expr::Var(_) => smallvec![],
+            Expr::Load(_, index) => SmallVec::from_slice(index),
+            Expr::Unary(_, a) | Expr::Cast(_, a) => smallvec![*a],
+            Expr::Binary(_, a, b) | Expr::Guard(a, b) => smallvec![*a, *b],
+            Expr::Select(c, a, b) => smallvec![*c, *a, *b],
         }
     }
 
@@ -450,15 +453,15 @@ impl ExprPool {
 
     /// Calls `visit` once for every node reachable from `root`, operands before users.
     pub fn visit(&self, root: ExprId, visit: &mut impl FnMut(ExprId)) {
-        fn walk(pool: &ExprPool, id: ExprId, seen: &mut HashMap<ExprId, ()>, visit: &mut impl FnMut(ExprId)) {
-            if seen.insert(id, ()).is_none() {
+        fn walk(pool: &ExprPool, id: ExprId, seen: &mut FxHashSet<ExprId>, visit: &mut impl FnMut(ExprId)) {
+            if seen.insert(id) {
                 for operand in pool.operands(id) {
                     walk(pool, operand, seen, visit);
                 }
                 visit(id);
             }
         }
-        walk(self, root, &mut HashMap::new(), visit);
+        walk(self, root, &mut FxHashSet::default(), visit);
     }
 
     /// Whether `var` occurs in `root`.
@@ -508,7 +511,7 @@ impl ExprPool {
         root: ExprId,
         replace: &mut impl FnMut(&mut ExprPool, ExprId) -> Option<ExprId>,
     ) -> ExprId {
-        let mut done = HashMap::new();
+        let mut done = FxHashMap::default();
         self.rewrite_memo(root, replace, &mut done)
     }
 
@@ -516,7 +519,7 @@ impl ExprPool {
         &mut self,
         id: ExprId,
         replace: &mut impl FnMut(&mut ExprPool, ExprId) -> Option<ExprId>,
-        done: &mut HashMap<ExprId, ExprId>,
+        done: &mut FxHashMap<ExprId, ExprId>,
     ) -> ExprId {
         if let Some(&result) = done.get(&id) {
             return result;

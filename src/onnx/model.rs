@@ -7,7 +7,7 @@ use super::weights::{self, DataFolder, External};
 use super::{NEWEST_OPSET, OLDEST_OPSET};
 use crate::graph::Graph;
 use crate::tensor::{DType, Tensor};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use prost::Message;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -105,6 +105,16 @@ impl Model {
     /// # Errors
     /// When the bytes are no ONNX model. What else is wrong is reported by [`check`](Self::check).
     pub fn from_bytes(bytes: Bytes, folder: impl DataFolder + 'static) -> Result<Model, ImportError> {
+        Model::decode(bytes, folder)
+    }
+
+    /// As [`from_bytes`](Self::from_bytes), from anything that gives bytes: the weights are what its
+    /// [`copy_to_bytes`](Buf::copy_to_bytes) makes of their places, so that each may be memory of its own, to be given back
+    /// when nothing needs that weight any more.
+    ///
+    /// # Errors
+    /// As for [`from_bytes`](Self::from_bytes).
+    pub fn decode(bytes: impl Buf, folder: impl DataFolder + 'static) -> Result<Model, ImportError> {
         let refuse = |refusal: Refusal| ImportError::one(refusal.at("the file"));
         let proto = ModelProto::decode(bytes).map_err(|error| {
             refuse(Refusal {

@@ -17,32 +17,27 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Lays the parameters of `nest` out; `layouts` has one for each, in order, and those it does not name lie in rows.
 pub(super) fn lay_out(nest: &mut Nest, layouts: &[MemoryLayout]) {
-    let (mut channels, mut blocked) = (BTreeMap::<usize, Vec<ExprId>>::new(), vec![]);
-    let mut images = vec![];
-    for (param, &layout) in nest.params.clone().into_iter().zip(layouts) {
-        if let MemoryLayout::ChannelBlocks(block) = layout {
-            images.push((block, nest.pool.buffers[param].shape[..2].to_vec()));
-            let accessed = access_in_blocks(nest, param, layout, block as i64);
-            channels.entry(block).or_default().extend(accessed);
-            blocked.push(param);
-        }
-    }
-    // What is computed in between for all of these images and channels lies like them.
-    let between: Vec<BufferId> = nest
-        .pool
-        .buffers
-        .iter_with_ids()
-        .filter(|(_, buffer)| buffer.role == Role::Local && buffer.scope == Scope::Global)
-        .map(|(id, _)| id)
+    let mut parts: Vec<(BufferId, usize)> = nest
+        .params
+        .iter()
+        .zip(layouts)
+        .filter_map(|(&param, &layout)| match layout {
+            MemoryLayout::ChannelBlocks(block) => Some((param, block)),
+            MemoryLayout::Rows => None,
+        })
         .collect();
-    for id in between {
-        let like =
-            images.iter().find(|(_, image)| nest.pool.buffers[id].shape.get(..2) == Some(image.as_slice()));
-        if let Some(&(block, _)) = like {
-            let accessed = access_in_blocks(nest, id, MemoryLayout::ChannelBlocks(block), block as i64);
-            channels.entry(block).or_default().extend(accessed);
-            blocked.push(id);
-        }
+    // What is computed in between for all of these images and channels lies like them.
+    let extents = |id: BufferId| nest.pool.buffers[id].shape.get(..2).map(<[usize]>::to_vec);
+    let images: Vec<_> = parts.iter().map(|&(param, block)| (extents(param), block)).collect();
+    for (id, buffer) in nest.pool.buffers.iter_with_ids() {
+        let between = buffer.role == Role::Local && buffer.scope == Scope::Global && buffer.shape.len() > 2;
+        let like = images.iter().find(|(image, _)| between && *image == extents(id));
+        parts.extend(like.map(|&(_, block)| (id, block)));
+    }
+    let blocked: Vec<BufferId> = parts.iter().map(|&(part, _)| part).collect();
+    let mut channels = BTreeMap::<usize, Vec<ExprId>>::new();
+    for (accessed, &(_, block)) in access_in_blocks(nest, &parts).into_iter().zip(&parts) {
+        channels.entry(block).or_default().extend(accessed);
     }
     for (block, channels) in channels {
         for (name, extent) in loops_over_channels(nest, &channels, block) {
@@ -141,30 +136,40 @@ impl Zeros {
     }
 }
 
-/// Gives every access of `buffer` the index that its element has in blocks; the channels that are accessed.
-fn access_in_blocks(nest: &mut Nest, buffer: BufferId, layout: MemoryLayout, block: i64) -> Vec<ExprId> {
+/// Gives every access of each parameter, in blocks of that many channels, the index that its element has there; the channels at
+/// which each is accessed.
+fn access_in_blocks(nest: &mut Nest, params: &[(BufferId, usize)]) -> Vec<Vec<ExprId>> {
+    let mut channels = vec![vec![]; params.len()];
+    if params.is_empty() {
+        return channels;
+    }
     let Nest { pool, body, .. } = nest;
-    pool.buffers[buffer].shape = layout.storage_shape(&pool.buffers[buffer].shape);
-    let mut channels = vec![];
-    let mut in_blocks = |pool: &mut ExprPool, index: &[ExprId]| -> Vec<ExprId> {
+    for &(param, block) in params {
+        let layout = MemoryLayout::ChannelBlocks(block);
+        pool.buffers[param].shape = layout.storage_shape(&pool.buffers[param].shape);
+    }
+    let places: HashMap<BufferId, usize> =
+        params.iter().enumerate().map(|(place, &(param, _))| (param, place)).collect();
+    let mut in_blocks = |pool: &mut ExprPool, place: usize, index: &[ExprId]| -> Vec<ExprId> {
+        let block = params[place].1 as i64;
         let mut index = index.to_vec();
         let channel = index[1];
-        channels.push(channel);
+        channels[place].push(channel);
         let (first, rest) = (pool.div_int(channel, block), pool.mod_int(channel, block));
         index[1] = pool.simplify(first);
         index.push(pool.simplify(rest));
         index
     };
     walk::change_stores(body, &mut |store| {
-        if store.buffer == buffer {
-            store.index = in_blocks(pool, &store.index);
+        if let Some(&place) = places.get(&store.buffer) {
+            store.index = in_blocks(pool, place, &store.index);
         }
         store.change_exprs(&mut |root| {
             pool.rewrite(root, &mut |pool, id| {
                 let Expr::Load(of, index) = pool.get(id).clone() else { return None };
-                (of == buffer).then(|| {
-                    let index = in_blocks(pool, &index);
-                    pool.load(buffer, &index)
+                places.get(&of).map(|&place| {
+                    let index = in_blocks(pool, place, &index);
+                    pool.load(of, &index)
                 })
             })
         });

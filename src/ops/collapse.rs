@@ -9,7 +9,7 @@
 use crate::expr::{BufferId, Expr, ExprId, ExprPool, VarId};
 use crate::loopir::{Loop, Nest, Stmt, Store, Variable, walk};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Merges a loop with the only loop in it where both are of one role (names that differ in their numbers alone) and each
 /// access moves by the inner loop's extent times the inner step when the outer loop steps. Numbers loops anew: `i0`, `i1` ...
@@ -28,14 +28,13 @@ pub fn merge_loops(nest: &mut Nest) {
 type Pinned = HashMap<BufferId, Vec<usize>>;
 
 fn data_dimensions(nest: &Nest) -> Pinned {
-    let mut pinned = Pinned::new();
-    for buffer in nest.pool.buffers.ids() {
-        for index in accesses(nest, buffer) {
-            let axes = (0..index.len()).filter(|&axis| !nest.pool.loads_of(index[axis]).is_empty());
-            pinned.entry(buffer).or_default().extend(axes);
-        }
-    }
-    pinned
+    let by_data = |index: Vec<ExprId>| -> Vec<usize> {
+        (0..index.len()).filter(|&axis| !nest.pool.loads_of(index[axis]).is_empty()).collect()
+    };
+    accesses(nest)
+        .into_iter()
+        .map(|(buffer, indices)| (buffer, indices.into_iter().flat_map(by_data).collect()))
+        .collect()
 }
 
 fn merge_in(pool: &mut ExprPool, pinned: &Pinned, stmts: &mut [Stmt]) {
@@ -170,30 +169,48 @@ fn number(pool: &mut ExprPool, stmts: &[Stmt], counts: &mut HashMap<String, usiz
 ///
 /// Before: `x: f32[2, 3, 4]` read as `x[i // 3, i % 3, j]`. After: `x: f32[6, 4]` read as `x[i, j]`.
 pub fn merge_dimensions(nest: &mut Nest, units: bool) {
-    for buffer in nest.pool.buffers.ids().collect::<Vec<_>>() {
-        let mut axis = 0;
-        while axis < nest.pool.buffers[buffer].shape.len() {
-            if units && nest.pool.buffers[buffer].shape[axis] == 1 {
-                nest.pool.buffers[buffer].shape.remove(axis);
-                change_accesses(nest, buffer, &mut |_, index| {
-                    index.remove(axis);
-                });
-            } else {
-                axis += 1;
+    if units {
+        drop_units(nest);
+    }
+    loop {
+        // One pair of each buffer, the innermost first, until there is none.
+        let mut merged = HashMap::new();
+        for (buffer, indices) in accesses(nest) {
+            let axes = (1..nest.pool.buffers[buffer].shape.len()).rev();
+            let pool = &mut nest.pool;
+            if let Some(axis) = { axes }.find(|&axis| merging_simplifies(pool, buffer, &indices, axis - 1)) {
+                merged.insert(buffer, (axis, pool.buffers[buffer].shape[axis]));
             }
         }
-        while let Some(axis) = (1..nest.pool.buffers[buffer].shape.len())
-            .rev()
-            .find(|&axis| merging_simplifies(nest, buffer, axis - 1))
-        {
-            let inner = nest.pool.buffers[buffer].shape.remove(axis);
-            nest.pool.buffers[buffer].shape[axis - 1] *= inner;
-            change_accesses(nest, buffer, &mut |pool, index| {
-                let low = index.remove(axis);
-                index[axis - 1] = joined(pool, index[axis - 1], low, inner);
-            });
+        if merged.is_empty() {
+            return;
+        }
+        for (&buffer, &(axis, inner)) in &merged {
+            let shape = &mut nest.pool.buffers[buffer].shape;
+            shape.remove(axis);
+            shape[axis - 1] *= inner;
+        }
+        change_accesses(nest, &merged, &mut |pool, &(axis, inner), index| {
+            let low = index.remove(axis);
+            index[axis - 1] = joined(pool, index[axis - 1], low, inner);
+        });
+    }
+}
+
+fn drop_units(nest: &mut Nest) {
+    let mut kept = HashMap::new();
+    for (buffer, declared) in nest.pool.buffers.iter_with_ids() {
+        if declared.shape.contains(&1) {
+            kept.insert(buffer, declared.shape.iter().map(|&extent| extent != 1).collect::<Vec<bool>>());
         }
     }
+    for &buffer in kept.keys() {
+        nest.pool.buffers[buffer].shape.retain(|&extent| extent != 1);
+    }
+    change_accesses(nest, &kept, &mut |_, kept, index| {
+        let mut kept = kept.iter();
+        index.retain(|_| kept.next() == Some(&true));
+    });
 }
 
 fn joined(pool: &mut ExprPool, high: ExprId, low: ExprId, extent: usize) -> ExprId {
@@ -208,11 +225,10 @@ fn complexity(pool: &mut ExprPool, index: ExprId) -> usize {
     form.terms.keys().filter(|&&atom| !matches!(pool.get(atom), Expr::Var(_))).count()
 }
 
-/// Whether `axis` and the next one of `buffer` are better one.
-fn merging_simplifies(nest: &mut Nest, buffer: BufferId, axis: usize) -> bool {
+/// Whether `axis` and the next one of `buffer`, which is accessed at `indices`, are better one.
+fn merging_simplifies(pool: &mut ExprPool, buffer: BufferId, indices: &[Vec<ExprId>], axis: usize) -> bool {
     let (mut never_worse, mut better) = (true, false);
-    for index in accesses(nest, buffer) {
-        let pool = &mut nest.pool;
+    for index in indices {
         if [index[axis], index[axis + 1]].iter().any(|&i| !pool.loads_of(i).is_empty()) {
             return false;
         }
@@ -226,19 +242,15 @@ fn merging_simplifies(nest: &mut Nest, buffer: BufferId, axis: usize) -> bool {
     never_worse && better
 }
 
-/// The indices at which a nest touches `buffer`.
-fn accesses(nest: &Nest, buffer: BufferId) -> Vec<Vec<ExprId>> {
-    let mut found = vec![];
+/// The indices at which a nest touches each buffer.
+fn accesses(nest: &Nest) -> BTreeMap<BufferId, Vec<Vec<ExprId>>> {
+    let mut found = BTreeMap::<BufferId, Vec<Vec<ExprId>>>::new();
     nest.visit_stores(&mut |store| {
-        if store.buffer == buffer {
-            found.push(store.index.clone());
-        }
+        found.entry(store.buffer).or_default().push(store.index.clone());
         for root in store.roots() {
             for load in nest.pool.loads_of(root) {
-                if let Expr::Load(of, index) = nest.pool.get(load)
-                    && *of == buffer
-                {
-                    found.push(index.to_vec());
+                if let Expr::Load(of, index) = nest.pool.get(load) {
+                    found.entry(*of).or_default().push(index.to_vec());
                 }
             }
         }
@@ -246,24 +258,29 @@ fn accesses(nest: &Nest, buffer: BufferId) -> Vec<Vec<ExprId>> {
     found
 }
 
-fn change_accesses(
+/// Changes the indices of all accesses of the buffers that `changes` has something for.
+fn change_accesses<T>(
     nest: &mut Nest,
-    buffer: BufferId,
-    change: &mut impl FnMut(&mut ExprPool, &mut Vec<ExprId>),
+    changes: &HashMap<BufferId, T>,
+    change: &mut impl FnMut(&mut ExprPool, &T, &mut Vec<ExprId>),
 ) {
+    if changes.is_empty() {
+        return;
+    }
     let Nest { pool, preparation, body, .. } = nest;
     for stmts in [preparation, body] {
         walk::change_stores(stmts, &mut |store| {
             store.change_exprs(&mut |id| {
                 pool.rewrite(id, &mut |pool, part| {
                     let Expr::Load(of, index) = pool.get(part) else { return None };
-                    let mut index = (*of == buffer).then(|| index.to_vec())?;
-                    change(pool, &mut index);
-                    Some(pool.load(buffer, &index))
+                    let (of, how) = (*of, changes.get(of)?);
+                    let mut index = index.to_vec();
+                    change(pool, how, &mut index);
+                    Some(pool.load(of, &index))
                 })
             });
-            if store.buffer == buffer {
-                change(pool, &mut store.index);
+            if let Some(how) = changes.get(&store.buffer) {
+                change(pool, how, &mut store.index);
             }
         });
     }

@@ -87,14 +87,24 @@ fn into_matmul(
 
 /// The weights with element `i` multiplied by `scale[i / inner % scale.len()]`.
 fn scaled(weights: &Tensor, scale: &[f64], inner: usize) -> Tensor {
-    let factors = scale.iter().cycle().flat_map(|&factor| std::iter::repeat_n(factor, inner));
-    if let Some(values) = weights.view::<f32>() {
-        let values: Vec<f32> =
-            values.iter().zip(factors).map(|(&value, factor)| (f64::from(value) * factor) as f32).collect();
-        return Tensor::from_vec(weights.shape(), values);
+    if weights.dtype() != DType::F32 {
+        return Tensor::from_fn(weights.dtype(), weights.shape(), |i| {
+            weights.get_f64(i) * scale[i / inner % scale.len()]
+        });
     }
-    let mut factors = factors;
-    Tensor::from_fn(weights.dtype(), weights.shape(), |i| weights.get_f64(i) * factors.next().unwrap_or(1.0))
+    let (values, _) = weights.bytes().as_chunks();
+    let product = |value: &[u8; 4], factor: f64| (f64::from(f32::from_le_bytes(*value)) * factor) as f32;
+    let mut products = Vec::with_capacity(values.len());
+    if inner == 1 {
+        for row in values.chunks(scale.len()) {
+            products.extend(row.iter().zip(scale).map(|(value, &factor)| product(value, factor)));
+        }
+    } else {
+        for (run, &factor) in values.chunks(inner.max(1)).zip(scale.iter().cycle()) {
+            products.extend(run.iter().map(|value| product(value, factor)));
+        }
+    }
+    Tensor::from_vec(weights.shape(), products)
 }
 
 /// Scale and shift by channel along `axis` of what the map does to input `place`, when it is that and no more.

@@ -18,7 +18,7 @@ use crate::ops::Fact;
 use crate::schedule::Trace;
 use crate::target::Demand;
 use crate::tensor::{MemoryLayout, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Where a value lives.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub enum Place {
     Input(usize),
     /// It is known.
     Constant(Tensor),
+    /// It was known: a session keeps it on its device in the forms in which steps read it, and nowhere else.
+    Resident,
     /// It is made by a step and lives in the arena from there on.
     Arena {
         /// From the arena's start.
@@ -277,6 +279,21 @@ impl Plan {
         self.arena_bytes = total;
     }
 
+    /// For each step the constants that no later step and no output reads.
+    pub fn last_reads(&self) -> Vec<Vec<ValueId>> {
+        let mut needed: HashSet<ValueId> = self.outputs.iter().map(|output| output.value).collect();
+        let mut is_last =
+            |&value: &ValueId| matches!(self.values[value].place, Place::Constant(_)) && needed.insert(value);
+        let mut last: Vec<Vec<ValueId>> = self
+            .steps
+            .iter()
+            .rev()
+            .map(|step| step.bindings.iter().copied().filter(&mut is_last).collect())
+            .collect();
+        last.reverse();
+        last
+    }
+
     /// Bytes of the constants.
     pub fn constant_bytes(&self) -> usize {
         let size =
@@ -292,7 +309,7 @@ impl Plan {
         let mut made: Vec<bool> = self
             .values
             .iter()
-            .map(|value| matches!(value.place, Place::Input(_) | Place::Constant(_)))
+            .map(|value| matches!(value.place, Place::Input(_) | Place::Constant(_) | Place::Resident))
             .collect();
         for (place, step) in self.steps.iter().enumerate() {
             let kernel = self.kernel(step);
@@ -316,7 +333,7 @@ impl Plan {
             for (b, second) in &lifetimes[..i] {
                 let span = |value: &Value, lifetime: &Lifetime| match value.place {
                     Place::Arena { offset_bytes } => offset_bytes..offset_bytes + lifetime.size_bytes,
-                    Place::Input(_) | Place::Constant(_) | Place::Output(_) => 0..0,
+                    Place::Input(_) | Place::Constant(_) | Place::Resident | Place::Output(_) => 0..0,
                 };
                 let (x, y) = (span(&self.values[*a], first), span(&self.values[*b], second));
                 if first.meets(second) && x.start < y.end && y.start < x.end {

@@ -59,7 +59,7 @@ impl fmt::Display for Placement {
 /// for themselves on each thread.
 fn host_bytes(plan: &Plan, device: &OpenDevice) -> usize {
     let own = |value: &Value| match (&value.place, device) {
-        (Place::Constant(_), _) => 0,
+        (Place::Constant(_) | Place::Resident, _) => 0,
         (Place::Arena { .. }, OpenDevice::Cpu(_) | OpenDevice::Gpu(..)) => 0,
         (Place::Arena { .. }, OpenDevice::Reference) | (Place::Input(_) | Place::Output(_), _) => {
             value.storage_bytes()
@@ -88,14 +88,14 @@ impl Session {
     ///
     /// # Errors
     /// When the device fails or refuses, the plan is for another one, or its values do not fit in memory.
-    pub fn new(plan: Plan, device: &OpenDevice) -> Result<Session, RuntimeError> {
+    pub fn new(mut plan: Plan, device: &OpenDevice) -> Result<Session, RuntimeError> {
         let bytes = host_bytes(&plan, device);
         if !fits_memory(bytes) {
             return Err(RuntimeError::Memory { bytes });
         }
         let executor = match device {
             OpenDevice::Reference => Executor::Reference,
-            OpenDevice::Cpu(target) => Executor::Cpu(Box::new(CpuExecutor::new(&plan, target)?)),
+            OpenDevice::Cpu(target) => Executor::Cpu(Box::new(CpuExecutor::new(&mut plan, target)?)),
             OpenDevice::Gpu(gpu, cpu) => Executor::Gpu(Box::new(GpuExecutor::new(&plan, gpu, cpu)?)),
         };
         Ok(Session { plan, device: device.clone(), executor, last: None })

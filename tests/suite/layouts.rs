@@ -148,10 +148,10 @@ fn networks_in_blocks_give_what_the_reference_gives() {
                 .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         for isa in CpuIsa::ALL.into_iter().filter(|&isa| isa <= processor().isa) {
             let target = CpuTarget::preset(isa, 2);
-            let plan = compile(&graph, &compiler::Device::Cpu(target.clone()));
+            let mut plan = compile(&graph, &compiler::Device::Cpu(target.clone()));
             in_blocks += plan.values.iter().filter(|value| value.layout != MemoryLayout::Rows).count();
             values += plan.values.len();
-            let run = CpuExecutor::new(&plan, &target)
+            let run = CpuExecutor::new(&mut plan, &target)
                 .and_then(|mut executor| executor.run(&plan, std::slice::from_ref(&input), false))
                 .unwrap_or_else(|error| panic!("seed {seed}, {isa:?}: {error}"));
             for (output, (actual, expected)) in run.outputs.iter().zip(&expected.outputs).enumerate() {

@@ -84,7 +84,7 @@ impl Device {
         let text = |error: paisley::runtime::RuntimeError| error.to_string();
         let run = match self {
             Device::Reference => reference::run(plan, inputs),
-            Device::Cpu => CpuExecutor::new(plan, &processor())
+            Device::Cpu => CpuExecutor::new(&mut plan.clone(), &processor())
                 .and_then(|mut executor| executor.run(plan, inputs, false)),
             Device::Gpu => {
                 let gpu = gpu().ok_or("there is no adapter")?;

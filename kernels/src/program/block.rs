@@ -544,7 +544,8 @@ unsafe fn copy(target: *mut u8, source: *const u8, bytes: usize) {
     }
 }
 
-/// `target[i] = source[index[i]]`, 0 where the mask does not hold, or the first index outside.
+/// `target[i] = source[index[i]]`, 0 where the mask does not hold, or the first index outside. The source may lie at any
+/// address.
 unsafe fn gather(
     size: usize,
     target: *mut u8,
@@ -562,7 +563,9 @@ unsafe fn gather(
                     let value = if holds {
                         let place = *index.pointer.cast::<i64>().add(lane * index.step());
                         match usize::try_from(place) {
-                            Ok(inside) if inside < length => *source.cast::<$own>().add(inside),
+                            Ok(inside) if inside < length => {
+                                source.cast::<$own>().add(inside).read_unaligned()
+                            }
                             Ok(_) | Err(_) => return Err(place),
                         }
                     } else {

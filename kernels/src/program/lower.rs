@@ -250,13 +250,22 @@ pub(super) struct Lowered {
     pub(super) registers: usize,
     /// Bytes of register memory, temporaries included.
     pub(super) register_bytes: usize,
+    /// For each buffer whether it may lie at any address: all that is done with it is to copy planes or gather from it.
+    pub(super) anywhere: Vec<bool>,
 }
 
 /// Lowers code that [`Code::verify`] accepts, with tiles that `table` has kernels for.
 pub(super) fn lower(code: &Code, table: &'static KernelTable) -> Lowered {
-    let mut lowering = Lowering { code, table, registers: 0, register_bytes: TEMPORARIES * TEMPORARY_BYTES };
+    let mut lowering = Lowering {
+        code,
+        table,
+        registers: 0,
+        register_bytes: TEMPORARIES * TEMPORARY_BYTES,
+        anywhere: vec![true; code.buffers.len()],
+    };
     let phases = code.body.iter().map(|node| lowering.phase(node)).collect();
-    Lowered { phases, registers: lowering.registers, register_bytes: lowering.register_bytes }
+    let Lowering { registers, register_bytes, anywhere, .. } = lowering;
+    Lowered { phases, registers, register_bytes, anywhere }
 }
 
 /// The kernel for a tile whose factor is one for all columns: one that takes its columns, if possible with all rows at once.
@@ -282,6 +291,7 @@ struct Lowering<'a> {
     table: &'static KernelTable,
     registers: usize,
     register_bytes: usize,
+    anywhere: Vec<bool>,
 }
 
 type Used = BTreeSet<usize>;
@@ -318,26 +328,33 @@ impl Lowering<'_> {
             }
             Node::Call(Call::Tile(tile)) => Op::Tile(self.tile(tile, used)),
             Node::Call(Call::Window(window)) => {
-                used.extend([window.x.index(), window.y.index()]);
+                self.uses([window.x, window.y], used);
                 match &window.kind {
-                    WindowKind::Depthwise { weights, start, .. } => {
-                        used.extend([weights.index(), start.index()]);
-                    }
+                    WindowKind::Depthwise { weights, start, .. } => self.uses([*weights, *start], used),
                     WindowKind::Max | WindowKind::Sum => {}
                 }
                 Op::Window(window.clone())
             }
             Node::Call(Call::Transform(transform)) => {
-                used.extend([transform.x.index(), transform.y.index()]);
+                self.uses([transform.x, transform.y], used);
                 Op::Transform(transform.clone())
             }
             Node::Call(Call::Block(block)) => match self.copy(block) {
                 Some(copy) => {
-                    used.extend([copy.source.access, copy.target.access]);
+                    used.insert(copy.source.access);
+                    self.uses([AccessId(copy.target.access as u32)], used);
                     Op::Copy(copy)
                 }
                 None => Op::Block(self.block(block, used)),
             },
+        }
+    }
+
+    /// Notes accesses that want their elements aligned.
+    fn uses(&mut self, accesses: impl IntoIterator<Item = AccessId>, used: &mut Used) {
+        for access in accesses {
+            used.insert(access.index());
+            self.anywhere[self.code.accesses[access.index()].buffer.index()] = false;
         }
     }
 
@@ -353,7 +370,7 @@ impl Lowering<'_> {
         accesses.iter().filter_map(step).collect()
     }
 
-    fn tile(&self, tile: &Tile, used: &mut Used) -> TileOp {
+    fn tile(&mut self, tile: &Tile, used: &mut Used) -> TileOp {
         let Tile {
             a,
             a_line_stride,
@@ -374,7 +391,7 @@ impl Lowering<'_> {
             accumulate,
             finish,
         } = tile;
-        used.extend([a.index(), b.index(), c.index()]);
+        self.uses([*a, *b, *c], used);
         let finish = self.finish(finish.as_ref(), *blocks, used);
         let lanes = self.table.lanes as isize;
         let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
@@ -411,7 +428,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn finish(&self, finish: Option<&Finish>, blocks: usize, used: &mut Used) -> FinishOp {
+    fn finish(&mut self, finish: Option<&Finish>, blocks: usize, used: &mut Used) -> FinishOp {
         let lanes = self.table.lanes as isize;
         let vector = |stride: i64| if blocks > 1 { stride as isize } else { lanes };
         let limit = |literal: Literal| match literal {
@@ -419,8 +436,8 @@ impl Lowering<'_> {
             Literal::Int(value) => value as f32,
         };
         let (start, addend) = finish.map_or((None, None), |finish| (finish.start, finish.addend));
-        used.extend(start.map(|(access, _)| access.index()));
-        used.extend(addend.map(|(access, _)| access.index()));
+        self.uses(start.map(|(access, _)| access), used);
+        self.uses(addend.map(|(access, _)| access), used);
         FinishOp {
             start: start.map(|(access, block)| (access.index(), vector(block))),
             addend: addend.map(|(access, [line, row, block])| {
@@ -472,7 +489,12 @@ impl Lowering<'_> {
         self.register_bytes = self.register_bytes.max(bytes);
         let lanes = LaneLowering { code: self.code, block, shape: &shape, places: &places, chunk };
         let ops = block.ops.iter().enumerate().map(|(at, op)| lanes.op(at, op)).collect();
-        used.extend(block.ops.iter().filter_map(|op| accessed(op).map(AccessId::index)));
+        self.uses(block.ops.iter().filter_map(accessed), used);
+        for op in &block.ops {
+            if let BlockOp::Scatter { buffer, .. } = op {
+                self.anywhere[buffer.index()] = false;
+            }
+        }
         BlockCode { dims: shape.dims, chunk, ops }
     }
 }

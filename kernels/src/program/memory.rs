@@ -8,6 +8,8 @@ use std::ptr::NonNull;
 pub struct AlignedBytes {
     start: NonNull<u8>,
     length: usize,
+    /// Bytes of the allocation before `start`.
+    skipped: usize,
 }
 
 /// The alignment of [`AlignedBytes`]: a cache line, and the widest vector.
@@ -20,14 +22,20 @@ unsafe impl Sync for AlignedBytes {}
 
 impl AlignedBytes {
     /// That many bytes, all zero. Aborts where memory is exhausted, as collections do.
+    ///
+    /// A large piece takes memory only as far as it is touched, and whoever touches it first waits for the system.
     pub fn zeroed(length: usize) -> AlignedBytes {
         if length == 0 {
-            return AlignedBytes { start: NonNull::<Line>::dangling().cast(), length };
+            return AlignedBytes { start: NonNull::<Line>::dangling().cast(), length, skipped: 0 };
         }
         let layout = AlignedBytes::layout(length);
         // SAFETY: the layout's size is not 0.
-        let start = unsafe { alloc_zeroed(layout) };
-        AlignedBytes { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), length }
+        let block = unsafe { alloc_zeroed(layout) };
+        let block = NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout));
+        let skipped = block.as_ptr().addr().next_multiple_of(ALIGNMENT) - block.as_ptr().addr();
+        // SAFETY: fewer than ALIGNMENT bytes are skipped, and the allocation is longer than `length` by as many.
+        let start = unsafe { block.add(skipped) };
+        AlignedBytes { start, length, skipped }
     }
 
     /// A copy of the given bytes.
@@ -42,8 +50,12 @@ impl AlignedBytes {
         self.start.as_ptr()
     }
 
+    /// An alignment that every allocator grants is asked for, and room for the rest: memory of a stricter one is not got as
+    /// zeros from the system but cleared byte by byte.
     fn layout(length: usize) -> Layout {
-        Layout::from_size_align(length, ALIGNMENT)
+        length
+            .checked_add(ALIGNMENT)
+            .and_then(|size| Layout::from_size_align(size, 1).ok())
             .expect("an allocation should be smaller than half the address space")
     }
 }
@@ -55,8 +67,8 @@ struct Line;
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
         if self.length > 0 {
-            // SAFETY: allocated by `zeroed` with this layout, and not given away.
-            unsafe { dealloc(self.start.as_ptr(), AlignedBytes::layout(self.length)) };
+            // SAFETY: `zeroed` allocated it with this layout, that many bytes before `start`, and it was not given away.
+            unsafe { dealloc(self.start.as_ptr().sub(self.skipped), AlignedBytes::layout(self.length)) };
         }
     }
 }
@@ -74,6 +86,12 @@ impl DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl AsRef<[u8]> for AlignedBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 

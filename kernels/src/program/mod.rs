@@ -91,18 +91,20 @@ impl Program {
     /// loop parallel; the verifier does not repeat it. A program without parallel loops keeps the contract by itself.
     pub unsafe fn new(code: Code, table: &'static KernelTable) -> Result<Program, VerifyError> {
         code.verify(table)?;
+        let lowered = lower::lower(&code, table);
         let mut bindings: Vec<(usize, BindingNeed)> = Vec::new();
         for (at, buffer) in code.buffers.iter().enumerate() {
             if let Place::External { index, writable } = buffer.place {
-                let alignment = buffer.dtype.size_bytes();
-                let bytes = buffer.length * alignment;
+                let size = buffer.dtype.size_bytes();
+                let alignment = if lowered.anywhere[at] { 1 } else { size };
+                let bytes = buffer.length * size;
                 bindings
                     .push((index, BindingNeed { buffer: BufferId(at as u32), bytes, alignment, writable }));
             }
         }
         bindings.sort_unstable_by_key(|(index, _)| *index);
         Ok(Program {
-            lowered: lower::lower(&code, table),
+            lowered,
             bindings: bindings.into_iter().map(|(_, need)| need).collect(),
             scratch: lower::layout(&code, Place::Scratch),
             shared: lower::layout(&code, Place::Shared),
@@ -132,6 +134,12 @@ impl Program {
     /// What it was made from.
     pub fn code(&self) -> &Code {
         &self.code
+    }
+
+    /// What the address of the memory bound to its external buffer `index` must be a multiple of: the size of an element, or 1
+    /// where all it does with the buffer is to copy planes or gather from it. 1 where there is no such buffer.
+    pub fn alignment(&self, index: usize) -> usize {
+        self.bindings.get(index).map_or(1, |need| need.alignment)
     }
 
     /// Bytes of memory all threads share while it runs.

@@ -3,16 +3,18 @@
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use bytes::Bytes;
 
 use super::Program;
 use super::code::Place;
 use super::machine::{Fault, Machine, Registers};
 use super::memory::AlignedBytes;
 use super::timeline::{Marks, Timeline};
-use crate::pool::{Pool, PoolError, locked, panic_message};
+use crate::pool::{Pool, PoolError, Turn, locked, panic_message};
 
 /// A piece of memory that sequences run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,8 +112,8 @@ pub enum BindingProblem {
         /// Where the region ends.
         extent: usize,
     },
-    /// An offset that is not a multiple of the element size.
-    #[error("buffer `{buffer}` is bound at byte {offset}, which is no multiple of its element size")]
+    /// An offset that is not a multiple of the element size, or one in a constant that is not aligned for it.
+    #[error("buffer `{buffer}` is bound at byte {offset}, which is not aligned for its elements")]
     Misaligned {
         /// The buffer.
         buffer: String,
@@ -207,13 +209,13 @@ pub enum RunError {
     Pool(#[from] PoolError),
 }
 
-/// Steps that run in order, every phase divided over the threads of a pool, with a barrier between phases.
+/// Steps that run in order, every phase divided over the threads of a pool. A phase begins when the one before it is done.
 ///
-/// Phases that are not parallel and follow one another run on one thread without a barrier between them.
+/// Phases that are not parallel and follow one another run on one thread, as one.
 #[derive(Debug)]
 pub struct Sequence {
     steps: Vec<Step>,
-    constants: Vec<Arc<AlignedBytes>>,
+    constants: Vec<Bytes>,
     extents: Extents,
     /// The largest element of the buffers bound to each input and output, in bytes.
     alignments: Vec<(Region, usize)>,
@@ -222,6 +224,9 @@ pub struct Sequence {
     /// Step and phase of everything that runs, in order.
     phases: Vec<(usize, usize)>,
     units: Vec<Unit>,
+    /// Iterations of all units, and those of all runs before.
+    iterations: u64,
+    base: u64,
     thread_bytes: usize,
     shared: AlignedBytes,
     /// The start of each region during a run: the arena, the shared memory, constants, inputs, outputs.
@@ -242,14 +247,24 @@ struct Placed {
     offset: usize,
 }
 
-/// What runs between two barriers.
+/// What is divided at once.
 #[derive(Clone, Debug)]
 struct Unit {
     /// Which of the phases; more than one only where none is parallel.
     phases: Range<usize>,
-    /// The iterations to be divided; 1 for phases that are not parallel.
+    /// The iterations to be divided, at least 1; 1 for phases that are not parallel.
     total: usize,
     parallel: bool,
+    /// The number of its first iteration in the first run.
+    start: u64,
+}
+
+impl Unit {
+    /// Its iterations that are a thread's unless another takes them.
+    fn share(&self, base: u64, thread: usize, threads: usize) -> Range<u64> {
+        let at = |thread: usize| base + self.start + (self.total * thread / threads) as u64;
+        at(thread)..at(thread + 1)
+    }
 }
 
 /// A thread's part in a run.
@@ -257,8 +272,7 @@ struct Unit {
 #[repr(align(128))]
 struct Worker {
     own: UnsafeCell<Own>,
-    /// The iterations of the unit that are this thread's unless another takes them.
-    left: Left,
+    next: Next,
     marks: Marks,
 }
 
@@ -275,53 +289,42 @@ struct Own {
     step: Option<usize>,
 }
 
-/// A range of iterations that its owner takes from the front and other threads from the back, as the two halves of a number.
+/// The first of a thread's iterations that nobody has taken. Iterations are numbered through all units of all runs, so that none is
+/// taken by a thread that is in another unit.
 #[derive(Debug, Default)]
-struct Left(AtomicU64);
+#[repr(align(64))]
+struct Next(AtomicU64);
 
-impl Left {
-    fn set(&self, begin: usize, end: usize) {
-        self.0.store(begin as u64 | (end as u64) << 32, Ordering::Relaxed);
-    }
-
-    /// Takes some iterations: `split` says how many of those left.
-    fn take(&self, from_front: bool, split: impl Fn(usize) -> usize) -> Option<Range<usize>> {
+impl Next {
+    /// Takes some of the iterations `share` from the front: `split` says how many of those left.
+    fn take(&self, share: Range<u64>, split: impl Fn(u64) -> u64) -> Option<Range<u64>> {
         let mut known = self.0.load(Ordering::Relaxed);
-        loop {
-            let (begin, end) = ((known & 0xffff_ffff) as usize, (known >> 32) as usize);
-            if begin >= end {
-                return None;
-            }
-            let count = split(end - begin).clamp(1, end - begin);
-            let (taken, rest) = if from_front {
-                (begin..begin + count, begin + count..end)
-            } else {
-                (end - count..end, begin..end - count)
-            };
-            let rest = rest.start as u64 | (rest.end as u64) << 32;
-            match self.0.compare_exchange_weak(known, rest, Ordering::Relaxed, Ordering::Relaxed) {
+        while share.contains(&known) {
+            let left = share.end - known;
+            let taken = known..known + split(left).clamp(1, left);
+            match self.0.compare_exchange_weak(known, taken.end, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(taken),
                 Err(now) => known = now,
             }
         }
+        None
     }
 }
 
 impl Sequence {
-    /// Checks the bindings and makes the steps ready to run.
+    /// Checks the bindings and makes the steps ready to run. A constant may lie anywhere that is [aligned](Program::alignment) for
+    /// the programs that read it.
     ///
     /// # Errors
     /// The first binding that does not fit its buffer, its region or the other bindings of its step.
-    pub fn new(
-        steps: Vec<Step>,
-        constants: Vec<Arc<AlignedBytes>>,
-        extents: Extents,
-    ) -> Result<Sequence, SequenceError> {
+    pub fn new(steps: Vec<Step>, constants: Vec<Bytes>, extents: Extents) -> Result<Sequence, SequenceError> {
         let mut sequence = Sequence {
             alignments: Vec::new(),
             placed: Vec::new(),
             phases: Vec::new(),
             units: Vec::new(),
+            iterations: 0,
+            base: 0,
             thread_bytes: 0,
             shared: AlignedBytes::zeroed(0),
             regions: Vec::new(),
@@ -342,15 +345,16 @@ impl Sequence {
             sequence.thread_bytes = sequence.thread_bytes.max(step.program.thread_bytes());
             for (phase, lowered) in step.program.lowered.phases.iter().enumerate() {
                 let (index, parallel) = (sequence.phases.len(), lowered.is_parallel());
+                if lowered.total == 0 {
+                    continue;
+                }
                 sequence.phases.push((at, phase));
                 match sequence.units.last_mut() {
                     Some(unit) if !parallel && !unit.parallel => unit.phases.end = index + 1,
                     Some(_) | None => {
-                        sequence.units.push(Unit {
-                            phases: index..index + 1,
-                            total: lowered.total,
-                            parallel,
-                        });
+                        let (total, start) = (lowered.total, sequence.iterations);
+                        sequence.iterations += total as u64;
+                        sequence.units.push(Unit { phases: index..index + 1, total, parallel, start });
                     }
                 }
             }
@@ -387,7 +391,11 @@ impl Sequence {
             if end > extent {
                 return Err(BindingProblem::OutOfRange { buffer: buffer(), region, end, extent });
             }
-            if !offset.is_multiple_of(need.alignment) {
+            let base = match region {
+                Region::Constant(at) => self.constants.get(at).map_or(0, |bytes| bytes.as_ptr().addr()),
+                Region::Arena | Region::Input(_) | Region::Output(_) => 0,
+            };
+            if !base.wrapping_add(offset).is_multiple_of(need.alignment) {
                 return Err(BindingProblem::Misaligned { buffer: buffer(), offset });
             }
             if need.writable && read_only {
@@ -454,7 +462,7 @@ impl Sequence {
             self.steps.iter().for_each(|step| registers.fit(&step.program));
             let memory = AlignedBytes::zeroed(self.thread_bytes);
             let own = UnsafeCell::new(Own { registers, memory, step: None });
-            self.workers.push(Worker { own, left: Left::default(), marks: Marks::default() });
+            self.workers.push(Worker { own, next: Next::default(), marks: Marks::default() });
         }
         for worker in &mut self.workers {
             worker.own.get_mut().step = None;
@@ -463,15 +471,17 @@ impl Sequence {
             let phases = self.phases.len();
             self.workers.iter_mut().for_each(|worker| worker.marks.reset(phases));
         }
+        self.base += self.iterations;
         let run = Run {
             sequence: self,
-            pool,
+            threads: pool.threads(),
             start: timeline.is_some().then(Instant::now),
+            missing: Missing::default(),
             failed: AtomicBool::new(false),
             error: Mutex::new(None),
         };
         run.divide(0);
-        pool.run(|thread| run.thread(thread))?;
+        pool.phases(run.sequence.units.len(), |unit, thread| run.unit(unit, thread))?;
         if let Some(error) = locked(&run.error).take() {
             return Err(error);
         }
@@ -518,89 +528,106 @@ impl Sequence {
 /// A run under way.
 struct Run<'a> {
     sequence: &'a Sequence,
-    pool: &'a Pool,
+    threads: usize,
     /// When it began, if its time is recorded.
     start: Option<Instant>,
+    /// Iterations of the unit at hand that are not done.
+    missing: Missing,
     failed: AtomicBool,
     error: Mutex<Option<RunError>>,
 }
+
+/// A count in a cache line of its own, since every thread changes it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Missing(AtomicUsize);
 
 // SAFETY: the regions are borrowed for the run, and threads follow pointers into them only as the programs' contract says.
 unsafe impl Sync for Run<'_> {}
 
 impl Run<'_> {
-    /// What each thread runs. All threads pass the same barriers, whatever fails.
-    fn thread(&self, thread: usize) {
-        let last = self.sequence.units.len() - usize::from(!self.sequence.units.is_empty());
-        for (at, unit) in self.sequence.units.iter().enumerate() {
-            let begin = if unit.parallel { self.now() } else { None };
-            self.unit(thread, unit);
-            self.mark(thread, unit.phases.start, begin);
-            if at < last {
-                self.pool.barrier().wait(|| self.divide(at + 1));
-            }
-        }
-    }
-
     /// Nanoseconds since the run began, if its time is recorded.
     fn now(&self) -> Option<u64> {
         self.start.map(|start| start.elapsed().as_nanos() as u64)
     }
 
-    /// Records that a thread worked on a phase from `begin` to now.
-    fn mark(&self, thread: usize, phase: usize, begin: Option<u64>) {
-        if let Some((begin, end)) = begin.zip(self.now()) {
+    /// Records that a thread worked on a phase, if its time is recorded.
+    fn mark(&self, thread: usize, phase: usize, begin: Option<u64>, end: Option<u64>) {
+        if let Some((begin, end)) = begin.zip(end) {
             self.sequence.workers[thread].marks.set(phase, begin, end);
         }
     }
 
-    /// Gives each thread its part of a unit; all others wait while it does.
+    /// Gives each thread its part of a unit, which has not begun.
     fn divide(&self, unit: usize) {
         let Some(unit) = self.sequence.units.get(unit) else { return };
-        let threads = self.pool.threads();
-        for (at, worker) in self.sequence.workers[..threads].iter().enumerate() {
-            worker.left.set(unit.total * at / threads, unit.total * (at + 1) / threads);
+        self.missing.0.store(unit.total, Ordering::Relaxed);
+        for (thread, worker) in self.sequence.workers[..self.threads].iter().enumerate() {
+            let share = unit.share(self.sequence.base, thread, self.threads);
+            worker.next.0.store(share.start, Ordering::Relaxed);
         }
     }
 
-    /// Runs iterations while there are any.
-    fn unit(&self, thread: usize, unit: &Unit) {
-        while !self.failed.load(Ordering::Relaxed) {
-            let Some(taken) = self.take(thread) else { return };
-            if let Err((step, error)) = self.iterations(thread, unit, taken) {
-                self.failed.store(true, Ordering::Relaxed);
-                let error = match error {
-                    Ok(Fault::Index { buffer, index }) => {
-                        let code = &self.sequence.steps[step].program.code;
-                        let buffer = &code.buffers[buffer.index()];
-                        RunError::Index {
-                            program: code.name.clone(),
-                            buffer: buffer.name.clone(),
-                            index,
-                            length: buffer.length,
-                        }
-                    }
-                    Err(message) => RunError::Panicked {
-                        program: self.sequence.steps[step].program.code.name.clone(),
-                        message,
-                    },
-                };
-                locked(&self.error).get_or_insert(error);
+    /// Runs iterations of a unit while there are any. Who does the last one makes the next unit ready.
+    fn unit(&self, at: usize, thread: usize) -> Turn {
+        let unit = &self.sequence.units[at];
+        let begin = if unit.parallel { self.now() } else { None };
+        let mut done = 0;
+        while let Some(taken) = self.take(unit, thread) {
+            if self.failed.load(Ordering::Relaxed) {
+                return Turn::Stop;
             }
+            let count = taken.len();
+            if let Err((step, error)) = self.iterations(thread, unit, taken) {
+                self.fail(step, error);
+                return Turn::Stop;
+            }
+            done += count;
         }
+        if done == 0 {
+            return Turn::Over;
+        }
+        // Before others can go on, so that what a phase takes ends before the next one begins.
+        self.mark(thread, unit.phases.start, begin, begin.and(self.now()));
+        if self.missing.0.fetch_sub(done, Ordering::AcqRel) > done {
+            return Turn::Over;
+        }
+        self.divide(at + 1);
+        Turn::Complete
     }
 
-    /// Some of the thread's own iterations, or half of what another has left.
-    fn take(&self, thread: usize) -> Option<Range<usize>> {
-        let workers = &self.sequence.workers[..self.pool.threads()];
-        let own = workers[thread].left.take(true, |left| left / 4);
-        own.or_else(|| {
-            let (before, after) = workers.split_at(thread);
-            after[1..]
-                .iter()
-                .chain(before)
-                .find_map(|worker| worker.left.take(false, |left| left.div_ceil(2)))
-        })
+    /// Notes why the run does not finish, if nothing is noted yet.
+    fn fail(&self, step: usize, error: Result<Fault, String>) {
+        self.failed.store(true, Ordering::Relaxed);
+        let code = &self.sequence.steps[step].program.code;
+        let error = match error {
+            Ok(Fault::Index { buffer, index }) => {
+                let buffer = &code.buffers[buffer.index()];
+                RunError::Index {
+                    program: code.name.clone(),
+                    buffer: buffer.name.clone(),
+                    index,
+                    length: buffer.length,
+                }
+            }
+            Err(message) => RunError::Panicked { program: code.name.clone(), message },
+        };
+        locked(&self.error).get_or_insert(error);
+    }
+
+    /// Some of the thread's own iterations of a unit, or half of what another has left.
+    fn take(&self, unit: &Unit, thread: usize) -> Option<Range<usize>> {
+        let from = |owner: usize, split: &dyn Fn(u64) -> u64| {
+            let share = unit.share(self.sequence.base, owner, self.threads);
+            self.sequence.workers[owner].next.take(share, split)
+        };
+        let own = from(thread, &|left| left / 4);
+        let taken = own.or_else(|| {
+            let others = (thread + 1..self.threads).chain(0..thread);
+            { others }.find_map(|other| from(other, &|left| left.div_ceil(2)))
+        })?;
+        let first = self.sequence.base + unit.start;
+        Some((taken.start - first) as usize..(taken.end - first) as usize)
     }
 
     /// Runs iterations of a unit; an error says in which step, and is a fault or a panic's message.
@@ -634,7 +661,7 @@ impl Run<'_> {
                 Ok(Err(fault)) => return Err((step, Ok(fault))),
                 Err(panic) => return Err((step, Err(panic_message(&*panic)))),
             }
-            self.mark(thread, at, begin);
+            self.mark(thread, at, begin, begin.and(self.now()));
         }
         Ok(())
     }

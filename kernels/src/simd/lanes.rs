@@ -61,7 +61,7 @@ impl Vector for Lanes {
     unsafe fn load_between(source: *const f32, from: usize, to: usize) -> Self {
         let lane = |l: usize| {
             // SAFETY: the caller grants the lanes of the interval.
-            if (from..to).contains(&l) { unsafe { *source.wrapping_add(l) } } else { 0.0 }
+            if (from..to).contains(&l) { unsafe { source.wrapping_add(l).read_unaligned() } } else { 0.0 }
         };
         Lanes(std::array::from_fn(lane))
     }

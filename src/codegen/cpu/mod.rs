@@ -73,14 +73,40 @@ pub fn emit(nest: &Nest) -> Result<CpuCode, CpuError> {
     emit_stmts(nest, &nest.body, "run", false)
 }
 
-/// Emits the preparation of a nest scheduled for any device; `None` where there is nothing to prepare.
+/// Emits the preparation of a nest scheduled for any device, its outer loops divided over the threads; `None` where there is
+/// nothing to prepare.
 ///
 /// # Errors
 /// See [`CpuError`].
 pub fn emit_preparation(nest: &Nest) -> Result<Option<CpuCode>, CpuError> {
-    match nest.preparation.as_slice() {
-        [] => Ok(None),
-        stmts => emit_stmts(nest, stmts, "prepare", true).map(Some),
+    if nest.preparation.is_empty() {
+        return Ok(None);
+    }
+    let (mut pool, mut stmts) = (nest.pool.clone(), nest.preparation.clone());
+    for stmt in &mut stmts {
+        if let Stmt::Loop(of) = stmt {
+            divide(&mut pool, of, 2);
+        }
+    }
+    emit_stmts(nest, &stmts, "prepare", true).map(Some)
+}
+
+/// Makes the outermost loop parallel where its iterations touch different elements, and up to `more` loops in it, of which enough
+/// are left for a block.
+fn divide(pool: &mut ExprPool, of: &mut Loop, more: usize) {
+    const BLOCK_LOOPS: usize = 3;
+    fn chain(of: &Loop) -> usize {
+        if let [Stmt::Loop(inner)] = of.body.as_slice() { 1 + chain(inner) } else { 1 }
+    }
+    if of.kind != LoopKind::Serial || !carried_buffers(pool, of).is_empty() {
+        return;
+    }
+    of.kind = LoopKind::Parallel;
+    if let [Stmt::Loop(inner)] = of.body.as_mut_slice()
+        && more > 0
+        && chain(inner) > BLOCK_LOOPS
+    {
+        divide(pool, inner, more - 1);
     }
 }
 

@@ -215,7 +215,7 @@ impl Writer {
                 if has_constant && base != id {
                     vec![base]
                 } else if form.terms.len() == 1 && form.terms.contains_key(&id) {
-                    self.pool.operands(id)
+                    self.pool.operands(id).to_vec()
                 } else {
                     form.terms.keys().copied().collect()
                 }
@@ -227,7 +227,7 @@ impl Writer {
             | Expr::Binary(..)
             | Expr::Select(..)
             | Expr::Guard(..)
-            | Expr::Cast(..) => self.pool.operands(id),
+            | Expr::Cast(..) => self.pool.operands(id).to_vec(),
         };
         for part in parts {
             self.count_use(part);

@@ -28,17 +28,19 @@ pub struct CpuExecutor {
 }
 
 impl CpuExecutor {
-    /// Packs the constants of `plan`, all of whose steps are CPU programs, and makes it ready to run.
+    /// Packs the constants of `plan`, all of whose steps are CPU programs, and makes it ready to run. A constant that nothing else
+    /// reads leaves the plan as soon as it is packed, so that no two forms of all of them are in memory at once.
     ///
     /// # Errors
     /// Where a program does not verify or the threads cannot be started.
-    pub fn new(plan: &Plan, target: &CpuTarget) -> Result<CpuExecutor, RuntimeError> {
+    pub fn new(plan: &mut Plan, target: &CpuTarget) -> Result<CpuExecutor, RuntimeError> {
         let pool = Pool::new(target.threads).map_err(RuntimeError::defect)?;
         let table = kernels(target.isa);
         let mut constants = Constants::default();
         let mut programs: HashMap<_, Arc<Program>> = HashMap::new();
         let mut steps = vec![];
-        for step in &plan.steps {
+        for (at, last_reads) in plan.last_reads().into_iter().enumerate() {
+            let step = &plan.steps[at];
             let kernel = plan.kernel(step);
             let Code::Cpu(code) = &kernel.code else {
                 return Err(RuntimeError::Defect(format!("kernel '{}' is not a CPU program", kernel.name)));
@@ -54,8 +56,11 @@ impl CpuExecutor {
             let packed = prepare_constants(plan, step, table, &pool)?;
             let packed: HashMap<BufferId, usize> =
                 packed.into_iter().map(|(buffer, bytes)| (buffer, constants.add(bytes))).collect();
-            let bindings = bind(plan, step, code, &packed, &mut constants)?;
+            let bindings = bind(plan, step, code, &compiled, &packed, &mut constants)?;
             steps.push(ProgramStep { program: compiled, bindings });
+            for value in last_reads {
+                plan.values[value].place = Place::Resident;
+            }
         }
         let size = |value: ValueId| plan.values[value].storage_bytes();
         let made: Vec<usize> = made_outputs(plan).into_iter().map(size).collect();
@@ -99,8 +104,8 @@ impl CpuExecutor {
                         Tensor::new(value.fact.dtype, value.fact.shape.clone(), bytes)
                             .map_err(RuntimeError::defect)?
                     }
-                    Place::Arena { .. } => {
-                        return Err(RuntimeError::Defect("an output lies in the arena".into()));
+                    Place::Arena { .. } | Place::Resident => {
+                        return Err(RuntimeError::Defect("an output is not kept".into()));
                     }
                 })
             })
@@ -159,15 +164,19 @@ impl StepRunner {
             .into_iter()
             .map(|(buffer, bytes)| (buffer, constants.add(bytes)))
             .collect();
+        let compiled = Arc::new(program(code, table).map_err(RuntimeError::defect)?);
         let (mut reads, mut writes, mut bindings) = (vec![], vec![], vec![]);
-        for buffer in &code.bindings {
+        for (at, buffer) in code.bindings.iter().enumerate() {
             let region = match packed.get(buffer) {
                 Some(&index) => Region::Constant(index),
                 None => {
                     let value = param_value(step, &nest.params, *buffer)
                         .ok_or_else(|| RuntimeError::Defect("a buffer is not bound".into()))?;
                     match &plan.values[value].place {
-                        Place::Constant(tensor) => Region::Constant(constants.tensor(value, tensor)),
+                        Place::Constant(tensor) => {
+                            Region::Constant(constants.tensor(value, tensor, compiled.alignment(at)))
+                        }
+                        Place::Resident => return Err(packed_already(plan, value)),
                         Place::Input(_) | Place::Arena { .. } | Place::Output(_)
                             if nest.pool.buffers[*buffer].role == Role::Output =>
                         {
@@ -188,7 +197,6 @@ impl StepRunner {
             inputs: reads.iter().map(|&value| plan.values[value].storage_bytes()).collect(),
             outputs: writes.iter().map(|(_, bytes)| bytes.len()).collect(),
         };
-        let compiled = Arc::new(program(code, table).map_err(RuntimeError::defect)?);
         let steps = vec![ProgramStep { program: compiled, bindings }];
         let sequence = Sequence::new(steps, constants.bytes, extents).map_err(RuntimeError::defect)?;
         Ok(StepRunner { sequence, reads, writes })
@@ -240,29 +248,36 @@ fn made_outputs(plan: &Plan) -> Vec<ValueId> {
     made.into_iter().map(|(_, id)| id).collect()
 }
 
-/// Constants in aligned memory, each tensor once.
+/// What the steps of a sequence read and no run changes.
 #[derive(Default)]
 struct Constants {
-    bytes: Vec<Arc<AlignedBytes>>,
-    known: HashMap<ValueId, usize>,
+    bytes: Vec<Bytes>,
+    /// Tensors that are among them, aligned or where they lay.
+    known: HashMap<(ValueId, bool), usize>,
 }
 
 impl Constants {
     fn add(&mut self, bytes: AlignedBytes) -> usize {
-        self.bytes.push(Arc::new(bytes));
+        self.bytes.push(Bytes::from_owner(bytes));
         self.bytes.len() - 1
     }
 
-    fn tensor(&mut self, value: ValueId, tensor: &Tensor) -> usize {
-        match self.known.get(&value) {
-            Some(&index) => index,
-            None => {
-                let index = self.add(AlignedBytes::copy_of(tensor.bytes()));
-                self.known.insert(value, index);
-                index
-            }
-        }
+    /// A tensor: where it lies, if any address will do, else in aligned memory.
+    fn tensor(&mut self, value: ValueId, tensor: &Tensor, alignment: usize) -> usize {
+        let in_place = alignment == 1;
+        *self.known.entry((value, in_place)).or_insert_with(|| {
+            let bytes = tensor.bytes();
+            self.bytes.push(match in_place {
+                true => bytes.clone(),
+                false => Bytes::from_owner(AlignedBytes::copy_of(bytes)),
+            });
+            self.bytes.len() - 1
+        })
     }
+}
+
+fn packed_already(plan: &Plan, value: ValueId) -> RuntimeError {
+    RuntimeError::Defect(format!("constant '{}' is no longer in the plan", plan.values[value].name))
 }
 
 /// The memory of each external buffer of a step.
@@ -270,13 +285,15 @@ fn bind(
     plan: &Plan,
     step: &Step,
     code: &CpuCode,
+    program: &Program,
     packed: &HashMap<BufferId, usize>,
     constants: &mut Constants,
 ) -> Result<Vec<Binding>, RuntimeError> {
     let nest = &plan.kernel(step).scheduled;
     code.bindings
         .iter()
-        .map(|buffer| {
+        .enumerate()
+        .map(|(at, buffer)| {
             if let Some(&index) = packed.get(buffer) {
                 return Ok(Binding { region: Region::Constant(index), offset_bytes: 0 });
             }
@@ -289,8 +306,10 @@ fn bind(
                     Binding { region: Region::Arena, offset_bytes: *offset_bytes }
                 }
                 Place::Constant(tensor) => {
-                    Binding { region: Region::Constant(constants.tensor(value, tensor)), offset_bytes: 0 }
+                    let index = constants.tensor(value, tensor, program.alignment(at));
+                    Binding { region: Region::Constant(index), offset_bytes: 0 }
                 }
+                Place::Resident => return Err(packed_already(plan, value)),
             })
         })
         .collect()
@@ -314,8 +333,9 @@ pub fn prepare_constants(
     let kernel = plan.kernel(step);
     let Some(code) = &kernel.preparation else { return Ok(vec![]) };
     let nest = &kernel.scheduled;
+    let compiled = Arc::new(program(code, table).map_err(RuntimeError::defect)?);
     let (mut inputs, mut packed, mut bindings) = (vec![], vec![], vec![]);
-    for &buffer in &code.bindings {
+    for (at, &buffer) in code.bindings.iter().enumerate() {
         match param_value(step, &nest.params, buffer) {
             Some(value) => {
                 let Place::Constant(tensor) = &plan.values[value].place else {
@@ -325,7 +345,7 @@ pub fn prepare_constants(
                     )));
                 };
                 bindings.push(Binding { region: Region::Input(inputs.len()), offset_bytes: 0 });
-                inputs.push(AlignedInput::new(tensor));
+                inputs.push(AlignedInput::at(tensor.bytes(), compiled.alignment(at)));
             }
             None => {
                 let declared = &nest.pool.buffers[buffer];
@@ -335,7 +355,6 @@ pub fn prepare_constants(
             }
         }
     }
-    let compiled = Arc::new(program(code, table).map_err(RuntimeError::defect)?);
     let extents = Extents {
         arena: 0,
         inputs: inputs.iter().map(|input| input.bytes().len()).collect(),
@@ -353,7 +372,7 @@ pub fn prepare_constants(
     Ok(packed)
 }
 
-/// A tensor's bytes at an address its elements can have: as they are where that is so, else copied.
+/// A tensor's bytes at an address that a program can read them from: as they are where that is so, else copied.
 enum AlignedInput<'a> {
     InPlace(&'a [u8]),
     Copied(AlignedBytes),
@@ -361,8 +380,11 @@ enum AlignedInput<'a> {
 
 impl AlignedInput<'_> {
     fn new(tensor: &Tensor) -> AlignedInput<'_> {
-        let bytes: &[u8] = tensor.bytes();
-        if bytes.as_ptr().addr().is_multiple_of(tensor.dtype().size_bytes()) {
+        AlignedInput::at(tensor.bytes(), tensor.dtype().size_bytes())
+    }
+
+    fn at(bytes: &[u8], alignment: usize) -> AlignedInput<'_> {
+        if bytes.as_ptr().addr().is_multiple_of(alignment) {
             AlignedInput::InPlace(bytes)
         } else {
             AlignedInput::Copied(AlignedBytes::copy_of(bytes))
@@ -374,5 +396,55 @@ impl AlignedInput<'_> {
             AlignedInput::InPlace(bytes) => bytes,
             AlignedInput::Copied(bytes) => bytes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::detect;
+    use super::*;
+    use crate::graph::Graph;
+    use crate::ops::{Fact, MatMul};
+    use crate::plan::Place;
+    use crate::tensor::DType;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Bytes that say when they are no longer needed.
+    struct Weights(Vec<u8>, Arc<AtomicBool>);
+
+    impl AsRef<[u8]> for Weights {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Weights {
+        fn drop(&mut self) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn packed_weights_leave_the_plan() {
+        let dropped = Arc::new(AtomicBool::new(false));
+        let values: Vec<u8> = (0..24 * 40).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        // At an address that is not aligned, as in a file.
+        let owner = Weights([&[0], &values[..]].concat(), dropped.clone());
+        let weights = Tensor::new(DType::F32, vec![24, 40], Bytes::from_owner(owner).slice(1..)).unwrap();
+        let mut graph = Graph::new("product");
+        let x = graph.add_input("x", Fact { dtype: DType::F32, shape: vec![3, 24] });
+        let w = graph.add_constant("w", weights);
+        let y = graph.add_node("product", MatMul::default(), &[x, w], &["y"]).unwrap();
+        graph.add_output("y", y[0]);
+        let target = detect(Some(2));
+        let device = crate::compiler::Device::Cpu(target.clone());
+        let mut plan = crate::compiler::compile(&graph, &device, &mut Default::default()).unwrap();
+        drop(graph);
+        let mut executor = CpuExecutor::new(&mut plan, &target).unwrap();
+        assert!(dropped.load(Ordering::Relaxed));
+        assert!(plan.values.iter().all(|value| !matches!(value.place, Place::Constant(_))));
+        let x = Tensor::from_fn(DType::F32, &[3, 24], |i| f64::from(i % 24 == i / 24));
+        let run = executor.run(&plan, &[x], false).unwrap();
+        assert_eq!(run.outputs[0], Tensor::from_fn(DType::F32, &[3, 40], |i| i as f64));
     }
 }

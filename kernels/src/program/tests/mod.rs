@@ -8,6 +8,8 @@ mod transforms;
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::isa::Isa;
 use crate::pool::Pool;
@@ -38,7 +40,10 @@ fn execute(
             arena.extend(bytes);
         } else {
             bindings[index] = Binding { region: Region::Constant(constants.len()), offset_bytes: 0 };
-            constants.push(Arc::new(AlignedBytes::copy_of(&bytes)));
+            // Where any address will do, an odd one.
+            let skipped = usize::from(program.alignment(index) == 1);
+            let bytes = [&[0; 1][..skipped], &bytes].concat();
+            constants.push(Bytes::from_owner(AlignedBytes::copy_of(&bytes)).slice(skipped..));
             places.push(0..0);
         }
     }

@@ -462,7 +462,9 @@ fn steps_follow_one_another() {
             assert_eq!(found, wanted);
             let times = timeline.step_times(3);
             assert_eq!(round % 2 == 0, times.iter().all(|time| time.wall_ns > 0));
-            assert_eq!(timeline.spans().count(), if round % 2 == 0 { 3 * threads } else { 0 });
+            // A thread that comes late has no part in a phase.
+            let spans = if round % 2 == 0 { 3..=3 * threads } else { 0..=0 };
+            assert!(spans.contains(&timeline.spans().count()));
             assert!(times.iter().all(|time| time.busy_ns <= threads as u64 * time.wall_ns));
         }
     }
@@ -536,7 +538,7 @@ fn bindings_are_checked() {
     ]));
     expect!["buffers `y2` and `x1` overlap, and the first is written; declare one buffer for both"]
         .assert_eq(&refuse(vec![arena(200000), arena(0), arena(16)]));
-    expect!["buffer `x1` is bound at byte 2, which is no multiple of its element size"]
+    expect!["buffer `x1` is bound at byte 2, which is not aligned for its elements"]
         .assert_eq(&refuse(vec![arena(0), arena(2), arena(16)]));
     let constant = Binding { region: Region::Constant(0), offset_bytes: 0 };
     expect!["buffer `x0` is bound to constant 0, which does not exist"].assert_eq(&refuse(vec![
