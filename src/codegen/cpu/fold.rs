@@ -197,6 +197,7 @@ impl Folding<'_> {
 
     fn tile<'n>(&self, node: &'n cpu::Node) -> Option<InLoops<'n, cpu::Tile>> {
         let (loops, cpu::Call::Tile(call)) = chain(node)? else { return None };
+        let call: &cpu::Tile = call;
         let dims =
             [call.lines.clone(), call.rows.clone(), cpu::Trip::Constant(call.blocks), call.cols.clone()];
         let mut found = InLoops { loops, call, dims: dims.to_vec(), target: Place::default() };
@@ -272,7 +273,7 @@ fn chain(node: &cpu::Node) -> Option<(Vec<(cpu::CounterId, &cpu::Trip)>, &cpu::C
 /// `node` with its tile replaced.
 fn with_tile(node: &cpu::Node, tile: cpu::Tile) -> cpu::Node {
     match node {
-        cpu::Node::Call(_) => cpu::Node::Call(cpu::Call::Tile(tile)),
+        cpu::Node::Call(_) => cpu::Node::Call(cpu::Call::Tile(Box::new(tile))),
         cpu::Node::Loop(of) => {
             let body = of.body.iter().map(|inner| with_tile(inner, tile.clone())).collect();
             cpu::Node::Loop(cpu::Loop { body, ..of.clone() })
@@ -296,12 +297,15 @@ fn paired(
     let of_block: Vec<_> = block.trips().zip(&of_block.strides).collect();
     let mut free: Vec<bool> = of_block.iter().map(|(trip, _)| **trip != ONCE).collect();
     let mut pairs = vec![];
-    for side in tile.trips().zip(&target.strides) {
-        let (trip, stride) = side;
+    for (trip, stride) in tile.trips().zip(&target.strides) {
+        // What runs once at most has no strides to speak of.
+        let same = |(other, along): (&cpu::Trip, &i64)| {
+            other == trip && (trip.max() == 1 || (*stride != 0 && along == stride))
+        };
         pairs.push(if *trip == ONCE {
             None
         } else {
-            let found = (0..free.len()).find(|&at| free[at] && *stride != 0 && of_block[at] == side)?;
+            let found = (0..free.len()).find(|&at| free[at] && same(of_block[at]))?;
             free[found] = false;
             Some(found)
         });
@@ -381,10 +385,7 @@ fn uses(code: &cpu::Code, body: &[cpu::Node]) -> BTreeMap<cpu::BufferId, usize> 
         match node {
             cpu::Node::Loop(of) => nodes.extend(&of.body),
             cpu::Node::Call(cpu::Call::Tile(tile)) => {
-                accesses.extend([tile.a, tile.b, tile.c]);
-                let finish = tile.finish.as_ref();
-                accesses.extend(finish.and_then(|finish| finish.start).map(|(access, _)| access));
-                accesses.extend(finish.and_then(|finish| finish.addend).map(|(access, _)| access));
+                accesses.extend(tile.accesses());
             }
             cpu::Node::Call(cpu::Call::Window(window)) => {
                 accesses.extend([window.x, window.y]);
