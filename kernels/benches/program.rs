@@ -91,7 +91,7 @@ fn calls(criterion: &mut Criterion) {
         accumulate: Accumulate::UnlessZero(Affine::counter(i)),
         finish: None,
     };
-    code.body.push(repeat(i, count, false, vec![Node::Call(Call::Tile(tile))]));
+    code.body.push(repeat(i, count, false, vec![Node::Call(Call::Tile(Box::new(tile)))]));
     let (mut bench, pool) = (Bench::new(code), Pool::new(1).expect("a pool without threads"));
     let mut group = criterion.benchmark_group("calls");
     group.throughput(Throughput::Elements(count as u64));

@@ -102,13 +102,14 @@ macro_rules! tiles {
             /// # Safety
             /// As for [`lanes::body`].
             $(#[target_feature(enable = $feature)])?
-            unsafe fn kernel<const ROWS: usize>(args: &LaneArgs, piece: lanes::Piece) {
+            unsafe fn kernel<const ROWS: usize, const STEP: usize>(args: &LaneArgs, piece: &lanes::Piece) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { lanes::body::<$vector, ROWS>(args, piece) }
+                unsafe { lanes::body::<$vector, ROWS, STEP>(args, piece) }
             }
-            static KERNELS: lanes::Variants<{ [$($row),*].len() }> = [$(kernel::<$row>),*];
+            static KERNELS: lanes::Variants<{ [$($row),*].len() }> =
+                [[$(kernel::<$row, 0>),*], [$(kernel::<$row, 1>),*], [$(kernel::<$row, 2>),*]];
             // SAFETY: the variants are in the order of their rows; the caller grants the contract.
-            unsafe { lanes::dispatch(&KERNELS, args) }
+            unsafe { lanes::dispatch(&KERNELS, <$vector as Vector>::LANES as isize, args) }
         }
     };
     (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {

@@ -7,6 +7,7 @@ use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, VarId};
 use crate::loopir::{Combiner, Loop, LoopKind, Stmt};
 use crate::tensor::DType;
 use paisley_kernels::tile::DEPTHS;
+use paisley_kernels::tile::lanes::LANE_DEPTHS;
 use paisley_kernels::transform::Matrix;
 use std::collections::HashMap;
 
@@ -158,7 +159,7 @@ macro_rules! fma_lanes {
                 ("i", UNLIMITED, Runs::Some),
                 ("j", $columns, Runs::Exactly),
             ],
-            levels: DEPTHS,
+            levels: LANE_DEPTHS,
             operands: &[
                 Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::One], edges: true },
                 Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One], edges: false },

@@ -228,7 +228,7 @@ pub enum Node {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     /// A matrix product on a register tile.
-    Tile(Tile),
+    Tile(Box<Tile>),
     /// Windows sliding over a plane.
     Window(Window),
     /// A matrix applied to the columns and the rows of tiles.
@@ -646,6 +646,16 @@ impl Code {
             self.accesses.push(access);
             self.accesses.len() - 1
         }))
+    }
+}
+
+impl Tile {
+    /// Everything it reads or writes.
+    pub fn accesses(&self) -> impl Iterator<Item = AccessId> {
+        let finish = self.finish.as_ref();
+        let start = finish.and_then(|finish| finish.start).map(|(access, _)| access);
+        let addend = finish.and_then(|finish| finish.addend).map(|(access, _)| access);
+        [self.a, self.b, self.c].into_iter().chain(start).chain(addend)
     }
 }
 

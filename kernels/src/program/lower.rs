@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use super::affine::{Affine, Bound, Condition};
 use super::code::{
-    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Finish, Literal, Loop,
-    Node, Place, Register, Tile, Transform, Trip, Window, WindowKind,
+    AccessId, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Loop, Node, Place, Register,
+    Transform, Trip, Window, WindowKind,
 };
 use super::convert::literal_bits;
+use super::tile::TileOp;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
-use crate::tile::lanes::{Edge, LaneKernel};
-use crate::tile::{DEPTHS, TileKernel};
 
 /// Elements of a register at most.
 pub(super) const CHUNK: usize = 1024;
@@ -50,7 +49,7 @@ pub(super) struct PointerStep {
 #[derive(Debug)]
 pub(super) enum Op {
     Loop(LoopOp),
-    Tile(TileOp),
+    Tile(Box<TileOp>),
     Window(Window),
     Transform(Transform),
     Copy(CopyOp),
@@ -77,56 +76,6 @@ pub(super) struct LoopOp {
     pub(super) trip: Trip,
     pub(super) steps: Box<[PointerStep]>,
     pub(super) body: Vec<Op>,
-}
-
-#[derive(Debug)]
-pub(super) struct TileOp {
-    pub(super) kernel: Kernel,
-    pub(super) a: usize,
-    pub(super) a_line: isize,
-    pub(super) a_row: isize,
-    pub(super) b: usize,
-    pub(super) b_vector: isize,
-    pub(super) c: usize,
-    pub(super) c_line: isize,
-    pub(super) c_row: isize,
-    pub(super) c_vector: isize,
-    pub(super) lines: Trip,
-    pub(super) rows: Trip,
-    /// Columns of a block.
-    pub(super) cols: Trip,
-    /// Columns of the blocks before the last.
-    pub(super) whole_cols: usize,
-    /// Outermost first.
-    pub(super) depths: [(Trip, isize, isize); DEPTHS],
-    pub(super) accumulate: Accumulate,
-    pub(super) finish: FinishOp,
-}
-
-/// The micro-kernel of a tile.
-#[derive(Debug)]
-pub(super) enum Kernel {
-    /// For a factor that is one for all columns.
-    Matrix(&'static TileKernel),
-    /// For a factor that has an element a column.
-    Lanes { kernel: &'static LaneKernel, edges: Box<[Clip]> },
-}
-
-/// The terms of a level that count: an edge, and what its start is over the counters.
-#[derive(Debug)]
-pub(super) struct Clip {
-    pub(super) level: usize,
-    pub(super) value: Affine,
-    pub(super) edge: Edge,
-}
-
-/// What becomes of the sums of a tile: accesses, and strides of lines, of rows and of vectors.
-#[derive(Debug)]
-pub(super) struct FinishOp {
-    pub(super) start: Option<(usize, isize)>,
-    pub(super) addend: Option<(usize, [isize; 3])>,
-    pub(super) low: f32,
-    pub(super) high: f32,
 }
 
 #[derive(Debug)]
@@ -268,24 +217,6 @@ pub(super) fn lower(code: &Code, table: &'static KernelTable) -> Lowered {
     Lowered { phases, registers, register_bytes, anywhere }
 }
 
-/// The kernel for a tile whose factor is one for all columns: one that takes its columns, if possible with all rows at once.
-fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static TileKernel> {
-    let vectors = tile.blocks > 1 && tile.cols == Trip::Constant(table.lanes);
-    let fits =
-        |kernel: &&TileKernel| (tile.blocks == 1 || vectors) && tile.blocks * tile.cols.max() <= kernel.cols;
-    let whole = table.tiles.iter().find(|kernel| fits(kernel) && tile.rows.max() <= kernel.rows);
-    whole.or_else(|| table.tiles.iter().find(fits))
-}
-
-/// Whether there is a kernel for a tile.
-pub(super) fn tile_fits(table: &'static KernelTable, tile: &Tile) -> bool {
-    match tile.a_col_stride {
-        0 => tile_kernel(table, tile).is_some(),
-        1 => tile.blocks == 1 && tile.cols == Trip::Constant(table.lanes),
-        _other => false,
-    }
-}
-
 struct Lowering<'a> {
     code: &'a Code,
     table: &'static KernelTable,
@@ -326,7 +257,10 @@ impl Lowering<'_> {
                 used.extend(inside);
                 Op::Loop(LoopOp { counter: counter.index(), trip: trip.clone(), steps, body })
             }
-            Node::Call(Call::Tile(tile)) => Op::Tile(self.tile(tile, used)),
+            Node::Call(Call::Tile(tile)) => {
+                self.uses(tile.accesses(), used);
+                Op::Tile(Box::new(TileOp::lower(self.table, tile)))
+            }
             Node::Call(Call::Window(window)) => {
                 self.uses([window.x, window.y], used);
                 match &window.kind {
@@ -370,84 +304,6 @@ impl Lowering<'_> {
         accesses.iter().filter_map(step).collect()
     }
 
-    fn tile(&mut self, tile: &Tile, used: &mut Used) -> TileOp {
-        let Tile {
-            a,
-            a_line_stride,
-            a_row_stride,
-            a_col_stride,
-            b,
-            b_block_stride,
-            c,
-            c_line_stride,
-            c_row_stride,
-            c_block_stride,
-            lines,
-            rows,
-            blocks,
-            cols,
-            depths,
-            guard,
-            accumulate,
-            finish,
-        } = tile;
-        self.uses([*a, *b, *c], used);
-        let finish = self.finish(finish.as_ref(), *blocks, used);
-        let lanes = self.table.lanes as isize;
-        let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
-        // Levels that are not there are outermost, of one term.
-        let mut levels = [const { (Trip::Constant(1), 0, 0) }; DEPTHS];
-        for (level, depth) in levels.iter_mut().rev().zip(depths.iter().rev()) {
-            *level = (depth.trip.clone(), depth.a_stride as isize, depth.b_stride as isize);
-        }
-        TileOp {
-            kernel: if *a_col_stride == 0 {
-                Kernel::Matrix(
-                    tile_kernel(self.table, tile).expect("the verifier should have found a kernel"),
-                )
-            } else {
-                let edges = guard.iter().map(|condition| clip(condition, depths.len())).collect();
-                Kernel::Lanes { kernel: self.table.lane_tile, edges }
-            },
-            a: a.index(),
-            a_line: *a_line_stride as isize,
-            a_row: *a_row_stride as isize,
-            b: b.index(),
-            b_vector: vector(*b_block_stride),
-            c: c.index(),
-            c_line: *c_line_stride as isize,
-            c_row: *c_row_stride as isize,
-            c_vector: vector(*c_block_stride),
-            lines: lines.clone(),
-            rows: rows.clone(),
-            cols: cols.clone(),
-            whole_cols: (blocks - 1) * self.table.lanes,
-            depths: levels,
-            accumulate: accumulate.clone(),
-            finish,
-        }
-    }
-
-    fn finish(&mut self, finish: Option<&Finish>, blocks: usize, used: &mut Used) -> FinishOp {
-        let lanes = self.table.lanes as isize;
-        let vector = |stride: i64| if blocks > 1 { stride as isize } else { lanes };
-        let limit = |literal: Literal| match literal {
-            Literal::Float(value) => value as f32,
-            Literal::Int(value) => value as f32,
-        };
-        let (start, addend) = finish.map_or((None, None), |finish| (finish.start, finish.addend));
-        self.uses(start.map(|(access, _)| access), used);
-        self.uses(addend.map(|(access, _)| access), used);
-        FinishOp {
-            start: start.map(|(access, block)| (access.index(), vector(block))),
-            addend: addend.map(|(access, [line, row, block])| {
-                (access.index(), [line as isize, row as isize, vector(block)])
-            }),
-            low: finish.map_or(f32::NEG_INFINITY, |finish| limit(finish.low)),
-            high: finish.map_or(f32::INFINITY, |finish| limit(finish.high)),
-        }
-    }
-
     /// The block as a copy, if it is one.
     fn copy(&self, block: &Block) -> Option<CopyOp> {
         let [
@@ -470,13 +326,22 @@ impl Lowering<'_> {
         let (places, chunk) = (Places::of(block), CHUNK);
         let lanes = LaneLowering { code: self.code, block, shape: &shape, places: &places, chunk };
         let (source, target) = (lanes.view(*source, source_strides), lanes.view(*target, target_strides));
+        let mut copy = CopyOp { guard: lanes.guard(guard), source, target, dims: shape.dims.clone() };
+        let apart = copy.target.strides[2].unsigned_abs() >= copy.dims[1].max().max(2);
+        if copy.target.strides[1] == 1 && apart {
+            // Columns of the target are next to one another; it does not matter which dimension they come from.
+            copy.dims.swap(1, 2);
+            copy.source.strides.swap(1, 2);
+            copy.target.strides.swap(1, 2);
+            copy.guard.iter_mut().for_each(|guard| guard.strides.swap(1, 2));
+        }
         let fits = value == to
             && block.registers[to.index()] == ElementType::F32
             && unguarded.is_empty()
             && guard.len() <= COPY_LIMITS
             && elsewhere
-            && (target.strides[2] == 1 || shape.dims[2] == Trip::Constant(1));
-        fits.then(|| CopyOp { guard: lanes.guard(guard), source, target, dims: shape.dims.clone() })
+            && (copy.target.strides[2] == 1 || copy.dims[2] == Trip::Constant(1));
+        fits.then_some(copy)
     }
 
     fn block(&mut self, block: &Block, used: &mut Used) -> BlockCode {
@@ -497,16 +362,6 @@ impl Lowering<'_> {
         }
         BlockCode { dims: shape.dims, chunk, ops }
     }
-}
-
-/// A condition on the terms of a tile whose sum has `levels` levels.
-fn clip(condition: &Condition, levels: usize) -> Clip {
-    let Condition { value, strides, limit } = condition;
-    let (of_results, of_terms) = strides.split_at(2);
-    let level = of_terms.iter().position(|stride| *stride != 0).unwrap_or(0);
-    let edge =
-        Edge { start: 0, line: of_results[0], row: of_results[1], step: of_terms[level], limit: *limit };
-    Clip { level: DEPTHS - levels + level, value: value.clone(), edge }
 }
 
 /// The access of a load or store.

@@ -1,10 +1,165 @@
-//! One thread's execution of a tile.
+//! Tiles: their form for the executor, and one thread's execution of one.
 
-use super::code::{Accumulate, Trip};
-use super::lower::{FinishOp, Kernel, TileOp};
+use super::affine::{Affine, Condition};
+use super::code::{self, Accumulate, Literal, Tile, Trip};
 use super::machine::Machine;
-use crate::tile::lanes::{Edge, LaneArgs};
-use crate::tile::{DEPTHS, Depth, Finish, TileArgs};
+use crate::table::KernelTable;
+use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel};
+use crate::tile::{DEPTHS, Depth, Finish, TileArgs, TileKernel};
+
+/// A tile in the executor's form.
+#[derive(Debug)]
+pub(super) struct TileOp {
+    kernel: Kernel,
+    a: usize,
+    a_line: isize,
+    a_row: isize,
+    b: usize,
+    b_vector: isize,
+    c: usize,
+    c_line: isize,
+    c_row: isize,
+    c_vector: isize,
+    lines: Trip,
+    rows: Trip,
+    /// Columns of a block.
+    cols: Trip,
+    /// Columns of the blocks before the last.
+    whole_cols: usize,
+    /// Outermost first.
+    depths: [(Trip, isize, isize); DEPTHS],
+    accumulate: Accumulate,
+    finish: FinishOp,
+}
+
+/// The micro-kernel of a tile.
+#[derive(Debug)]
+enum Kernel {
+    /// For a factor that is one for all columns.
+    Matrix(&'static TileKernel),
+    /// For a factor that has an element a column.
+    Lanes { kernel: &'static LaneKernel, edges: Box<[Clip]> },
+}
+
+/// The terms of a level that count: an edge, and what its start is over the counters.
+#[derive(Debug)]
+struct Clip {
+    level: usize,
+    value: Affine,
+    edge: Edge,
+}
+
+/// What becomes of the sums of a tile: accesses, and strides of lines, of rows and of vectors.
+#[derive(Debug)]
+struct FinishOp {
+    start: Option<(usize, isize)>,
+    addend: Option<(usize, [isize; 3])>,
+    low: f32,
+    high: f32,
+}
+
+/// The kernel for a tile whose factor is one for all columns: one that takes its columns, if possible with all rows at once.
+fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static TileKernel> {
+    let vectors = tile.blocks > 1 && tile.cols == Trip::Constant(table.lanes);
+    let fits =
+        |kernel: &&TileKernel| (tile.blocks == 1 || vectors) && tile.blocks * tile.cols.max() <= kernel.cols;
+    let whole = table.tiles.iter().find(|kernel| fits(kernel) && tile.rows.max() <= kernel.rows);
+    whole.or_else(|| table.tiles.iter().find(fits))
+}
+
+/// Whether there is a kernel for a tile.
+pub(super) fn tile_fits(table: &'static KernelTable, tile: &Tile) -> bool {
+    match tile.a_col_stride {
+        0 => tile_kernel(table, tile).is_some(),
+        1 => tile.depths.len() <= LANE_DEPTHS && tile.blocks == 1 && tile.cols == Trip::Constant(table.lanes),
+        _other => false,
+    }
+}
+
+impl TileOp {
+    /// Lowers a tile that `table` has a kernel for.
+    pub(super) fn lower(table: &'static KernelTable, tile: &Tile) -> TileOp {
+        let Tile {
+            a,
+            a_line_stride,
+            a_row_stride,
+            a_col_stride,
+            b,
+            b_block_stride,
+            c,
+            c_line_stride,
+            c_row_stride,
+            c_block_stride,
+            lines,
+            rows,
+            blocks,
+            cols,
+            depths,
+            guard,
+            accumulate,
+            finish,
+        } = tile;
+        let lanes = table.lanes as isize;
+        let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
+        // Levels that are not there are outermost, of one term.
+        let mut levels = [const { (Trip::Constant(1), 0, 0) }; DEPTHS];
+        for (level, depth) in levels.iter_mut().rev().zip(depths.iter().rev()) {
+            *level = (depth.trip.clone(), depth.a_stride as isize, depth.b_stride as isize);
+        }
+        TileOp {
+            kernel: if *a_col_stride == 0 {
+                Kernel::Matrix(tile_kernel(table, tile).expect("the verifier should have found a kernel"))
+            } else {
+                let edges = guard.iter().map(|condition| clip(condition, depths.len())).collect();
+                Kernel::Lanes { kernel: table.lane_tile, edges }
+            },
+            a: a.index(),
+            a_line: *a_line_stride as isize,
+            a_row: *a_row_stride as isize,
+            b: b.index(),
+            b_vector: vector(*b_block_stride),
+            c: c.index(),
+            c_line: *c_line_stride as isize,
+            c_row: *c_row_stride as isize,
+            c_vector: vector(*c_block_stride),
+            lines: lines.clone(),
+            rows: rows.clone(),
+            cols: cols.clone(),
+            whole_cols: (blocks - 1) * table.lanes,
+            depths: levels,
+            accumulate: accumulate.clone(),
+            finish: FinishOp::lower(finish.as_ref(), vector),
+        }
+    }
+}
+
+impl FinishOp {
+    fn lower(finish: Option<&code::Finish>, vector: impl Fn(i64) -> isize) -> FinishOp {
+        let limit = |literal: Literal| match literal {
+            Literal::Float(value) => value as f32,
+            Literal::Int(value) => value as f32,
+        };
+        let (start, addend) = finish.map_or((None, None), |finish| (finish.start, finish.addend));
+        FinishOp {
+            start: start.map(|(access, block)| (access.index(), vector(block))),
+            addend: addend.map(|(access, [line, row, block])| {
+                (access.index(), [line as isize, row as isize, vector(block)])
+            }),
+            low: finish.map_or(f32::NEG_INFINITY, |finish| limit(finish.low)),
+            high: finish.map_or(f32::INFINITY, |finish| limit(finish.high)),
+        }
+    }
+}
+
+/// A condition on the terms of a tile whose sum has `levels` levels.
+fn clip(condition: &Condition, levels: usize) -> Clip {
+    let Condition { value, strides, limit } = condition;
+    let (of_results, of_terms) = strides.split_at(2);
+    let level = of_terms.iter().position(|stride| *stride != 0).unwrap_or(0);
+    let edge =
+        Edge { start: 0, line: of_results[0], row: of_results[1], step: of_terms[level], limit: *limit };
+    Clip { level: LANE_DEPTHS - levels + level, value: value.clone(), edge }
+}
 
 impl Machine<'_> {
     /// # Safety
@@ -52,14 +207,14 @@ impl Machine<'_> {
                 }
             }
             Kernel::Lanes { kernel, edges: clips } => {
-                let mut edges = [Edge::NONE; DEPTHS];
+                let mut edges = [Edge::NONE; LANE_DEPTHS];
                 for clip in clips {
                     edges[clip.level] = Edge { start: clip.value.evaluate(self.counters), ..clip.edge };
                 }
                 let args = LaneArgs {
                     lines,
                     rows,
-                    depths,
+                    depths: [depths[DEPTHS - 2], depths[DEPTHS - 1]],
                     edges,
                     a,
                     a_line: op.a_line,

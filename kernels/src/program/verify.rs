@@ -5,8 +5,8 @@ use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, Depth, ElementType, Loop, Node,
     Place, Register, Tile, Transform, Trip, Window, WindowKind,
 };
-use super::lower::tile_fits;
 use super::range::{Linear, Space};
+use super::tile::tile_fits;
 use crate::isa::Isa;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;

@@ -6,7 +6,7 @@
     reason = "iterator calls taking vectors may stay calls without their features"
 )]
 
-use super::{DEPTHS, Depth, Finish};
+use super::{Depth, Finish};
 use crate::isa::Isa;
 use crate::simd::Vector;
 
@@ -22,6 +22,9 @@ pub struct LaneKernel {
     /// Runs the kernel. Unsafe: the CPU has `isa`, and the arguments keep the contract of [`LaneArgs`].
     pub run: unsafe fn(&LaneArgs),
 }
+
+/// Levels of the sum of a tile over lanes.
+pub const LANE_DEPTHS: usize = 2;
 
 /// The terms `k` of a level of the sum that count for row `i` of line `p`: those with `0 <= start + line * p + row * i + step * k <
 /// limit`.
@@ -43,6 +46,23 @@ impl Edge {
     /// All terms count.
     pub const NONE: Edge = Edge { start: 0, line: 0, row: 0, step: 0, limit: 1 };
 
+    /// The rows below `rows` to which all `terms` count, from and up to; the form is `start` for the first row and term.
+    #[inline(always)]
+    fn whole(&self, start: i64, terms: usize, rows: usize) -> (usize, usize) {
+        let last = self.step * (terms as i64 - 1).max(0);
+        let (low, high) = (start + last.min(0), start + last.max(0));
+        let rows = rows as i64;
+        // The first row where a form that is `value` for the first is no longer negative.
+        let from = |value: i64| match self.row {
+            _ if value >= 0 => 0,
+            0 => rows,
+            1 => (-value).min(rows),
+            row => ((-value + row - 1) / row).min(rows),
+        };
+        let begin = from(low);
+        (begin as usize, from(high - self.limit).max(begin) as usize)
+    }
+
     #[inline(always)]
     fn includes(&self, value: i64) -> bool {
         value.cast_unsigned() < self.limit.cast_unsigned()
@@ -63,9 +83,9 @@ pub struct LaneArgs {
     /// Rows of a line; those beyond what the kernel's registers hold are done after the first.
     pub rows: usize,
     /// The levels of each sum, outermost first; a count of 0 gives sums of 0.
-    pub depths: [Depth; DEPTHS],
+    pub depths: [Depth; LANE_DEPTHS],
     /// The terms of each level that count.
-    pub edges: [Edge; DEPTHS],
+    pub edges: [Edge; LANE_DEPTHS],
     /// Address of `a[0, 0]` for the first term, whether it counts or not.
     pub a: *const f32,
     /// Stride of `p` in `a`.
@@ -88,109 +108,115 @@ pub struct LaneArgs {
     pub addend_line: isize,
 }
 
-/// The rows of one piece: `count` of them from `first` on, of one line.
+/// Some rows of one line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece {
-    line: usize,
-    first: usize,
+    /// The first row's element of `a` for the first term.
+    a: *const f32,
+    /// The first row of `c`.
+    c: *mut f32,
+    /// The first row of what is added, or null.
+    addend: *const f32,
+    /// The form of each edge for the first row and the first term.
+    forms: [i64; LANE_DEPTHS],
 }
 
-/// What is read in place of what does not count: zeros, as many as the widest vector has.
-static ZEROS: [f32; 16] = [0.0; 16];
-
-/// `ROWS` rows of one line.
+/// `ROWS` rows of one line, which are `STEP` vectors apart in `a`, or anything where that is 0. To the rows between the first and the
+/// last all terms of the innermost level count.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`LaneArgs`], and the piece has rows of them.
 #[inline(always)]
-pub(crate) unsafe fn body<V: Vector, const ROWS: usize>(args: &LaneArgs, piece: Piece) {
-    let LaneArgs { depths, edges, a_row, accumulate, finish, .. } = args;
-    let (line, first) = (piece.line as isize, piece.first as isize);
-    let a = args.a.wrapping_offset(line * args.a_line + first * a_row);
-    let [outer, middle, inner, terms] = depths;
-    // The forms of the edges for the first term of each level and the first row.
-    let start = |level: usize| {
-        let edge = &edges[level];
-        edge.start + edge.line * line as i64 + edge.row * first as i64
-    };
+pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize>(args: &LaneArgs, piece: &Piece) {
+    let LaneArgs { depths: [outer, inner], edges: [down, across], a_row, c_row, finish, .. } = args;
+    debug_assert!(STEP == 0 || *a_row == (STEP * V::LANES) as isize);
+    let a_row = if STEP == 0 { *a_row } else { (STEP * V::LANES) as isize };
     // SAFETY: the caller grants the instruction set, the elements of `a` for the terms that count, which are those read, all
     // of `b`, the rows of `c`, and what `finish` names.
     unsafe {
-        let zero = V::splat(0.0);
-        let mut sums = [if finish.start.is_null() { zero } else { V::load(finish.start) }; ROWS];
+        let mut sums = [if finish.start.is_null() { V::splat(0.0) } else { V::load(finish.start) }; ROWS];
         for o in 0..outer.count as isize {
-            if !edges[0].includes(start(0) + edges[0].step * o as i64) {
+            if !down.includes(piece.forms[0] + down.step * o as i64) {
                 continue;
             }
-            for m in 0..middle.count as isize {
-                if !edges[1].includes(start(1) + edges[1].step * m as i64) {
-                    continue;
+            let mut a = piece.a.wrapping_offset(o * outer.a);
+            let mut b = args.b.offset(o * outer.b);
+            let mut first = piece.forms[1];
+            let mut last = first + across.row * (ROWS as i64 - 1);
+            for _ in 0..inner.count {
+                let factor = V::load(b);
+                if across.includes(first) {
+                    sums[0] = V::load(a).mul_add(factor, sums[0]);
                 }
-                for n in 0..inner.count as isize {
-                    if !edges[2].includes(start(2) + edges[2].step * n as i64) {
-                        continue;
-                    }
-                    let mut a = a.wrapping_offset(o * outer.a + m * middle.a + n * inner.a);
-                    let mut b = args.b.wrapping_offset(o * outer.b + m * middle.b + n * inner.b);
-                    let edge = &edges[3];
-                    let mut value = start(3);
-                    for _ in 0..terms.count {
-                        let factor = V::load(b);
-                        if edge.includes(value) && edge.includes(value + edge.row * (ROWS as i64 - 1)) {
-                            for i in 0..ROWS {
-                                let x = V::load(a.offset(i as isize * a_row));
-                                sums[i] = x.mul_add(factor, sums[i]);
-                            }
-                        } else {
-                            for i in 0..ROWS {
-                                let counts = edge.includes(value + edge.row * i as i64);
-                                let inside = a.wrapping_offset(i as isize * a_row);
-                                let x = V::load(if counts { inside } else { ZEROS.as_ptr() });
-                                sums[i] = x.mul_add(factor, sums[i]);
-                            }
-                        }
-                        a = a.wrapping_offset(terms.a);
-                        b = b.wrapping_offset(terms.b);
-                        value += edge.step;
-                    }
+                for i in 1..ROWS - 1 {
+                    sums[i] = V::load(a.wrapping_offset(i as isize * a_row)).mul_add(factor, sums[i]);
                 }
+                if ROWS > 1 && across.includes(last) {
+                    let x = V::load(a.wrapping_offset((ROWS - 1) as isize * a_row));
+                    sums[ROWS - 1] = x.mul_add(factor, sums[ROWS - 1]);
+                }
+                a = a.wrapping_offset(inner.a);
+                b = b.wrapping_offset(inner.b);
+                first += across.step;
+                last += across.step;
             }
         }
-        let c = args.c.offset(line * args.c_line + first * args.c_row);
-        if *accumulate {
+        if args.accumulate {
             for i in 0..ROWS {
-                sums[i] = sums[i].add(V::load(c.offset(i as isize * args.c_row)));
+                sums[i] = sums[i].add(V::load(piece.c.offset(i as isize * c_row)));
             }
         }
-        if !finish.addend.is_null() {
-            let addend = finish.addend.offset(line * args.addend_line + first * finish.addend_row);
+        if !piece.addend.is_null() {
             for i in 0..ROWS {
-                sums[i] = sums[i].add(V::load(addend.offset(i as isize * finish.addend_row)));
+                sums[i] = sums[i].add(V::load(piece.addend.offset(i as isize * finish.addend_row)));
             }
         }
         let (low, high) = (V::splat(finish.low), V::splat(finish.high));
         for i in 0..ROWS {
-            high.lesser_or(low.greater_or(sums[i])).store(c.offset(i as isize * args.c_row));
+            high.lesser_or(low.greater_or(sums[i])).store(piece.c.offset(i as isize * c_row));
         }
     }
 }
 
-/// The compiled variants: `[rows - 1]`.
-pub(crate) type Variants<const ROWS: usize> = [unsafe fn(&LaneArgs, Piece); ROWS];
+/// The compiled variants: `[step][rows - 1]`.
+pub(crate) type Variants<const ROWS: usize> = [[unsafe fn(&LaneArgs, &Piece); ROWS]; 3];
 
-/// Does line by line as many rows at once as registers hold, in pieces of nearly one height.
+/// Does line by line as many rows at once as registers hold, in pieces of nearly one height; rows that are beyond an edge with some
+/// of their terms are alone, but for the last before and the first behind all others.
 ///
 /// # Safety
-/// As for the variants.
+/// As for the variants, which were compiled for vectors of `lanes`.
 #[inline(always)]
-pub(crate) unsafe fn dispatch<const ROWS: usize>(variants: &Variants<ROWS>, args: &LaneArgs) {
+pub(crate) unsafe fn dispatch<const ROWS: usize>(variants: &Variants<ROWS>, lanes: isize, args: &LaneArgs) {
+    let LaneArgs { rows, edges: [down, across], finish, .. } = args;
+    let variants = match args.a_row {
+        row if row == lanes => &variants[1],
+        row if row == 2 * lanes => &variants[2],
+        _any => &variants[0],
+    };
     for line in 0..args.lines {
+        let at_line = |of: &Edge| of.start + of.line * line as i64;
+        let forms = [at_line(down), at_line(across)];
+        let (from, to) = across.whole(forms[1], args.depths[1].count, *rows);
+        let (from, to) = (from.saturating_sub(1), (to + 1).min(*rows));
         let mut first = 0;
-        for pieces in (1..=args.rows.div_ceil(ROWS)).rev() {
-            let rows = (args.rows - first).div_ceil(pieces);
+        while first < *rows {
+            let count = if first < from || first >= to {
+                1
+            } else {
+                (to - first).div_ceil((to - first).div_ceil(ROWS))
+            };
+            let (line, row) = (line as isize, first as isize);
+            let piece = Piece {
+                a: args.a.wrapping_offset(line * args.a_line + row * args.a_row),
+                c: args.c.wrapping_offset(line * args.c_line + row * args.c_row),
+                // Null stays null, since it has no strides.
+                addend: finish.addend.wrapping_offset(line * args.addend_line + row * finish.addend_row),
+                forms: [forms[0], forms[1] + across.row * row as i64],
+            };
             // SAFETY: the variant is that for so many rows, and they are rows of the tile.
-            unsafe { variants[rows - 1](args, Piece { line, first }) }
-            first += rows;
+            unsafe { variants[count - 1](args, &piece) }
+            first += count;
         }
     }
 }

@@ -362,12 +362,15 @@ fn paired(
     let of_block: Vec<_> = block.trips().zip(&of_block.strides).collect();
     let mut free: Vec<bool> = of_block.iter().map(|(trip, _)| **trip != ONCE).collect();
     let mut pairs = vec![];
-    for side in writer.trips().zip(&target.strides) {
-        let (trip, stride) = side;
+    for (trip, stride) in writer.trips().zip(&target.strides) {
+        // What runs once at most has no strides to speak of.
+        let same = |(other, along): (&cpu::Trip, &i64)| {
+            other == trip && (trip.max() == 1 || (*stride != 0 && along == stride))
+        };
         pairs.push(if *trip == ONCE {
             None
         } else {
-            let found = (0..free.len()).find(|&at| free[at] && *stride != 0 && of_block[at] == side)?;
+            let found = (0..free.len()).find(|&at| free[at] && same(of_block[at]))?;
             free[found] = false;
             Some(found)
         });
@@ -447,10 +450,7 @@ fn uses(code: &cpu::Code, body: &[cpu::Node]) -> BTreeMap<cpu::BufferId, usize> 
         match node {
             cpu::Node::Loop(of) => nodes.extend(&of.body),
             cpu::Node::Call(cpu::Call::Tile(tile)) => {
-                accesses.extend([tile.a, tile.b, tile.c]);
-                let finish = tile.finish.as_ref();
-                accesses.extend(finish.and_then(|finish| finish.start).map(|(access, _)| access));
-                accesses.extend(finish.and_then(|finish| finish.addend).map(|(access, _)| access));
+                accesses.extend(tile.accesses());
             }
             cpu::Node::Call(cpu::Call::Transform(transform)) => accesses.extend([transform.x, transform.y]),
             cpu::Node::Call(cpu::Call::Window(window)) => {

@@ -56,7 +56,7 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
     });
     let row = found.levels;
     let block_stride = |strides: &[i64]| if columns.len() == 2 { strides[row + 1] } else { 0 };
-    let call = cpu::Call::Tile(cpu::Tile {
+    let tile = cpu::Tile {
         a,
         a_line_stride: 0,
         a_row_stride: a_strides[row],
@@ -75,8 +75,8 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
         guard,
         accumulate: cpu::Accumulate::Always,
         finish: None,
-    });
-    Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
+    };
+    Ok(emitter.under(limits.outside, cpu::Node::Call(cpu::Call::Tile(Box::new(tile)))))
 }
 
 /// The conditions on the terms of a tile, over its line, its row and the levels of its sum: the two ends of an interval as one, and

@@ -3,7 +3,8 @@
 //! The statements of the body become the phases of a program, loops become counted loops, and the leaves calls: a loop that an
 //! instruction stands for becomes a call of its micro-kernel; a block, with up to three loops directly around it, a straight-
 //! line vector program (`block`). Loops around a block stay loops where an iteration depends on another other than by
-//! combining.
+//! combining. Zeros before a tile, what follows its sums and the loop around it become part of the tile where it can do that
+//! itself (`fold`).
 //!
 //! Buffers: parameters and packed constants are external, in that order; a local buffer is shared between the threads when it is
 //! allocated at the top of the nest and private to a thread below.
@@ -12,7 +13,6 @@ mod block;
 mod columns;
 mod fold;
 mod instruction;
-
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,4 @@
-//! Golden programs: what calls of micro-kernels make of the blocks beside them.
+//! What code generation folds into the calls of micro-kernels.
 
 use super::emit;
 use crate::loopir::Nest;
@@ -7,7 +7,102 @@ use crate::schedule::tests::winograd;
 use expect_test::{Expect, expect};
 use paisley_kernels::transform::Matrix;
 
-fn check(mut nest: Nest, trace: &str, expected: Expect) {
+fn check(nest: &str, trace: &str, expected: Expect) {
+    let mut nest = Nest::parse(nest).unwrap();
+    Trace::parse(trace).unwrap().apply(&mut nest).unwrap();
+    let code = emit(&nest).unwrap().code.to_string();
+    let calls = code.lines().skip_while(|line| !line.starts_with("phase"));
+    expected.assert_eq(&(calls.collect::<Vec<_>>().join("\n") + "\n"));
+}
+
+/// A product whose results are added to a bias and to another tensor and clamped.
+const PRODUCT: &str = "nest product
+  in    x: f32[24, 16]
+  const w: f32[16, 2, 8]
+  const b: f32[2, 8]
+  in    z: f32[2, 24, 8]
+  out   y: f32[2, 24, 8]
+  for i in 24, k.0 in 2, k.1 in 8:
+    register acc: f32
+    init: acc = 0.0
+    for c in 16:
+      update: acc += x[i, c] * w[c, k.0, k.1]
+    store: y[k.0, i, k.1] = min(max(z[k.0, i, k.1] + (acc + b[k.0, k.1]), 0.0), 6.0)
+";
+
+const TILES: &str = "split i = [_, 10]
+reorder i.0 k.0 i.1 k.1
+stage_out acc at i.0 in register
+reorder c i.1 k.0 k.1
+replace c by fma_6x2x8";
+
+#[test]
+fn a_tile_finishes_its_sums() {
+    check(
+        PRODUCT,
+        TILES,
+        expect![[r#"
+        phase 0
+          for i.0 in 3
+            tile min(10, 24 - 10 i.0) x (2 x 8) x 16: y[80 i.0 + 8 row + 192 block + col] = x[160 i.0 + 16 row + depth] * w[8 block + col + 16 depth] from b[8 block + col] plus z[80 i.0 + 8 row + 192 block + col] within 0.0 to 6.0
+    "#]],
+    );
+}
+
+#[test]
+fn a_follower_that_is_more_than_a_clamped_sum_stays() {
+    let squared = PRODUCT.replace("z[k.0, i, k.1] + (acc + b[k.0, k.1])", "acc * acc + b[k.0, k.1]");
+    check(
+        &squared,
+        TILES,
+        expect![[r#"
+        phase 0
+          for i.0 in 3
+            tile min(10, 24 - 10 i.0) x (2 x 8) x 16: acc[8 row + 80 block + col] = x[160 i.0 + 16 row + depth] * w[8 block + col + 16 depth]
+            block store over d0 in 2, d1 in min(10, 24 - 10 i.0), d2 in 8
+              v0: f32 = acc[80 d0 + 8 d1 + d2]
+              v1: f32 = b[8 d0 + d2]
+              v2: f32 = v0 * v0 + v1
+              v3: f32 = 0.0
+              v4: f32 = max(v2, v3)
+              v5: f32 = 6.0
+              v6: f32 = min(v4, v5)
+              y[80 i.0 + 192 d0 + 8 d1 + d2] = v6
+    "#]],
+    );
+}
+
+#[test]
+fn terms_beyond_an_edge_are_left_out_and_lines_are_the_tile_s() {
+    let nest = "nest depthwise
+  in    x: f32[3, 12, 10, 8]
+  const w: f32[3, 3, 3, 8]
+  const b: f32[3, 8]
+  out   y: f32[3, 12, 10, 8]
+  for g.0 in 3, p in 12, q in 10, g.1 in 8:
+    register acc: f32
+    init: acc = 0.0
+    for r in 3, s in 3:
+      update: acc += guard(p + r >= 1 and p + r < 13 and (q + s >= 1 and q + s < 11), x[g.0, p + r + -1, q + s + -1, g.1]) * w[g.0, r, s, g.1]
+    store: y[g.0, p, q, g.1] = max(acc + b[g.0, g.1], 0.0)
+";
+    let trace = "split p = [_, 5]
+stage_out acc at p.0 in register
+reorder r s q g.1
+replace r by fma_lanes_8";
+    check(
+        nest,
+        trace,
+        expect![[r#"
+        phase 0
+          for g.0 in 3
+            for p.0 in 3
+              tile min(5, 12 - 5 p.0) x 10 x 8 x (3 x 3): y[960 g.0 + 400 p.0 + 80 line + 8 row + col] = x[960 g.0 + 400 p.0 + 80 line + 8 row + col + 80 depth0 + 8 depth1 - 88] * w[72 g.0 + col + 24 depth0 + 8 depth1] where 0 <= 5 p.0 + line + depth0 - 1 < 12 and 0 <= row + depth1 - 1 < 10 from b[8 g.0 + col] within 0.0 to inf
+    "#]],
+    );
+}
+
+fn check_transform(mut nest: Nest, trace: &str, expected: Expect) {
     if let Err(error) = Trace::parse(trace).unwrap().apply(&mut nest) {
         panic!("{error}\n{nest}");
     }
@@ -25,7 +120,7 @@ reorder i j tw a b l
 
 #[test]
 fn a_transform_overwrites_and_writes_where_it_is_copied_to() {
-    check(
+    check_transform(
         winograd(Matrix::Input4, "B(a, i) * B(b, j) * X", ""),
         &format!("{SCHEDULE}replace i by winograd_input_4_16\nparallel th"),
         expect![[r#"
@@ -42,7 +137,7 @@ fn a_transform_overwrites_and_writes_where_it_is_copied_to() {
 
 #[test]
 fn a_transform_keeps_a_copy_that_does_more() {
-    check(
+    check_transform(
         winograd(Matrix::Output2, "B(a, i) * B(b, j) * X", " if tw * 2 + b < 7"),
         &format!("{SCHEDULE}replace i by winograd_output_2_16\nparallel th"),
         expect![[r#"

@@ -328,7 +328,7 @@ fn matmul(isa: Isa, (m, n, k): (usize, usize, usize)) -> Code {
     let zero = epilogue.constant(ElementType::F32, Literal::Float(0.0));
     let sum = epilogue.binary(BinaryOp::Max, sum, zero);
     epilogue.store(c, &[n as i64, 1], sum, Combine::Replace);
-    let reduction = serial(l, depth_panels, vec![stage.node(), Node::Call(Call::Tile(tile))]);
+    let reduction = serial(l, depth_panels, vec![stage.node(), Node::Call(Call::Tile(Box::new(tile)))]);
     let inner = parallel(i, row_panels, vec![reduction, epilogue.node()]);
     code.body.push(parallel(j, col_panels, vec![inner]));
     code
@@ -623,7 +623,7 @@ fn unsafe_programs_are_refused() {
             finish: None,
         };
         let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
-        outer.body.push(Node::Call(Call::Tile(tile)));
+        outer.body.push(Node::Call(Call::Tile(Box::new(tile))));
     });
 }
 

@@ -87,7 +87,7 @@ fn convolution(random: &mut Random, table: &KernelTable, lanewise: bool) -> Code
         accumulate: if random.chance(3) { Accumulate::Always } else { Accumulate::Never },
         finish: Some(finish),
     };
-    let pieces = serial(p, rows as usize, vec![Node::Call(Call::Tile(tile))]);
+    let pieces = serial(p, rows as usize, vec![Node::Call(Call::Tile(Box::new(tile)))]);
     code.body.push(parallel(g, panels as usize, vec![pieces]));
     code
 }

@@ -2,7 +2,8 @@
 //!
 //! A vector holds the output channels of a block, the weights are packed in vectors when the nest is compiled, and the input is
 //! read where it is: an element is a factor of a whole vector, or a vector is one of another where each channel is convolved
-//! by itself. So a tile needs no packing; only an input with padding is copied with its edge. A *panel* is the output channels
+//! by itself. So a tile needs no packing; only an input with padding is copied with its edge, unless each channel is convolved by
+//! itself: those tiles leave out what is beyond an edge. A *panel* is the output channels
 //! that are computed at once; a *strip* is the rows of the image whose results stay in the first-level cache until what
 //! follows the convolution has used them.
 //!
