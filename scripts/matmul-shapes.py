@@ -35,7 +35,7 @@ LARGE = 2 * 1024**3
 class Product:
     """`y[.., m, n] = sum over k of a[.., m, k] * b[.., k, n]`."""
 
-    kind: str  # constant, inputs, batched, shared or gemm
+    kind: str  # constant, inputs, batched or gemm
     m: int
     k: int
     n: int

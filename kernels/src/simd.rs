@@ -44,6 +44,9 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(self, target: *mut f32);
     /// Writes the first `count` lanes to `target`.
     unsafe fn store_first(self, target: *mut f32, count: usize);
+    /// Asks for the line of memory at `target`, which will be written; any address will do.
+    #[inline(always)]
+    fn prefetch(_target: *const f32) {}
     /// The lanes of IEEE half-precision values at `source`.
     unsafe fn load_f16(source: *const u16) -> Self;
     /// Writes the lanes rounded (ties to even) to IEEE half precision.
@@ -62,6 +65,8 @@ pub(crate) trait Vector: Copy {
     fn ceil(self) -> Self;
     /// Nearest integers, ties to even.
     fn round(self) -> Self;
+    /// `self * 2^n` for integers `n`, rounded once where the instruction set has that; |n| is at most 192.
+    fn scale(self, n: Self) -> Self;
     /// `self` where `self < other`, else `other`: `other` if either is NaN.
     fn lesser_or(self, other: Self) -> Self;
     /// `self` where `self > other`, else `other`: `other` if either is NaN.

@@ -159,6 +159,12 @@ pub(crate) unsafe fn body<
     // of columns is cut at `cols` if it is partial.
     unsafe {
         let mut sums = [[[V::splat(0.0); VECTORS]; ROWS]; SUMS];
+        // Results may lie far away: their lines come while the sums are computed.
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                V::prefetch(c.wrapping_offset(i as isize * c_row + v as isize * c_vector));
+            }
+        }
         if !finish.start.is_null() {
             for v in 0..VECTORS {
                 let source = finish.start.offset(v as isize * finish.start_vector);

@@ -15,17 +15,21 @@ use crate::expr::{BufferId, ExprPool, VarId};
 use crate::loopir::{Loop, Nest, Stmt, walk};
 
 pub(super) fn apply(nest: &mut Nest, order: &[String]) -> Result<(), Refusal> {
-    let Some(first) = order.first() else { return Ok(()) };
+    // A loop of a name that fewest loops have is in every chain that is meant.
+    let mut rarest: Option<Vec<VarId>> = None;
     for name in order {
-        loops_named(nest, name)?;
+        let loops = loops_named(nest, name)?;
+        if rarest.as_ref().is_none_or(|fewest| loops.len() < fewest.len()) {
+            rarest = Some(loops);
+        }
     }
-    for var in loops_named(nest, first)? {
+    for var in rarest.into_iter().flatten() {
         reorder_around(nest, var, order)?;
     }
     Ok(())
 }
 
-/// Reorders the loops named in `order` that share a chain with the loop of `var`, one of the first name.
+/// Reorders the loops named in `order` that share a chain with the loop of `var`, one of them.
 fn reorder_around(nest: &mut Nest, var: VarId, order: &[String]) -> Result<(), Refusal> {
     // The chain: loops around `var`, `var` itself, and the loops directly nested in it.
     let mut path: Vec<VarId> = vec![];

@@ -13,7 +13,7 @@ use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
 
 /// Elements of a register at most.
-pub(super) const CHUNK: usize = 1024;
+pub(super) const CHUNK: usize = 2048;
 /// Registers of a block take about this much, so that they stay in the first-level cache.
 const REGISTER_BYTES: usize = 24 << 10;
 /// Bytes of one temporary; there are [`TEMPORARIES`] before a block's registers.

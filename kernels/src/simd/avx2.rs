@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Vector;
+use crate::vector::math;
 
 /// One 256-bit register.
 #[derive(Clone, Copy)]
@@ -92,6 +93,11 @@ impl Vector for Avx2 {
         unsafe { _mm256_maskstore_ps(target, first(count), self.0) }
     }
     #[inline(always)]
+    fn prefetch(target: *const f32) {
+        // SAFETY: a hint that touches no memory, of the instruction set that every x86-64 has.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(target.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load_f16(source: *const u16) -> Self {
         // SAFETY: as said at the impl; eight values are 128 bits.
         Avx2(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(source.cast())) })
@@ -127,6 +133,10 @@ impl Vector for Avx2 {
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         op!(_mm256_fmadd_ps(self.0, factor.0, addend.0))
+    }
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        math::scale(self, n)
     }
     #[inline(always)]
     fn sqrt(self) -> Self {

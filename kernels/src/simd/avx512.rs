@@ -93,6 +93,11 @@ impl Vector for Avx512 {
         unsafe { _mm512_mask_storeu_ps(target, first(count), self.0) }
     }
     #[inline(always)]
+    fn prefetch(target: *const f32) {
+        // SAFETY: a hint that touches no memory, of the instruction set that every x86-64 has.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(target.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load_f16(source: *const u16) -> Self {
         // SAFETY: as said at the impl; sixteen values are 256 bits.
         Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(source.cast())) })
@@ -128,6 +133,10 @@ impl Vector for Avx512 {
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         op!(_mm512_fmadd_ps(self.0, factor.0, addend.0))
+    }
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        op!(_mm512_scalef_ps(self.0, n.0))
     }
     #[inline(always)]
     fn sqrt(self) -> Self {

@@ -3,6 +3,7 @@
 use half::f16;
 
 use super::Vector;
+use crate::vector::math;
 
 /// Lanes of the baseline vectors: one 128-bit register of SSE2, NEON or WASM.
 const WIDTH: usize = 4;
@@ -132,6 +133,10 @@ impl Vector for Lanes {
         } else {
             self.mul(factor).add(addend)
         }
+    }
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        math::scale(self, n)
     }
     #[inline(always)]
     fn sqrt(self) -> Self {

@@ -71,27 +71,31 @@ fn nearest<V: Vector>(x: V) -> (V, V) {
     (raised.sub(x.like(ROUNDER)), raised)
 }
 
-/// `2^n` for an integer `n` in -126..=127 given in the low bits of `n`.
+/// [`Vector::scale`] without an instruction for it: `2^n` in two factors, since `n` reaches beyond the exponents of normal floats.
 #[inline(always)]
-fn power_of_two<V: Vector>(n: V) -> V {
-    n.shift_left::<23>().add_bits(n.like(1.0))
+pub(crate) fn scale<V: Vector>(x: V, n: V) -> V {
+    let power = |bits: V| bits.shift_left::<23>().add_bits(x.like(1.0));
+    let (half, half_bits) = nearest(n.mul(x.like(0.5)));
+    let (_, rest_bits) = nearest(n.sub(half));
+    x.mul(power(half_bits)).mul(power(rest_bits))
 }
 
 /// `e^x` within 1.1 ulp; overflows to infinity, underflows through the denormals to 0.
 #[inline(always)]
 pub(crate) fn exp<V: Vector>(x: V) -> V {
     // Beyond these bounds the result is infinite or 0 anyway; NaN passes both.
-    let bounded = x.like(90.0).lesser_or(x.like(-105.0).greater_or(x));
-    let (n, _) = nearest(bounded.mul(x.like(std::f32::consts::LOG2_E)));
-    let r = n.mul_add(x.like(-0.693_359_4), bounded);
+    exp_bounded(x.like(90.0).lesser_or(x.like(-105.0).greater_or(x)))
+}
+
+/// [`exp`] of what is between -105 and 90, or NaN.
+#[inline(always)]
+fn exp_bounded<V: Vector>(x: V) -> V {
+    let (n, _) = nearest(x.mul(x.like(std::f32::consts::LOG2_E)));
+    let r = n.mul_add(x.like(-0.693_359_4), x);
     let r = n.mul_add(x.like(2.121_944_4e-4), r);
     let series =
         polynomial(r, [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
-    let value = series.mul_add(r.mul(r), r).add(x.like(1.0));
-    // 2^n in two factors, since n reaches beyond the exponents of normal floats.
-    let (half, half_bits) = nearest(n.mul(x.like(0.5)));
-    let (_, rest_bits) = nearest(n.sub(half));
-    value.mul(power_of_two(half_bits)).mul(power_of_two(rest_bits))
+    series.mul_add(r.mul(r), r).add(x.like(1.0)).scale(n)
 }
 
 /// Natural logarithm within 0.9 ulp; -infinity at 0, NaN below.
@@ -167,13 +171,15 @@ pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
 pub(crate) fn erf<V: Vector>(x: V) -> V {
     let magnitude = abs(x);
     let square = x.mul(x);
+    // From 4 on the result is 1; NaN stays.
+    let bounded = x.like(4.0).lesser_or(magnitude);
     let small = polynomial(
         square,
         [-5.967_617e-4, 4.991_194e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_3e-1, 1.283_791_7e-1],
     )
     .mul_add(x, x);
     let exponent = polynomial(
-        magnitude,
+        bounded,
         [
             -1.728_534_7e-5,
             3.831_971_3e-4,
@@ -184,11 +190,9 @@ pub(crate) fn erf<V: Vector>(x: V) -> V {
             -1.287_175_1e-1,
         ],
     )
-    .mul_add(magnitude, neg(magnitude));
-    let large = x.like(1.0).sub(exp(exponent)).or(sign_bit(x));
-    let bounded = magnitude.less(x.like(4.0)).select(large, x.like(1.0).or(sign_bit(x)));
-    let bounded = x.is_nan().select(x, bounded);
-    magnitude.less(x.like(0.927_734_4)).select(small, bounded)
+    .mul_add(bounded, neg(bounded));
+    let large = x.like(1.0).sub(exp_bounded(exponent)).or(sign_bit(x));
+    magnitude.less(x.like(0.927_734_4)).select(small, large)
 }
 
 /// Largest magnitude that [`sin`] and [`cos`] reduce in single precision.

@@ -88,41 +88,41 @@ fn a_large_convolution() {
     check(
         &conv3x3(64, 64, 56),
         expect![[r#"
-        split p = [_, 4]
-        reorder p.0 k p.1 q
-        stage_in x at p.0 in workgroup by c r s p.1 q
-        fuse p.1 q as j
-        fuse c r as d_0
-        fuse d_0 s as d
-        split j = [_, 7, 32]
-        split k = [_, 11]
-        reorder k.0 j.0 j.1 k.1 j.2
-        relayout w by k.0 d k.1
-        stage_out acc at j.1 in register
-        reorder d k.1 j.2
-        replace d by fma_12x32
-        parallel p.0
-        nest conv
-          in    x: f32[64, 56, 56]
-          const w: f32[64, 64, 3, 3]
-          out   y: f32[64, 56, 56]
-          prepare:
-            packed w_p: f32[6, 576, 11]
-            for w_p.k.0 in 6, w_p.d in 576, w_p.k.1 in 11:
-              pack_w: w_p[w_p.k.0, w_p.d, w_p.k.1] = guard(w_p.k.0 * 11 + w_p.k.1 < 64, w[w_p.k.0 * 11 + w_p.k.1, w_p.d // 9, w_p.d // 3 % 3, w_p.d % 3])
-          for p.0 in 14 parallel:
-            workgroup x_s: f32[64, 3, 3, 4, 56]
-            for x_s.c in 64, x_s.r in 3, x_s.s in 3, x_s.p.1 in 4, x_s.q in 56:
-              stage_x: x_s[x_s.c, x_s.r, x_s.s, x_s.p.1, x_s.q] = guard(p.0 * 4 + x_s.r + x_s.p.1 >= 1 and p.0 * 4 + x_s.r + x_s.p.1 < 57 and x_s.s + x_s.q >= 1 and x_s.s + x_s.q < 57, x[x_s.c, p.0 * 4 + x_s.r + x_s.p.1 + -1, x_s.s + x_s.q + -1])
-            for k.0 in 6, j.0 in 1, j.1 in 7:
-              register acc: f32[11, 32]
-              for k.1 in 11, j.2 in 32:
-                init: acc[k.1, j.2] = 0.0 if k.0 * 11 + k.1 < 64
-              for d in 576 by fma_12x32, k.1 in 11, j.2 in 32:
-                update: acc[k.1, j.2] += x_s[d // 9, d // 3 % 3, d % 3, (j.1 * 32 + j.2) // 56, (j.1 * 32 + j.2) % 56] * w_p[k.0, d, k.1] if k.0 * 11 + k.1 < 64
-              for k.1 in 11, j.2 in 32:
-                store: y[k.0 * 11 + k.1, p.0 * 4 + (j.1 * 32 + j.2) // 56, (j.1 * 32 + j.2) % 56] = acc[k.1, j.2] if k.0 * 11 + k.1 < 64
-    "#]],
+            split p = [_, 4]
+            reorder p.0 k p.1 q
+            stage_in x at p.0 in workgroup by c r s p.1 q
+            fuse p.1 q as j
+            split j = [_, 7, 32]
+            split k = [_, 11]
+            reorder k.0 j.0 j.1 k.1 j.2
+            relayout w by k.0 c r s k.1
+            fuse c r as d_0
+            fuse d_0 s as d
+            stage_out acc at j.1 in register
+            reorder d k.1 j.2
+            replace d by fma_12x32
+            parallel p.0
+            nest conv
+              in    x: f32[64, 56, 56]
+              const w: f32[64, 64, 3, 3]
+              out   y: f32[64, 56, 56]
+              prepare:
+                packed w_p: f32[6, 64, 3, 3, 11]
+                for w_p.k.0 in 6, w_p.c in 64, w_p.r in 3, w_p.s in 3, w_p.k.1 in 11:
+                  pack_w: w_p[w_p.k.0, w_p.c, w_p.r, w_p.s, w_p.k.1] = guard(w_p.k.0 * 11 + w_p.k.1 < 64, w[w_p.k.0 * 11 + w_p.k.1, w_p.c, w_p.r, w_p.s])
+              for p.0 in 14 parallel:
+                workgroup x_s: f32[64, 3, 3, 4, 56]
+                for x_s.c in 64, x_s.r in 3, x_s.s in 3, x_s.p.1 in 4, x_s.q in 56:
+                  stage_x: x_s[x_s.c, x_s.r, x_s.s, x_s.p.1, x_s.q] = guard(p.0 * 4 + x_s.r + x_s.p.1 >= 1 and p.0 * 4 + x_s.r + x_s.p.1 < 57 and x_s.s + x_s.q >= 1 and x_s.s + x_s.q < 57, x[x_s.c, p.0 * 4 + x_s.r + x_s.p.1 + -1, x_s.s + x_s.q + -1])
+                for k.0 in 6, j.0 in 1, j.1 in 7:
+                  register acc: f32[11, 32]
+                  for k.1 in 11, j.2 in 32:
+                    init: acc[k.1, j.2] = 0.0 if k.0 * 11 + k.1 < 64
+                  for d in 576 by fma_12x32, k.1 in 11, j.2 in 32:
+                    update: acc[k.1, j.2] += x_s[d // 9, d // 3 % 3, d % 3, (j.1 * 32 + j.2) // 56, (j.1 * 32 + j.2) % 56] * w_p[k.0, d // 9, d // 3 % 3, d % 3, k.1] if k.0 * 11 + k.1 < 64
+                  for k.1 in 11, j.2 in 32:
+                    store: y[k.0 * 11 + k.1, p.0 * 4 + (j.1 * 32 + j.2) // 56, (j.1 * 32 + j.2) % 56] = acc[k.1, j.2] if k.0 * 11 + k.1 < 64
+        "#]],
     );
 }
 
@@ -131,40 +131,40 @@ fn a_small_convolution() {
     check(
         &conv3x3(512, 512, 7),
         expect![[r#"
-        reorder k p q
-        stage_in x in global by c r s p q
-        parallel x_s.c
-        fuse p q as j
-        fuse c r as d_0
-        fuse d_0 s as d
-        split j = [_, 2, 32]
-        split k = [_, 12]
-        reorder k.0 j.0 j.1 k.1 j.2
-        relayout w by k.0 d k.1
-        stage_out acc at j.1 in register
-        reorder d k.1 j.2
-        replace d by fma_12x32
-        parallel k.0
-        nest conv
-          in    x: f32[512, 7, 7]
-          const w: f32[512, 512, 3, 3]
-          out   y: f32[512, 7, 7]
-          prepare:
-            packed w_p: f32[43, 4608, 12]
-            for w_p.k.0 in 43, w_p.d in 4608, w_p.k.1 in 12:
-              pack_w: w_p[w_p.k.0, w_p.d, w_p.k.1] = guard(w_p.k.0 * 12 + w_p.k.1 < 512, w[w_p.k.0 * 12 + w_p.k.1, w_p.d // 9, w_p.d // 3 % 3, w_p.d % 3])
-          global x_s: f32[512, 3, 3, 7, 7]
-          for x_s.c in 512 parallel, x_s.r in 3, x_s.s in 3, x_s.p in 7, x_s.q in 7:
-            stage_x: x_s[x_s.c, x_s.r, x_s.s, x_s.p, x_s.q] = guard(x_s.r + x_s.p >= 1 and x_s.r + x_s.p < 8 and x_s.s + x_s.q >= 1 and x_s.s + x_s.q < 8, x[x_s.c, x_s.r + x_s.p + -1, x_s.s + x_s.q + -1])
-          for k.0 in 43 parallel, j.0 in 1, j.1 in 2:
-            register acc: f32[12, 32]
-            for k.1 in 12, j.2 in 32:
-              init: acc[k.1, j.2] = 0.0 if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
-            for d in 4608 by fma_12x32, k.1 in 12, j.2 in 32:
-              update: acc[k.1, j.2] += x_s[d // 9, d // 3 % 3, d % 3, (j.1 * 32 + j.2) // 7, (j.1 * 32 + j.2) % 7] * w_p[k.0, d, k.1] if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
-            for k.1 in 12, j.2 in 32:
-              store: y[k.0 * 12 + k.1, (j.1 * 32 + j.2) // 7, (j.1 * 32 + j.2) % 7] = acc[k.1, j.2] if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
-    "#]],
+            reorder k p q
+            stage_in x in global by c r s p q
+            parallel x_s.c
+            fuse p q as j
+            split j = [_, 2, 32]
+            split k = [_, 12]
+            reorder k.0 j.0 j.1 k.1 j.2
+            relayout w by k.0 c r s k.1
+            fuse c r as d_0
+            fuse d_0 s as d
+            stage_out acc at j.1 in register
+            reorder d k.1 j.2
+            replace d by fma_12x32
+            parallel k.0
+            nest conv
+              in    x: f32[512, 7, 7]
+              const w: f32[512, 512, 3, 3]
+              out   y: f32[512, 7, 7]
+              prepare:
+                packed w_p: f32[43, 512, 3, 3, 12]
+                for w_p.k.0 in 43, w_p.c in 512, w_p.r in 3, w_p.s in 3, w_p.k.1 in 12:
+                  pack_w: w_p[w_p.k.0, w_p.c, w_p.r, w_p.s, w_p.k.1] = guard(w_p.k.0 * 12 + w_p.k.1 < 512, w[w_p.k.0 * 12 + w_p.k.1, w_p.c, w_p.r, w_p.s])
+              global x_s: f32[512, 3, 3, 7, 7]
+              for x_s.c in 512 parallel, x_s.r in 3, x_s.s in 3, x_s.p in 7, x_s.q in 7:
+                stage_x: x_s[x_s.c, x_s.r, x_s.s, x_s.p, x_s.q] = guard(x_s.r + x_s.p >= 1 and x_s.r + x_s.p < 8 and x_s.s + x_s.q >= 1 and x_s.s + x_s.q < 8, x[x_s.c, x_s.r + x_s.p + -1, x_s.s + x_s.q + -1])
+              for k.0 in 43 parallel, j.0 in 1, j.1 in 2:
+                register acc: f32[12, 32]
+                for k.1 in 12, j.2 in 32:
+                  init: acc[k.1, j.2] = 0.0 if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
+                for d in 4608 by fma_12x32, k.1 in 12, j.2 in 32:
+                  update: acc[k.1, j.2] += x_s[d // 9, d // 3 % 3, d % 3, (j.1 * 32 + j.2) // 7, (j.1 * 32 + j.2) % 7] * w_p[k.0, d // 9, d // 3 % 3, d % 3, k.1] if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
+                for k.1 in 12, j.2 in 32:
+                  store: y[k.0 * 12 + k.1, (j.1 * 32 + j.2) // 7, (j.1 * 32 + j.2) % 7] = acc[k.1, j.2] if j.1 * 32 + j.2 < 49 and k.0 * 12 + k.1 < 512
+        "#]],
     );
 }
 
@@ -362,4 +362,89 @@ fn every_tile_is_an_instruction() {
     for name in cpu::tile_names() {
         assert!(super::super::instruction_named(&name).is_some(), "{name}");
     }
+}
+
+/// `y[i, j] = sum over k of a[i, k] * b[k, j]` of two inputs; without a loop of rows where there is one.
+fn product(m: usize, k: usize, n: usize) -> Nest {
+    let mut nest = NestBuilder::new("product");
+    let a = nest.param(Role::Input, "a", DType::F32, &[m, k]);
+    let b = nest.param(Role::Input, "b", DType::F32, &[k, n]);
+    let y = nest.param(Role::Output, "y", DType::F32, &[m, n]);
+    let loops = if m > 1 { vec![("i", m), ("j", n)] } else { vec![("j", n)] };
+    let mut place = nest.open_all(&loops);
+    if m == 1 {
+        place.insert(0, nest.pool().int(0));
+    }
+    let acc = nest.alloc(Scope::Register, "acc", DType::F32, &[]);
+    let zero = nest.pool().constant(0.0, DType::F32);
+    nest.store("init", acc, &[], zero);
+    let deep = nest.open_all(&[("k", k)]);
+    let left = nest.pool().load(a, &[place[0], deep[0]]);
+    let right = nest.pool().load(b, &[deep[0], place[1]]);
+    let value = nest.pool().mul(left, right);
+    nest.update("update", acc, &[], Combiner::Add, value);
+    nest.close(1);
+    let sum = nest.pool().load(acc, &[]);
+    nest.store("store", y, &place, sum);
+    nest.close(loops.len());
+    nest.finish()
+}
+
+fn check_trace(nest: &Nest, expected: Expect) {
+    let target = Target::Cpu(CpuTarget::preset(CpuIsa::Avx512, 2));
+    expected.assert_eq(&schedule(nest, &target).1.to_string());
+}
+
+#[test]
+fn rows_are_read_where_they_lie() {
+    check_trace(
+        &product(64, 192, 256),
+        expect![[r#"
+        reorder i j
+        split j = [_, 4, 32]
+        split i = [_, 11]
+        reorder j.0 i.0 j.1 i.1 j.2
+        stage_out acc at j.1 in register
+        reorder k i.1 j.2
+        replace k by fma_12x32
+        parallel j.0
+        parallel i.0
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_pages_apart_is_packed() {
+    check_trace(
+        &product(128, 1024, 1024),
+        expect![[r#"
+        reorder i j
+        split j = [_, 4, 32]
+        split i = [_, 12]
+        reorder j.0 i.0 j.1 i.1 j.2
+        stage_in a in global by i.0 k i.1
+        parallel a_s.i.0
+        stage_in b at j.0 in workgroup by j.1 k j.2
+        stage_out acc at j.1 in register
+        reorder k i.1 j.2
+        replace k by fma_12x32
+        parallel j.0
+    "#]],
+    );
+}
+
+#[test]
+fn a_single_row_takes_the_other_factor_in_its_order() {
+    check_trace(
+        &product(1, 300, 1000),
+        expect![[r#"
+        reorder j
+        split j = [_, 4, 1, 128]
+        split k = [_, 64]
+        stage_out acc at j.0 in register
+        reorder k.0 j.1 k.1 j.2 j.3
+        replace k.1 by fma_1x128
+        parallel j.0
+    "#]],
+    );
 }

@@ -3,7 +3,7 @@
 use super::super::shape::{Contraction, ContractionNames};
 use super::super::{Scheduler, iterations, loop_names};
 use super::{balanced, share_out, tile};
-use crate::expr::{Affine, Scope, VarId};
+use crate::expr::{Affine, BinaryOp, Expr, Scope, VarId};
 use crate::loopir::{LoopKind, Nest};
 use crate::target::{CpuIsa, CpuTarget};
 
@@ -52,8 +52,6 @@ struct Tiles {
     row: String,
     /// The column of a tile.
     lane: String,
-    /// The reduction.
-    deep: String,
 }
 
 /// Tiles of the micro-kernel's size: rows of the one factor by columns of the other.
@@ -102,26 +100,31 @@ pub(super) fn matrix_tiles(
     }
     let panels =
         inner_columns.iter().map(|of| scheduler.extent(of)).product::<usize>().div_ceil(tile_columns);
+    let finished_together = contraction.rows.len() == 1 && is_costly(&scheduler.nest, contraction);
     let group = match source {
         Columns::Panels => Some(panels_at_once(panels, batches, depth, target)),
+        Columns::InPlace | Columns::Constant if finished_together => Some(balanced(panels, 4)),
         // Where the columns alone give every thread several groups, they are divided, else the rows.
         Columns::InPlace | Columns::Constant => (panels >= 4 * target.threads).then(|| balanced(panels, 4)),
         Columns::Copied => None,
     };
     let tiles = cut_tiles(scheduler, &names, &inner_columns, group, target)?;
     pack_rows(scheduler, contraction, &names, outer_rows, &tiles)?;
+    // Only now, so that a copy is made in loops that addresses are affine in.
+    let deep = scheduler.fuse_all(&names.inner, "d")?;
     match source {
         Columns::Constant => {
-            pack_panels(scheduler, &names.b, &[&*names.batch, &around].concat(), &tiles)?;
+            pack_panels(scheduler, &names.b, &[&*names.batch, &around].concat(), &tiles, &deep)?;
         }
         Columns::Panels => {
             let [outer, middle] = &tiles.columns;
-            let by = [middle, &tiles.deep, &tiles.lane].map(String::clone);
+            let by = [middle, &deep, &tiles.lane].map(String::clone);
             scheduler.stage_in(&names.b, Some(outer), Scope::Workgroup, &by)?;
         }
         Columns::InPlace | Columns::Copied => {}
     }
-    run_tiles(scheduler, &names.accumulator, &tiles, target)?;
+    let finished_together = finished_together && group.is_some();
+    run_tiles(scheduler, &names.accumulator, &tiles, &deep, finished_together, target)?;
     // Inside a loop that packs panels first, threads cannot divide further.
     let dividing = match source {
         Columns::Copied if cut => &[],
@@ -208,9 +211,9 @@ pub(super) fn small_plane_tiles(
     // The weights of some panels stay in the cache while all planes go by.
     let dividing = [&*batch, std::slice::from_ref(&outer), &outside].concat();
     scheduler.reorder(&[&*dividing, &[middle.clone(), element.clone(), lane.clone()]].concat())?;
-    let tiles = Tiles { outer: dividing, rows: None, columns: [outer, middle], row: element, lane, deep };
-    pack_panels(scheduler, &weights, &batch, &tiles)?;
-    run_tiles(scheduler, &accumulator, &tiles, target)?;
+    let tiles = Tiles { outer: dividing, rows: None, columns: [outer, middle], row: element, lane };
+    pack_panels(scheduler, &weights, &batch, &tiles, &deep)?;
+    run_tiles(scheduler, &accumulator, &tiles, &deep, false, target)?;
     share_out(scheduler, &tiles.outer, target);
     Some(())
 }
@@ -261,7 +264,7 @@ fn panels_at_once(panels: usize, batches: usize, depth: usize, target: &CpuTarge
     balanced(panels, fit.min(panels / groups))
 }
 
-/// Fuses the loops of the columns and of the reduction, and cuts rows and columns into tiles. Where a `group` of panels of columns is
+/// Fuses the loops of the columns, and cuts rows and columns into tiles. Where a `group` of panels of columns is
 /// given, the loop over groups is outside of the rows, else the rows are outside of all columns.
 fn cut_tiles(
     scheduler: &mut Scheduler,
@@ -272,7 +275,6 @@ fn cut_tiles(
 ) -> Option<Tiles> {
     let (tile_rows, tile_columns, _) = tile(target.isa);
     let column = scheduler.fuse_all(columns, "j")?;
-    let deep = scheduler.fuse_all(&names.inner, "d")?;
     let at_once = group.unwrap_or_else(|| scheduler.extent(&column).div_ceil(tile_columns));
     scheduler.split(&column, &[at_once, tile_columns])?;
     let [outer, middle, lane] = [0, 1, 2].map(|level| format!("{column}.{level}"));
@@ -293,7 +295,7 @@ fn cut_tiles(
         tiles.swap(0, 1);
     }
     scheduler.reorder(&[tiles.as_slice(), &[row.clone(), lane.clone()]].concat())?;
-    Some(Tiles { outer: tiles, rows, columns: [outer, middle], row, lane, deep })
+    Some(Tiles { outer: tiles, rows, columns: [outer, middle], row, lane })
 }
 
 /// Packs the factor of the rows in the order of the tiles, unless tiles can read its rows where they lie. A single row is packed only
@@ -308,8 +310,7 @@ fn pack_rows(
     let Some(rows) = &tiles.rows else {
         let indirect = contraction.a_address.variables(&scheduler.nest.pool).is_none();
         if indirect || contraction.guarded[0] {
-            let by = [&*names.batch, std::slice::from_ref(&tiles.deep)].concat();
-            let by = scheduler.loops_of_reads(&names.a, &by);
+            let by = scheduler.loops_of_reads(&names.a, &[&*names.batch, &names.inner].concat());
             scheduler.stage_in(&names.a, None, Scope::Global, &by)?;
         }
         return Some(());
@@ -317,7 +318,7 @@ fn pack_rows(
     if rows_in_place(&scheduler.nest, contraction, scheduler.extent(&tiles.row)) {
         return Some(());
     }
-    let tile = [rows.clone(), tiles.deep.clone(), tiles.row.clone()];
+    let tile = [std::slice::from_ref(rows), &names.inner, std::slice::from_ref(&tiles.row)].concat();
     let by = scheduler.loops_of_reads(&names.a, &[&*names.batch, outer_rows, &tile].concat());
     if contraction.is_constant(&scheduler.nest, contraction.a) {
         scheduler.relayout(&names.a, &by)?;
@@ -352,19 +353,66 @@ fn rows_of_tiles(nest: &Nest, contraction: &Contraction) -> usize {
 }
 
 /// Packs a constant factor of the columns, panel by panel of the tiles in the loops `around` them.
-fn pack_panels(scheduler: &mut Scheduler, buffer: &str, around: &[String], tiles: &Tiles) -> Option<()> {
+fn pack_panels(
+    scheduler: &mut Scheduler,
+    buffer: &str,
+    around: &[String],
+    tiles: &Tiles,
+    deep: &str,
+) -> Option<()> {
     let [outer, middle] = tiles.columns.clone();
-    let by = [around, &[outer, middle, tiles.deep.clone(), tiles.lane.clone()]].concat();
+    let by = [around, &[outer, middle, deep.to_string(), tiles.lane.clone()]].concat();
     let by = scheduler.loops_of_reads(buffer, &by);
     scheduler.relayout(buffer, &by).map(drop)
 }
 
-/// Keeps the results of a tile in registers and lets the micro-kernel stand for the loops of the tile.
-fn run_tiles(scheduler: &mut Scheduler, accumulator: &str, tiles: &Tiles, target: &CpuTarget) -> Option<()> {
-    let Tiles { columns: [_, middle], row, lane, deep, .. } = tiles;
+/// Whether more follows the sums than a tile does by itself: additions and limits.
+fn is_costly(nest: &Nest, contraction: &Contraction) -> bool {
+    let mut found = false;
+    for store in &contraction.reduction.stores {
+        nest.pool.visit(store.value, &mut |id| {
+            found |= match nest.pool.get(id) {
+                Expr::Unary(..) | Expr::Binary(BinaryOp::Mul | BinaryOp::Div, ..) => {
+                    nest.pool.dtype(id).is_float()
+                }
+                Expr::Int(..)
+                | Expr::Float(..)
+                | Expr::Var(_)
+                | Expr::Load(..)
+                | Expr::Binary(..)
+                | Expr::Select(..)
+                | Expr::Guard(..)
+                | Expr::Cast(..) => false,
+            };
+        });
+    }
+    found
+}
+
+/// Keeps the results of a tile in registers and lets the micro-kernel stand for the loops of the tile. Where tiles are
+/// `finished_together`, those of a group of columns are kept, so that what follows has longer rows.
+fn run_tiles(
+    scheduler: &mut Scheduler,
+    accumulator: &str,
+    tiles: &Tiles,
+    deep: &str,
+    finished_together: bool,
+    target: &CpuTarget,
+) -> Option<()> {
+    let Tiles { outer, columns: [_, middle], row, lane, .. } = tiles;
     let (_, _, instruction) = tile(target.isa);
-    scheduler.stage_out(accumulator, Some(middle))?;
-    scheduler.reorder(&[deep.clone(), row.clone(), lane.clone()])?;
+    let inside = [deep, row, lane].map(str::to_string);
+    match outer.as_slice() {
+        [around @ .., last] if finished_together && last == middle => {
+            scheduler.reorder(&[around, &[row, middle, lane].map(String::clone)].concat())?;
+            scheduler.stage_out(accumulator, around.last().map(String::as_str))?;
+            scheduler.reorder(&[std::slice::from_ref(middle), &inside].concat())?;
+        }
+        _tile_by_tile => {
+            scheduler.stage_out(accumulator, Some(middle))?;
+            scheduler.reorder(&inside)?;
+        }
+    }
     scheduler.replace(deep, instruction)
 }
 

@@ -8,8 +8,8 @@
 //!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
 //!   plane becomes a window instruction; small planes are done several at once.
 //! - A reduction over the places of blocks of channels is a window over all of them, a block at a time.
-//! - Short reductions over adjacent terms run many together, and reductions that follow one another, as in a softmax, with a
-//!   result a lane where the results are adjacent.
+//! - Short reductions over adjacent terms run many together, and so do reductions that follow one another, as in a softmax: with
+//!   a result a lane where the results are adjacent.
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
@@ -66,7 +66,7 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
         let _first = scheduler.attempt(|scheduler| reduction::accumulator_tile(scheduler, reduction, target))
             || scheduler.attempt(|scheduler| reduction::rows_together(scheduler, reduction, target));
     } else if scheduler.nest.body.len() == 1 {
-        scheduler.attempt(|scheduler| reduction::lanes_of_results(scheduler, target));
+        scheduler.attempt(|scheduler| reduction::reductions_together(scheduler, target));
     }
     divide(scheduler, target);
 }

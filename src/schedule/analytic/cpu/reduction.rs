@@ -132,13 +132,14 @@ pub(super) fn rows_together(
     scheduler.stage_out(&accumulator, Some(&format!("{results}.0")))
 }
 
-/// Several reductions over the same terms, such as a softmax, where the results are adjacent and the terms are not: a lane for
-/// each result.
-pub(super) fn lanes_of_results(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
+/// Several reductions over the same terms, such as a softmax, for many results at once: a lane for each result where the results are
+/// adjacent and the terms are not, else row after row of terms while they are in the first-level cache.
+pub(super) fn reductions_together(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
     let [Stmt::Loop(top)] = scheduler.nest.body.as_slice() else { return None };
-    let (mut outer, mut at) = (1, top);
+    let (mut outer, mut at) = (vec![top.var], top);
     while let [Stmt::Loop(inner)] = at.body.as_slice() {
-        (outer, at) = (outer + 1, inner);
+        outer.push(inner.var);
+        at = inner;
     }
     let (results, body) = (at.var, at.body.clone());
     let Some(Stmt::Alloc(local)) = body.first() else { return None };
@@ -156,10 +157,23 @@ pub(super) fn lanes_of_results(scheduler: &mut Scheduler, target: &CpuTarget) ->
         }
     });
     let extent = iterations(nest, &[results]);
-    if stores == 0 || adjacent < stores || inner.is_empty() || extent < 8 {
+    if stores == 0 || inner.is_empty() {
         return None;
     }
-    let pieces = if outer == 1 { 4 * target.threads } else { 1 };
+    if adjacent < stores {
+        let terms = inner.iter().map(|chain| iterations(nest, chain)).max()?.max(1);
+        let all = iterations(nest, &outer);
+        let at_once = balanced(extent, (TILE_ELEMENTS / terms).min(all / (4 * target.threads)));
+        if at_once < 2 {
+            return None;
+        }
+        scheduler.split(&results_name, &[at_once])?;
+        return scheduler.stage_out(&local, Some(&format!("{results_name}.0")));
+    }
+    if extent < 8 {
+        return None;
+    }
+    let pieces = if outer.len() == 1 { 4 * target.threads } else { 1 };
     let at_once = balanced(extent, LANES_TOGETHER.min(extent.div_ceil(pieces)).max(16));
     scheduler.split(&results_name, &[at_once])?;
     scheduler.stage_out(&local, Some(&format!("{results_name}.0")))?;
