@@ -57,6 +57,9 @@ impl ModelFile {
         let open = || -> Result<ModelFile, std::io::Error> {
             let file = open(path)?;
             let map = map_range(&file, 0, None)?;
+            // All of it is needed soon, and in an order that the system cannot guess. Where it does not listen nothing is lost.
+            #[cfg(unix)]
+            let _ = map.advise(memmap2::Advice::WillNeed);
             Ok(ModelFile { file, map, at: 0 })
         };
         open().map_err(|error| CliError::input(format!("cannot read {}: {error}", path.display())))
