@@ -1,6 +1,7 @@
 //! All integration tests, in one binary that links once: a module a subject, under `tests/suite/`.
 
 mod suite {
+    mod algorithms;
     mod bad_models;
     mod cli;
     mod conformance;

@@ -318,7 +318,7 @@ impl Drop for Busy {
 
 /// How long to wait awake: rounds of some spins and a yield. The yields matter where whom one waits for is queued on this very
 /// core, and cost little where no one is.
-const ROUNDS: u32 = 50;
+const ROUNDS: u32 = 1000;
 /// Where there is a core for every thread of all runs.
 const SPINS: u32 = 50;
 /// Where whom one waits for may need this core.

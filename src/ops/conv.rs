@@ -61,6 +61,16 @@ impl ConvAlgorithm {
         }
     }
 
+    /// The largest error of a result in f32, as a part of the sum of the magnitudes of its terms, for sums of up to some thousands of terms
+    /// that do not conspire. Winograd's transforms magnify rounding: by the largest sums of magnitudes in the rows of their matrices.
+    pub fn error_bound(self) -> f64 {
+        let units = match self {
+            ConvAlgorithm::Direct | ConvAlgorithm::Winograd2 => 8.0,
+            ConvAlgorithm::Winograd4 => 64.0,
+        };
+        units * f64::from(f32::EPSILON) / 2.0
+    }
+
     /// Whether it can compute `conv` of operands `x` and `w`.
     pub fn applies(self, conv: &Conv, x: &Fact, w: &Fact) -> bool {
         match self {

@@ -14,10 +14,8 @@
 //! edge of the output compute results that nothing keeps.
 //!
 //! # Error
-//! All constants but those of G are exact in f32. The transforms magnify rounding: the error of a result, relative to the sum of
-//! the magnitudes of its terms, is at most about `(products + terms of the transforms) * 2^-24` times the product of the largest sums
-//! of magnitudes in a row of A, B and G, each squared; in practice it is some 4 times that of the definition for F(2 x 2) and some 30
-//! times for F(4 x 4).
+//! The transforms magnify rounding, those of F(4 x 4) more than those of F(2 x 2), whose matrices hold small numbers only:
+//! [`ConvAlgorithm::error_bound`](crate::ops::ConvAlgorithm::error_bound) says by how much. All constants but those of G are exact in f32.
 
 use crate::expr::{ExprId, ExprPool};
 use crate::loopir::{Combiner, Scope};
