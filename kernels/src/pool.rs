@@ -1,7 +1,7 @@
 //! Persistent threads that run one closure together, and the phases of what they run.
 //!
 //! A fork, and the end of a phase, cost a store that the waiting threads see, not a wake-up: threads that wait spin and yield by
-//! turns for some tens of microseconds, then sleep. So a session that runs again and again finds its threads awake, and an idle
+//! turns for about a millisecond, then sleep. So a session that runs again and again finds its threads awake, and an idle
 //! one lets its cores sleep.
 //!
 //! A phase ends when its work is done, whoever did it. A thread that the system does not run just then, since the cores have other

@@ -61,8 +61,9 @@ impl ConvAlgorithm {
         }
     }
 
-    /// The largest error of a result in f32, as a part of the sum of the magnitudes of its terms, for sums of up to some thousands of terms
-    /// that do not conspire. Winograd's transforms magnify rounding: by the largest sums of magnitudes in the rows of their matrices.
+    /// The largest error of a result in f32, as a part of the sum of the magnitudes of its terms, for sums of up to some
+    /// thousands of terms that do not conspire. Winograd's transforms magnify rounding: by the largest sums of magnitudes in the
+    /// rows of their matrices.
     pub fn error_bound(self) -> f64 {
         let units = match self {
             ConvAlgorithm::Direct | ConvAlgorithm::Winograd2 => 8.0,

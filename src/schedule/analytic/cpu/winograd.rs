@@ -42,17 +42,12 @@ impl Tiles {
 
 pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
     let nest = &scheduler.nest;
-    let [input, _products, results] = &find_reductions(nest)[..] else { return None };
-    let x =
-        nest.pool.loads_of(input.update.value).into_iter().find_map(|load| match nest.pool.get(load) {
-            crate::expr::Expr::Load(buffer, _) => Some(buffer_name(nest, *buffer)),
-            _other => None,
-        })?;
+    let [input, _products, _results] = &find_reductions(nest)[..] else { return None };
+    let x = buffer_name(nest, *nest.pool.buffers_read(input.update.value).first()?);
     let shape = |name: &str| Some(nest.pool.buffers[nest.buffer_named(name)?].shape.clone());
     let (v, m, u) = (shape("v")?, shape("m")?, shape("u")?);
     let &[images, _, points, _, tile_rows, tile_columns, lanes] = v.as_slice() else { return None };
-    let tile_size = results.outer.iter().find(|&&var| nest.pool.vars[var].name == "i")?;
-    let tile_size = nest.pool.vars[*tile_size].extent;
+    let tile_size = scheduler.extent("i");
     let bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>();
     let (vectors, fma, _) = tile(target.isa);
     let at_once = (1..=vectors).rev().find(|&few| m[1].is_multiple_of(few))?;
