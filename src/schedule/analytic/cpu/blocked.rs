@@ -112,10 +112,12 @@ pub(super) fn blocked_tiles(
         places => (scheduler.fuse_all(places, "i")?, None),
     };
     let height = scheduler.extent(&row);
-    let strip = balanced(height, STRIP_ELEMENTS / (at_once * width * scheduler.extent(&lane)));
-    let by_bands = padded && more_input && !lanewise && height >= target.threads;
+    let from_cache = x_bytes <= target.l2_bytes / 2;
+    let by_bands = !lanewise && height >= target.threads && ((padded && more_input) || !from_cache);
     let bands = (4 * x_bytes).div_ceil(target.l2_bytes.max(1)).next_multiple_of(target.threads).min(height);
-    let strips = if by_bands { height.div_ceil(bands) } else { height }.div_ceil(strip);
+    let of_band = if by_bands { height.div_ceil(bands) } else { height };
+    let strip = balanced(of_band, STRIP_ELEMENTS / (at_once * width * scheduler.extent(&lane)));
+    let strips = of_band.div_ceil(strip);
     scheduler.split(&row, &[strips, strip])?;
     let [band, outer, row] = [0, 1, 2].map(|level| format!("{row}.{level}"));
     // The micro-kernel's rows are those of a strip where places follow one another, else the columns of one row.
@@ -123,7 +125,7 @@ pub(super) fn blocked_tiles(
         Some(column) => (vec![row], column),
         None => (vec![], row),
     };
-    let outside = if more_input {
+    let outside = if by_bands || more_input {
         [&*images, &[band.clone(), panel.clone(), outer.clone()]].concat()
     } else {
         [std::slice::from_ref(&panel), &images, &[band.clone(), outer.clone()]].concat()
@@ -135,9 +137,10 @@ pub(super) fn blocked_tiles(
     // Loops that no copy of the input lies between, which threads may divide.
     let mut free = outside.len();
     if by_bands {
-        let at = images.len();
-        scheduler.stage_in(&x, outside.get(at).map(String::as_str), Scope::Workgroup, &[])?;
-        free = at + 1;
+        free = images.len() + 1;
+        if padded {
+            scheduler.stage_in(&x, Some(&band), Scope::Workgroup, &[])?;
+        }
     } else if padded && !lanewise {
         scheduler.stage_in(&x, None, Scope::Global, &[])?;
         let copying = scheduler.top_loops();
