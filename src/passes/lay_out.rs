@@ -6,14 +6,18 @@
 //!
 //! # Rules
 //! In the order of evaluation: a convolution whose channels fill blocks gives blocks, and reads either layout; by Winograd's
-//! algorithm it reads blocks. Pooling,
-//! concatenation and what works element by element follow the larger part of what they read. A mean over all places reads either
-//! layout. All else works on rows.
+//! algorithm it reads blocks. Pooling, concatenation and what works element by element follow the larger part of what they read. A
+//! mean over all places reads either layout. All else works on rows.
+//!
+//! A transpose may make the channels the last axis, or the last axis the channels, as around normalisations over channels. Behind
+//! the first a value lies in rows, in which the channels of a place are adjacent as in a block; so a convolution writes them itself. A product or
+//! a normalisation before the second gives blocks, a product only where it is added to an image.
 
 use super::Group;
-use crate::graph::{Graph, Node, Op, ValueId};
+use crate::graph::{Graph, Node, NodeId, Op, ValueId};
 use crate::ops::{ConvAlgorithm, Fact};
 use crate::tensor::{DType, MemoryLayout};
+use std::collections::BTreeMap;
 
 /// How the inputs and outputs of a group lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,8 @@ enum Use {
     Keeps,
     /// It reads this value as it lies, and gives rows.
     Reads(ValueId),
+    /// It gives blocks, and reads blocks behind its anchor.
+    Makes,
 }
 
 /// Chooses how the values between `groups` lie, channels in blocks of `block` or in rows; one layout a group, in order.
@@ -61,8 +67,14 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
     let mut layouts = vec![];
     for group in groups {
         let lies = |value: ValueId| made[value.index()];
+        let (role, axes) = match channel_axes(graph, group) {
+            Some(axes) => (role(graph, group, &axes, block), axes),
+            None => (Use::Rows, BTreeMap::new()),
+        };
         // What is computed for each place lies like the result; smaller operands are read for each of its places.
-        let image = |value: ValueId| graph.constant(value).is_none() && is_image(graph, value);
+        let image = |value: ValueId| {
+            graph.constant(value).is_none() && is_image(graph, value) && axes.get(&value) == Some(&1)
+        };
         let touched = group.inputs.iter().chain(&group.outputs);
         let fits = touched.copied().filter(|&value| image(value)).all(|value| {
             let fact = graph.fact(value);
@@ -73,7 +85,6 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
             let count = if lies(input) == blocks { &mut in_blocks } else { &mut in_rows };
             *count += graph.fact(input).len();
         }
-        let role = role(graph, group, block);
         let gives = match role {
             // The value that is read as it lies need not fit.
             Use::Gives(x) => {
@@ -81,14 +92,16 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
                 let fit = |&value: &ValueId| !image(value) || blocks.fits(&graph.fact(value).shape);
                 others.copied().all(|value| fit(&value))
             }
-            Use::Blocks => fits,
+            Use::Blocks | Use::Makes => fits,
             Use::Keeps => fits && in_blocks > in_rows,
             Use::Reads(_) | Use::Rows => false,
         };
         let read = |&input: &ValueId| match role {
             Use::Gives(x) | Use::Reads(x) if input == x => lies(input),
-            Use::Gives(_) | Use::Blocks | Use::Keeps if gives && image(input) => blocks,
-            Use::Gives(_) | Use::Blocks | Use::Keeps | Use::Reads(_) | Use::Rows => MemoryLayout::Rows,
+            Use::Gives(_) | Use::Blocks | Use::Keeps | Use::Makes if gives && image(input) => blocks,
+            Use::Gives(_) | Use::Blocks | Use::Keeps | Use::Makes | Use::Reads(_) | Use::Rows => {
+                MemoryLayout::Rows
+            }
         };
         let inputs = group.inputs.iter().map(read).collect();
         let outputs: Vec<MemoryLayout> = group
@@ -116,12 +129,48 @@ fn is_image(graph: &Graph, value: ValueId) -> bool {
     shape.len() >= 3 && shape[2..].iter().product::<usize>() > 1
 }
 
-fn role(graph: &Graph, group: &Group, block: usize) -> Use {
-    let elementwise = group.nodes().filter(|&node| Some(node) != group.anchor).all(|node| {
-        let Node { op, inputs, .. } = &graph.nodes()[node];
-        matches!(op, Op::Map(_)) || !inputs.iter().any(|&input| is_image(graph, input))
-    });
-    if !elementwise || !group.prologue.is_empty() {
+/// The axis that holds the channels in each value that a group reads or computes, beside smaller operands: the second one for what
+/// an anchor reads, or the last one for products and normalisations, and wherever transposes move it. `None` where that cannot be said, or
+/// where the channels of the result are neither.
+fn channel_axes(graph: &Graph, group: &Group) -> Option<BTreeMap<ValueId, usize>> {
+    let mut axes = BTreeMap::new();
+    let last_axis = |value: ValueId| graph.fact(value).shape.len().checked_sub(1);
+    if let Some(anchor) = group.anchor {
+        let Node { op, inputs, outputs, .. } = &graph.nodes()[anchor];
+        let axis = if works_on_last_axis(graph, anchor) { last_axis(outputs[0])? } else { 1 };
+        let elementwise = matches!(op, Op::MatMul(_) | Op::Conv(_) | Op::Normalize(_));
+        let images = if elementwise { &inputs[..1] } else { inputs };
+        axes.extend(images.iter().chain(outputs).map(|&value| (value, axis)));
+    }
+    for node in group.epilogue.iter().map(|&node| &graph.nodes()[node]) {
+        let known = node.inputs.iter().find_map(|input| axes.get(input).copied());
+        let axis = known.unwrap_or(1);
+        for &input in node.inputs.iter().filter(|&&input| is_image(graph, input)) {
+            if *axes.entry(input).or_insert(axis) != axis {
+                return None;
+            }
+        }
+        let axis = match &node.op {
+            Op::Transpose(transpose) => transpose.perm.iter().position(|&from| from == axis)?,
+            Op::Map(_) => axis,
+            _moves if node.inputs.iter().any(|&input| is_image(graph, input)) => return None,
+            _small => continue,
+        };
+        axes.insert(node.outputs[0], axis);
+    }
+    let results = group.outputs.iter().map(|output| axes.get(output).copied().unwrap_or(1));
+    let results: Vec<usize> = results.collect();
+    let fits = |(&output, axis): (&ValueId, usize)| axis == 1 || Some(axis) == last_axis(output);
+    group.outputs.iter().zip(results).all(fits).then_some(axes)
+}
+
+/// Whether a node's results are sums or normalised over terms that are adjacent in rows, and their channels, if they become any, are the last axis.
+fn works_on_last_axis(graph: &Graph, node: NodeId) -> bool {
+    matches!(graph.nodes()[node].op, Op::MatMul(_) | Op::Normalize(_))
+}
+
+fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: usize) -> Use {
+    if !group.prologue.is_empty() {
         return Use::Rows;
     }
     let Some(anchor) = group.anchor else { return Use::Keeps };
@@ -137,12 +186,24 @@ fn role(graph: &Graph, group: &Group, block: usize) -> Use {
             None | Some(ConvAlgorithm::Direct) => false,
             Some(ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4) => true,
         };
+        let channels_last = group.outputs.iter().any(|output| axes.get(output) != Some(&1));
         return match conv.groups {
+            // Its tiles are written in blocks.
+            1 if winograd && channels_last => Use::Rows,
             1 if filled && winograd => Use::Blocks,
             1 if filled => Use::Gives(x),
+            // Rows of channels could only be written an element at a time.
+            _ if depthwise && filled && channels_last => Use::Blocks,
             _ if depthwise && filled => Use::Keeps,
             _ => Use::Rows,
         };
+    }
+    if works_on_last_axis(graph, anchor) {
+        let is_channels = |value: &ValueId| axes.get(value) == Some(&1) && is_image(graph, *value);
+        let product = matches!(op, Op::MatMul(_));
+        let constant = !product || graph.constant(inputs[1]).is_some();
+        let images = if product { &group.inputs } else { &group.outputs };
+        return if constant && images.iter().any(is_channels) { Use::Makes } else { Use::Rows };
     }
     if let Op::Reduce(reduce) = op {
         let rank = graph.fact(x).shape.len();

@@ -6,7 +6,8 @@ use paisley::compiler::{self, Timings};
 use paisley::expr::UnaryOp;
 use paisley::graph::{Graph, Op, ValueId};
 use paisley::ops::{
-    Concat, Conv, ConvAlgorithm, Fact, Map, Pool, PoolKind, Reduce, ReduceKind, Scalar, Transpose, View,
+    Concat, Conv, ConvAlgorithm, Fact, Map, MatMul, Normalize, Pool, PoolKind, Reduce, ReduceKind, Scalar,
+    Transpose, View,
 };
 use paisley::plan::Plan;
 use paisley::runtime::cpu::CpuExecutor;
@@ -15,7 +16,7 @@ use paisley::target::{CpuIsa, CpuTarget};
 use paisley::tensor::{DType, MemoryLayout, Tensor, Tolerance, compare};
 
 /// Networks on each instruction set.
-const CASES: u64 = 12;
+const CASES: u64 = 16;
 
 /// A random network over images.
 struct Network {
@@ -75,10 +76,37 @@ impl Network {
         self.activation(y)
     }
 
+    /// A convolution, a normalisation over channels and a product with the channels as the last axis, added to what was before.
+    fn channels_last(&mut self, x: ValueId) -> Option<ValueId> {
+        let channels = self.shape(x)[1];
+        let depthwise = self.rng.below(2) == 0;
+        let y = self.conv(x, channels, depthwise)?;
+        let mut y = self.add(Transpose { perm: vec![0, 2, 3, 1] }, &[y])?;
+        if self.rng.below(2) == 0 {
+            y = self.add(Normalize { axis: 3, epsilon: 1e-3, center: true }, &[y])?;
+        }
+        if self.rng.below(3) > 0 {
+            let w = self.constant(&[channels, channels]);
+            y = self.add(MatMul::default(), &[y, w])?;
+            y = self.activation(y)?;
+        }
+        let y = self.add(Transpose { perm: vec![0, 3, 1, 2] }, &[y])?;
+        if self.shape(x) != self.shape(y) {
+            return Some(y);
+        }
+        let sum = self.add(Map { scalar: Scalar::Input(0).plus(Scalar::Input(1)) }, &[x, y])?;
+        if self.rng.below(2) == 0 {
+            return Some(sum);
+        }
+        let turned = self.add(Transpose { perm: vec![0, 2, 3, 1] }, &[sum])?;
+        let turned = self.activation(turned)?;
+        self.add(Transpose { perm: vec![0, 3, 1, 2] }, &[turned])
+    }
+
     /// A value behind `x`; `None` where the network becomes too small for what was drawn.
     fn layer(&mut self, x: ValueId) -> Option<ValueId> {
         let filters = *self.rng.pick(&[3, 12, 16, 24, 32, 40, 48]);
-        match self.rng.below(9) {
+        match self.rng.below(11) {
             0..=2 => self.conv(x, filters, false),
             3 | 4 => self.conv(x, filters, true),
             5 => {
@@ -101,6 +129,7 @@ impl Network {
                 let z = self.conv(x, filters, false)?;
                 self.add(Concat { axis: 1 }, &[y, z]).or(Some(y))
             }
+            8 | 9 => self.channels_last(x),
             _ => {
                 // What works on rows only.
                 let turned = self.add(Transpose { perm: vec![0, 1, 3, 2] }, &[x])?;
