@@ -8,7 +8,7 @@ use paisley_kernels::program as cpu;
 use std::collections::HashMap;
 
 /// More than any index, and far from overflow.
-const UNLIMITED: i64 = 1 << 48;
+pub(super) const UNLIMITED: i64 = 1 << 48;
 
 impl Emitter {
     /// The call that runs `store` for every value of the loops `dims`, outermost first.
@@ -37,6 +37,7 @@ impl Emitter {
         let value = lowering.expr(value, &guards)?;
         lowering.store(store, value, guards)?;
         let mut block = lowering.block;
+        columns::cut(&mut block);
         columns::join(&mut block);
         let node = cpu::Node::Call(cpu::Call::Block(block));
         Ok(self.under(limits.outside, node))

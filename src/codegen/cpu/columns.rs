@@ -1,9 +1,68 @@
 //! Conditions over two dimensions that are one run of memory.
 //!
-//! A condition on whole rows of `n` columns, `0 <= v + r < limit`, holds for exactly the elements `m = n * r + c` of which
+//! A condition that ends both together, such as `4 * t + j < 54` over tiles of 4, is the length of one dimension instead of both. A condition on whole rows of `n` columns, `0 <= v + r < limit`, holds for exactly the elements `m = n * r + c` of which
 //! `0 <= n * v + m < n * limit`. In that form it follows both dimensions in one step, so that they can be walked through as one.
 
+use super::block::UNLIMITED;
 use paisley_kernels::program as cpu;
+
+/// Makes one dimension of two neighbours that every access walks through as one, where a condition of the store ends both together:
+/// the condition becomes its length, for the reads too.
+pub(super) fn cut(block: &mut cpu::Block) {
+    let ends = |block: &cpu::Block| {
+        (1..block.dims.len()).find_map(|inner| ending(block, inner).map(|(length, end)| (inner, length, end)))
+    };
+    while let Some((inner, length, end)) = ends(block) {
+        let mut value = end.value.clone();
+        value.constant += 1;
+        let bounds = vec![cpu::Bound { value, divisor: -end.strides[inner] }];
+        block.dims.splice(inner - 1..=inner, [cpu::Trip::Bounded { max: length, bounds }]);
+        for op in &mut block.ops {
+            if let cpu::BlockOp::Load { guard, .. } | cpu::BlockOp::Store { guard, .. } = op {
+                guard.retain(|condition| *condition != end);
+                for condition in guard {
+                    condition.strides.remove(inner - 1);
+                }
+            }
+            if let cpu::BlockOp::Load { strides, .. }
+            | cpu::BlockOp::Store { strides, .. }
+            | cpu::BlockOp::Index { strides, .. } = op
+            {
+                strides.remove(inner - 1);
+            }
+        }
+    }
+}
+
+/// The number of elements of the dimension and the one around it, and the condition of the store that ends both together.
+fn ending(block: &cpu::Block, inner: usize) -> Option<(usize, cpu::Condition)> {
+    let [cpu::Trip::Constant(rows), cpu::Trip::Constant(columns)] = &block.dims[inner - 1..=inner] else {
+        return None;
+    };
+    let (length, columns) = (rows.checked_mul(*columns)?, i64::try_from(*columns).ok()?);
+    let one_run = |strides: &[i64]| strides[inner].checked_mul(columns) == Some(strides[inner - 1]);
+    let store = |op| if let &cpu::BlockOp::Store { ref guard, .. } = op { Some(guard) } else { None };
+    let guard = block.ops.iter().find_map(store)?;
+    let end = guard.iter().find(|condition| {
+        let others = condition.strides.iter().filter(|stride| **stride != 0).count() > 2;
+        condition.limit == UNLIMITED && condition.strides[inner] < 0 && one_run(&condition.strides) && !others
+    })?;
+    let joinable = block.ops.iter().all(|op| match op {
+        cpu::BlockOp::Load { strides, guard, .. } | cpu::BlockOp::Store { strides, guard, .. } => {
+            one_run(strides) && guard.iter().all(|condition| one_run(&condition.strides))
+        }
+        cpu::BlockOp::Index { strides, .. } => one_run(strides),
+        cpu::BlockOp::Scatter { .. } => false,
+        cpu::BlockOp::Constant { .. }
+        | cpu::BlockOp::Unary { .. }
+        | cpu::BlockOp::Binary { .. }
+        | cpu::BlockOp::MultiplyAdd { .. }
+        | cpu::BlockOp::Select { .. }
+        | cpu::BlockOp::Cast { .. }
+        | cpu::BlockOp::Gather { .. } => true,
+    });
+    joinable.then(|| (length, end.clone()))
+}
 
 /// Brings conditions on rows to that form where every access walks through the two innermost dimensions as one.
 pub(super) fn join(block: &mut cpu::Block) {
