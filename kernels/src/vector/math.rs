@@ -211,7 +211,7 @@ pub(crate) fn gelu<V: Vector>(x: V) -> V {
 }
 
 /// From here on the error function in [`gelu`] is 1.
-const GELU_BOUND: f32 = 5.350_132_5;
+const GELU_BOUND: f32 = 5.597_802_6;
 
 /// Error function within 1.8 ulp; the polynomials are minimax approximations due to N. Juffa.
 #[inline(always)]
