@@ -11,7 +11,7 @@ use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
 use paisley_kernels::transform::{Matrix, TransformArgs};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
-use paisley_kernels::{BinaryOp, Finish, Isa, TileArgs, UnaryOp, table};
+use paisley_kernels::{Activation, BinaryOp, Finish, Isa, TileArgs, UnaryOp, table};
 
 /// Multiplies packed panels that fit the first-level cache; elements are floating-point operations.
 fn tiles(criterion: &mut Criterion) {
@@ -200,6 +200,22 @@ fn unary(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Activations over a slice in the first-level cache; elements are values.
+fn activations(criterion: &mut Criterion) {
+    let source: Vec<f32> = (0..2048).map(|i| i as f32 / 256.0 - 4.0).collect();
+    let mut target = vec![0.0; source.len()];
+    let mut group = criterion.benchmark_group("activation");
+    group.throughput(Throughput::Elements(source.len() as u64));
+    for isa in Isa::available() {
+        for activation in Activation::ALL {
+            group.bench_function(BenchmarkId::new(isa.name(), activation.name()), |bencher| {
+                bencher.iter(|| table(isa).activate(activation, black_box(&mut target), black_box(&source)));
+            });
+        }
+    }
+    group.finish();
+}
+
 /// Operations of two operands and reductions over slices in the first-level cache; elements are values.
 fn binary(criterion: &mut Criterion) {
     let left: Vec<f32> = (0..2048).map(|i| i as f32 / 256.0 - 4.0).collect();
@@ -340,5 +356,5 @@ fn transforms(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, tiles, panels, reads, unary, binary, depthwise, pool, transforms);
+criterion_group!(kernels, tiles, panels, reads, unary, activations, binary, depthwise, pool, transforms);
 criterion_main!(kernels);

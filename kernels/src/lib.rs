@@ -1,6 +1,7 @@
 //! CPU micro-kernels of Paisley, and the scalar operations they and the rest of the compiler share.
 #![warn(missing_docs)]
 
+pub mod activation;
 mod copy;
 #[cfg(all(test, unix))]
 mod guard;
@@ -17,6 +18,7 @@ pub mod transform;
 pub mod vector;
 pub mod window;
 
+pub use activation::Activation;
 pub use isa::Isa;
 pub use scalar::{BinaryKind, BinaryOp, Comparison, OnIntegers, UnaryOp};
 pub use table::{KernelTable, table};

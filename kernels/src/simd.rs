@@ -3,6 +3,7 @@
 //! Kernels are written once over [`Vector`] as `#[inline(always)]` functions; the registry ([`crate::table`]) compiles
 //! them once for each instruction set by calling them from functions that enable its features.
 
+pub(crate) mod bundle;
 pub(crate) mod lanes;
 
 #[cfg(target_arch = "x86_64")]

@@ -6,6 +6,7 @@
 
 use half::{bf16, f16};
 
+use crate::activation::Activation;
 use crate::copy::CopyArgs;
 use crate::isa::Isa;
 use crate::plane::Operand;
@@ -92,7 +93,10 @@ macro_rules! tiles {
             static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> =
                 [tiles!(@rows $vector, false, $rows, $vectors), tiles!(@rows $vector, true, $rows, $vectors)];
             // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
-            unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, args) }
+            unsafe {
+                tile::dispatch(&KERNELS, <$vector as Vector>::LANES, args);
+                tile::activate(activate, <$vector as Vector>::LANES, args);
+            }
         }
     };
     (@lane_run $vector:ty, [$($feature:literal)?], $run:ident [$($row:literal),*]) => {
@@ -109,7 +113,7 @@ macro_rules! tiles {
             static KERNELS: lanes::Variants<{ [$($row),*].len() }> =
                 [[$(kernel::<$row, 0>),*], [$(kernel::<$row, 1>),*], [$(kernel::<$row, 2>),*]];
             // SAFETY: the variants are in the order of their rows; the caller grants the contract.
-            unsafe { lanes::dispatch(&KERNELS, <$vector as Vector>::LANES as isize, args) }
+            unsafe { lanes::dispatch(&KERNELS, activate, <$vector as Vector>::LANES, args) }
         }
     };
     (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {
@@ -146,6 +150,7 @@ macro_rules! kernels {
             window::pool_row(pool: Pool, accumulate: bool, args: &WindowArgs);
             transform::transform(matrix: Matrix, args: &TransformArgs);
             copy::copy_planes(args: &CopyArgs<'_>);
+            activation::activate(activation: Activation, target: (*mut f32, isize), source: (*const f32, isize), extents: (usize, usize));
             plane::binary_rows(op: BinaryOp, target: (*mut f32, isize), operands: [Operand; 2], extents: (usize, usize)) -> bool;
             plane::multiply_add_rows(target: (*mut f32, isize), operands: [Operand; 3], extents: (usize, usize));
         }

@@ -9,6 +9,7 @@ pub mod lanes;
 #[cfg(all(test, unix))]
 mod tests;
 
+use crate::activation::Activation;
 use crate::isa::Isa;
 use crate::simd::Vector;
 
@@ -51,7 +52,7 @@ impl Depth {
     }
 }
 
-/// What becomes of the sums of a tile before they are written: `clamp(start[j] + sum + addend[i, j], low, high)`.
+/// What becomes of the sums of a tile: `activation(clamp(start[j] + sum + addend[i, j], low, high))`.
 ///
 /// Strides count elements; columns are next to one another within a vector.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,8 @@ pub struct Finish {
     pub low: f32,
     /// The largest result, at least `low`; NaN stays.
     pub high: f32,
+    /// What is computed of that in the end.
+    pub activation: Option<Activation>,
 }
 
 impl Finish {
@@ -82,6 +85,7 @@ impl Finish {
         addend_vector: 0,
         low: f32::NEG_INFINITY,
         high: f32::INFINITY,
+        activation: None,
     };
 }
 
@@ -90,8 +94,8 @@ impl Finish {
 ///
 /// Strides count elements and may have any sign. Columns are next to one another within a vector; from the first column of a
 /// vector to that of the next it is `b_vector` and `c_vector`. Nothing outside the named elements is read or written. `a[k, i]`,
-/// `b[k, j]`, `start[j]` and `addend[i, j]` must be valid for reads, `c[i, j]` for reads and writes (writes alone without
-/// `accumulate`), the elements of `c` must not overlap one another, and `c` must not overlap what is read. Packed panels
+/// `b[k, j]`, `start[j]` and `addend[i, j]` must be valid for reads, `c[i, j]` for reads and writes (of what
+/// they held before, only with `accumulate`), the elements of `c` must not overlap one another, and `c` must not overlap what is read. Packed panels
 /// (`a_row == 1`) run fastest.
 #[derive(Clone, Copy, Debug)]
 pub struct TileArgs {
@@ -355,5 +359,29 @@ pub(crate) unsafe fn in_pieces(
         piece.c = piece.c.wrapping_offset(rows as isize * piece.c_row);
         let finish = &mut piece.finish;
         finish.addend = finish.addend.wrapping_offset(rows as isize * finish.addend_row);
+    }
+}
+
+/// The compiled loops of activations, as [`crate::activation::body::activate`].
+pub(crate) type Activate = unsafe fn(Activation, (*mut f32, isize), (*const f32, isize), (usize, usize));
+
+/// Computes the activation of the results of a tile, which are in the first-level cache still.
+///
+/// # Safety
+/// As for the kernel that wrote the results; `activate` and `lanes` are of its instruction set.
+#[inline(always)]
+pub(crate) unsafe fn activate(activate: Activate, lanes: usize, args: &TileArgs) {
+    let TileArgs { rows, cols, c, c_row, c_vector, finish, .. } = *args;
+    let Some(activation) = finish.activation else { return };
+    // The columns of so many vectors are next to one another.
+    let together = if c_vector == lanes as isize { cols } else { lanes };
+    let mut first = 0;
+    while first < cols {
+        let width = together.min(cols - first);
+        let results = c.wrapping_offset((first / lanes) as isize * c_vector);
+        let extents = if c_row == width as isize { (1, rows * width) } else { (rows, width) };
+        // SAFETY: these are elements of `c`, all of which the caller grants.
+        unsafe { activate(activation, (results, c_row), (results, c_row), extents) };
+        first += width;
     }
 }

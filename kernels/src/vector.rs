@@ -15,6 +15,7 @@ mod tests;
 
 use half::{bf16, f16};
 
+use crate::activation::Activation;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
 use body::Form;
@@ -38,6 +39,16 @@ impl KernelTable {
         let address = target.as_mut_ptr();
         // SAFETY: as for `unary`; the source is the very target, which the kernels allow.
         unsafe { (self.raw.unary)(op, address, address, target.len()) }
+    }
+
+    /// `target[i] = activation(source[i])`.
+    pub fn activate(&self, activation: Activation, target: &mut [f32], source: &[f32]) {
+        check_lengths(target.len(), [source.len()]);
+        let extents = (1, target.len());
+        // SAFETY: the table's instruction set is present; the slices have `target.len()` elements and do not overlap.
+        unsafe {
+            (self.raw.activate)(activation, (target.as_mut_ptr(), 0), (source.as_ptr(), 0), extents);
+        }
     }
 
     /// `target[i] = op(left[i], right[i])`.

@@ -178,6 +178,14 @@ impl Machine<'_> {
                         lanes::unary(self.table, *op, *dtype, target, x, count, temporaries);
                     });
                 }
+                LaneOp::Activate { to, activation, x } => {
+                    let x = self.values[*x];
+                    let Area { pointer, pitch, rows, cols } = self.result(to, chunk, &[x]);
+                    let (target, source) = ((pointer.cast(), pitch / 4), (x.pointer.cast(), x.pitch / 4));
+                    let flat = rows > 1 && pitch == (4 * cols) as isize && x.pitch == pitch;
+                    let extents = if flat { (1, rows * cols) } else { (rows, cols) };
+                    (self.table.raw.activate)(*activation, target, source, extents);
+                }
                 LaneOp::Binary { to, op, dtype, a, b } => {
                     let operands = [self.values[*a], self.values[*b]];
                     let (area, temporaries) = (self.result(to, chunk, &operands), self.temporaries());

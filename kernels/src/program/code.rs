@@ -1,6 +1,7 @@
 //! The data types of a CPU program. The module above says what they mean together.
 
 use super::affine::{Affine, Bound, Condition};
+use crate::activation::Activation;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::transform::Matrix;
 
@@ -306,8 +307,7 @@ pub struct Tile {
     pub finish: Option<Finish>,
 }
 
-/// What becomes of a sum of a [`Tile`] before it is written: `clamp(start[j, l] + sum + addend[p, i, j, l], low, high)`, of which NaN
-/// stays NaN. The columns of a block are next to one another; neither `start` nor `addend` is in the buffer of `c`.
+/// What becomes of a sum of a [`Tile`]: `activation(clamp(start[j, l] + sum + addend[p, i, j, l], low, high))`, of which NaN stays NaN. The columns of a block are next to one another; neither `start` nor `addend` is in the buffer of `c`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finish {
     /// The first element of `start`, and the elements from a block of columns to the next.
@@ -318,6 +318,8 @@ pub struct Finish {
     pub low: Literal,
     /// The largest result.
     pub high: Literal,
+    /// What is computed of that in the end.
+    pub activation: Option<Activation>,
 }
 
 /// One level of the sum of a [`Tile`].
@@ -524,6 +526,15 @@ pub enum BlockOp {
         a: Register,
         /// The right operand.
         b: Register,
+    },
+    /// An activation of an f32.
+    Activate {
+        /// The register set.
+        to: Register,
+        /// Which.
+        activation: Activation,
+        /// Its operand.
+        x: Register,
     },
     /// `a * b + c`, with one rounding or two.
     MultiplyAdd {

@@ -9,6 +9,7 @@ use super::code::{
 };
 use super::convert::literal_bits;
 use super::tile::TileOp;
+use crate::activation::Activation;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
 
@@ -137,6 +138,11 @@ pub(super) enum LaneOp {
         to: Target,
         op: UnaryOp,
         dtype: ElementType,
+        x: usize,
+    },
+    Activate {
+        to: Target,
+        activation: Activation,
         x: usize,
     },
     Binary {
@@ -371,6 +377,7 @@ fn accessed(op: &BlockOp) -> Option<AccessId> {
         BlockOp::Constant { .. }
         | BlockOp::Index { .. }
         | BlockOp::Unary { .. }
+        | BlockOp::Activate { .. }
         | BlockOp::Binary { .. }
         | BlockOp::MultiplyAdd { .. }
         | BlockOp::Select { .. }
@@ -399,6 +406,7 @@ impl Shape {
                 BlockOp::Index { strides: own, .. } => strides.push(own),
                 BlockOp::Constant { .. }
                 | BlockOp::Unary { .. }
+                | BlockOp::Activate { .. }
                 | BlockOp::Binary { .. }
                 | BlockOp::MultiplyAdd { .. }
                 | BlockOp::Select { .. }
@@ -534,6 +542,9 @@ impl LaneLowering<'_> {
             BlockOp::Unary { to, op, x } => {
                 LaneOp::Unary { to: self.target(at, *to), op: *op, dtype: dtype(x), x: x.index() }
             }
+            BlockOp::Activate { to, activation, x } => {
+                LaneOp::Activate { to: self.target(at, *to), activation: *activation, x: x.index() }
+            }
             BlockOp::Binary { to, op, a, b } => LaneOp::Binary {
                 to: self.target(at, *to),
                 op: *op,
@@ -616,6 +627,7 @@ impl LaneLowering<'_> {
             | BlockOp::Constant { .. }
             | BlockOp::Index { .. }
             | BlockOp::Unary { .. }
+            | BlockOp::Activate { .. }
             | BlockOp::Binary { .. }
             | BlockOp::MultiplyAdd { .. }
             | BlockOp::Select { .. }
@@ -648,7 +660,10 @@ impl LaneLowering<'_> {
         }
         let view = self.view(*access, strides);
         let buffer = self.code.accesses[access.index()].buffer;
-        let elementwise = matches!(self.block.ops[at], BlockOp::Unary { .. } | BlockOp::Binary { .. });
+        let elementwise = matches!(
+            self.block.ops[at],
+            BlockOp::Unary { .. } | BlockOp::Activate { .. } | BlockOp::Binary { .. }
+        );
         let harmless = |(place, op): (usize, &BlockOp)| match op {
             BlockOp::Load { to: loaded, access: own, strides: steps, guard } => {
                 self.code.accesses[own.index()].buffer != buffer
@@ -665,6 +680,7 @@ impl LaneLowering<'_> {
             BlockOp::Constant { .. }
             | BlockOp::Index { .. }
             | BlockOp::Unary { .. }
+            | BlockOp::Activate { .. }
             | BlockOp::Binary { .. }
             | BlockOp::MultiplyAdd { .. }
             | BlockOp::Select { .. }

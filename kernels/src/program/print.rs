@@ -131,7 +131,7 @@ impl Printer<'_> {
             let value = self.form(value, strides.iter().copied().zip(names));
             write!(f, " {} 0 <= {value} < {limit}", if at == 0 { "where" } else { "and" })?;
         }
-        if let Some(Finish { start, addend, low, high }) = finish {
+        if let Some(Finish { start, addend, low, high, activation }) = finish {
             let mut none = std::iter::empty();
             if let Some((access, block)) = start {
                 write!(f, " from {}", view(*access, [0, 0, *block, 1], &mut none))?;
@@ -140,6 +140,9 @@ impl Printer<'_> {
                 write!(f, " plus {}", view(*access, [*line, *row, *block, 1], &mut none))?;
             }
             write!(f, " within {} to {}", literal(*low), literal(*high))?;
+            if let Some(activation) = activation {
+                write!(f, " then {}", activation.name())?;
+            }
         }
         f.write_char('\n')
     }
@@ -242,6 +245,7 @@ impl Printer<'_> {
             BlockOp::Constant { to: _, value } => f.write_str(&literal(*value)),
             BlockOp::Index { to: _, value, strides } => f.write_str(&self.form(value, named(strides))),
             BlockOp::Unary { to: _, op, x } => write!(f, "{}({x})", op.name()),
+            BlockOp::Activate { to: _, activation, x } => write!(f, "{}({x})", activation.name()),
             BlockOp::Binary { to: _, op, a, b } => write!(f, "{}({a}, {b})", op.name()),
             BlockOp::MultiplyAdd { to: _, a, b, c } => write!(f, "{a} * {b} + {c}"),
             BlockOp::Select { to: _, condition, then, otherwise } => {

@@ -3,6 +3,7 @@
 use super::affine::{Affine, Condition};
 use super::code::{self, Accumulate, Literal, Tile, Trip};
 use super::machine::Machine;
+use crate::activation::Activation;
 use crate::table::KernelTable;
 use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel};
 use crate::tile::{DEPTHS, Depth, Finish, TileArgs, TileKernel};
@@ -56,6 +57,7 @@ struct FinishOp {
     addend: Option<(usize, [isize; 3])>,
     low: f32,
     high: f32,
+    activation: Option<Activation>,
 }
 
 /// The kernel for a tile whose factor is one for all columns: one that takes its columns, if possible with all rows at once.
@@ -147,6 +149,7 @@ impl FinishOp {
             }),
             low: finish.map_or(f32::NEG_INFINITY, |finish| limit(finish.low)),
             high: finish.map_or(f32::INFINITY, |finish| limit(finish.high)),
+            activation: finish.and_then(|finish| finish.activation),
         }
     }
 }
@@ -235,12 +238,13 @@ impl Machine<'_> {
 
     /// What becomes of sums, and the stride of lines in what is added to them.
     fn finish(&self, op: &FinishOp) -> (Finish, isize) {
-        let FinishOp { start, addend, low, high } = *op;
+        let FinishOp { start, addend, low, high, activation } = *op;
         let pointer = |access: usize| self.pointers[access].cast_const().cast();
         let (start, start_vector) =
             start.map_or((std::ptr::null(), 0), |(access, vector)| (pointer(access), vector));
         let (addend, [addend_line, addend_row, addend_vector]) =
             addend.map_or((std::ptr::null(), [0; 3]), |(access, strides)| (pointer(access), strides));
-        (Finish { start, start_vector, addend, addend_row, addend_vector, low, high }, addend_line)
+        let finish = Finish { start, start_vector, addend, addend_row, addend_vector, low, high, activation };
+        (finish, addend_line)
     }
 }

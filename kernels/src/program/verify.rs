@@ -587,6 +587,10 @@ impl Verifier<'_> {
                     Some(ElementType::I64)
                 }
                 BlockOp::Unary { to: _, op, x } => Some(unary_result(at, *op, dtype(*x))?),
+                BlockOp::Activate { to: _, activation: _, x } => {
+                    expect_type(at, dtype(*x), ElementType::F32)?;
+                    Some(ElementType::F32)
+                }
                 BlockOp::Binary { to: _, op, a, b } => {
                     expect_type(at, dtype(*b), dtype(*a))?;
                     Some(binary_result(at, *op, dtype(*a))?)
@@ -693,6 +697,7 @@ impl BlockOp {
             | BlockOp::Constant { to, .. }
             | BlockOp::Index { to, .. }
             | BlockOp::Unary { to, .. }
+            | BlockOp::Activate { to, .. }
             | BlockOp::Binary { to, .. }
             | BlockOp::MultiplyAdd { to, .. }
             | BlockOp::Select { to, .. }
@@ -706,7 +711,9 @@ impl BlockOp {
     pub fn operands(&self) -> impl Iterator<Item = Register> {
         let (fixed, mask): ([Option<Register>; 3], Option<Register>) = match self {
             BlockOp::Load { .. } | BlockOp::Constant { .. } | BlockOp::Index { .. } => ([None; 3], None),
-            BlockOp::Unary { to: _, op: _, x } | BlockOp::Cast { to: _, x } => ([Some(*x), None, None], None),
+            BlockOp::Unary { to: _, op: _, x }
+            | BlockOp::Activate { to: _, activation: _, x }
+            | BlockOp::Cast { to: _, x } => ([Some(*x), None, None], None),
             BlockOp::Binary { to: _, op: _, a, b } => ([Some(*a), Some(*b), None], None),
             BlockOp::MultiplyAdd { to: _, a, b, c } => ([Some(*a), Some(*b), Some(*c)], None),
             BlockOp::Select { to: _, condition, then, otherwise } => {

@@ -6,7 +6,7 @@
     reason = "iterator calls taking vectors may stay calls without their features"
 )]
 
-use super::{Depth, Finish};
+use super::{Activate, Depth, Finish};
 use crate::isa::Isa;
 use crate::simd::Vector;
 
@@ -74,7 +74,7 @@ impl Edge {
 ///
 /// Every element is a vector of the kernel's instruction set; strides count f32 and may have any sign. Nothing outside the named
 /// elements is read or written: `a[p, i, k]` of the terms that count, `b[k]`, `start` and `addend[p, i]` must be valid for
-/// reads, `c[p, i]` for reads and writes (writes alone without `accumulate`), the elements of `c` must not overlap one
+/// reads, `c[p, i]` for reads and writes (of what they held before, only with `accumulate`), the elements of `c` must not overlap one
 /// another, and `c` must not overlap what is read.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneArgs {
@@ -185,13 +185,18 @@ pub(crate) type Variants<const ROWS: usize> = [[unsafe fn(&LaneArgs, &Piece); RO
 /// of their terms are alone, but for the last before and the first behind all others.
 ///
 /// # Safety
-/// As for the variants, which were compiled for vectors of `lanes`.
+/// As for the variants, which were compiled for vectors of `lanes`, as was `activate`.
 #[inline(always)]
-pub(crate) unsafe fn dispatch<const ROWS: usize>(variants: &Variants<ROWS>, lanes: isize, args: &LaneArgs) {
-    let LaneArgs { rows, edges: [down, across], finish, .. } = args;
+pub(crate) unsafe fn dispatch<const ROWS: usize>(
+    variants: &Variants<ROWS>,
+    activate: Activate,
+    lanes: usize,
+    args: &LaneArgs,
+) {
+    let LaneArgs { rows, edges: [down, across], c_row, finish, .. } = args;
     let variants = match args.a_row {
-        row if row == lanes => &variants[1],
-        row if row == 2 * lanes => &variants[2],
+        row if row == lanes as isize => &variants[1],
+        row if row == 2 * lanes as isize => &variants[2],
         _any => &variants[0],
     };
     for line in 0..args.lines {
@@ -217,6 +222,12 @@ pub(crate) unsafe fn dispatch<const ROWS: usize>(variants: &Variants<ROWS>, lane
             // SAFETY: the variant is that for so many rows, and they are rows of the tile.
             unsafe { variants[count - 1](args, &piece) }
             first += count;
+        }
+        if let Some(activation) = finish.activation {
+            let results = args.c.wrapping_offset(line as isize * args.c_line);
+            let extents = if *c_row == lanes as isize { (1, rows * lanes) } else { (*rows, lanes) };
+            // SAFETY: these are the rows of the line, all of which the caller grants.
+            unsafe { activate(activation, (results, *c_row), (results, *c_row), extents) };
         }
     }
 }

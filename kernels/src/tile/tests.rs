@@ -200,6 +200,7 @@ fn sums_are_finished() {
                             addend_vector: lanes as isize,
                             low,
                             high,
+                            activation: None,
                         },
                     };
                     // SAFETY: the table is of an available instruction set; the strides stay in the vectors.

@@ -14,6 +14,10 @@ use half::{bf16, f16};
 use super::math;
 use crate::scalar::{BinaryOp, Comparison, UnaryOp};
 use crate::simd::Vector;
+use crate::simd::bundle::Bundle;
+
+/// Vectors of elementary functions that are computed at once.
+pub(crate) const IN_FLIGHT: usize = 2;
 
 /// Which operands of a binary operation are single values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +65,18 @@ macro_rules! lanewise {
     }};
 }
 
+/// `target[l] = value` as [`lanewise`], several vectors at once, so that none waits for itself.
+macro_rules! overlapped {
+    ($vector:ty, $target:expr, $count:expr, |$x:ident = $source:ident| $value:expr) => {{
+        let (target, source, count): (*mut f32, *const f32, usize) = ($target, $source, $count);
+        let whole = count - count % <Bundle<$vector, IN_FLIGHT>>::LANES;
+        lanewise!(Bundle<$vector, IN_FLIGHT>, target, whole, |$x = source| $value);
+        // SAFETY: `whole <= count`.
+        let (target, source) = unsafe { (target.add(whole), source.add(whole)) };
+        lanewise!($vector, target, count - whole, |$x = source| $value);
+    }};
+}
+
 /// `target[i] = op(source[i])`, a bool being 0 or 1.
 #[inline(always)]
 pub(crate) unsafe fn unary<V: Vector>(op: UnaryOp, target: *mut f32, source: *const f32, count: usize) {
@@ -72,12 +88,12 @@ pub(crate) unsafe fn unary<V: Vector>(op: UnaryOp, target: *mut f32, source: *co
         UnaryOp::Ceil => lanewise!(V, target, count, |x = source| x.ceil()),
         UnaryOp::Round => lanewise!(V, target, count, |x = source| x.round()),
         UnaryOp::Sqrt => lanewise!(V, target, count, |x = source| x.sqrt()),
-        UnaryOp::Exp => lanewise!(V, target, count, |x = source| math::exp(x)),
-        UnaryOp::Log => lanewise!(V, target, count, |x = source| math::log(x)),
-        UnaryOp::Log1p => lanewise!(V, target, count, |x = source| math::log1p(x)),
-        UnaryOp::Tanh => lanewise!(V, target, count, |x = source| math::tanh(x)),
-        UnaryOp::Erf => lanewise!(V, target, count, |x = source| math::erf(x)),
-        UnaryOp::Sigmoid => lanewise!(V, target, count, |x = source| math::sigmoid(x)),
+        UnaryOp::Exp => overlapped!(V, target, count, |x = source| math::exp(x)),
+        UnaryOp::Log => overlapped!(V, target, count, |x = source| math::log(x)),
+        UnaryOp::Log1p => overlapped!(V, target, count, |x = source| math::log1p(x)),
+        UnaryOp::Tanh => overlapped!(V, target, count, |x = source| math::tanh(x)),
+        UnaryOp::Erf => overlapped!(V, target, count, |x = source| math::erf(x)),
+        UnaryOp::Sigmoid => overlapped!(V, target, count, |x = source| math::sigmoid(x)),
         UnaryOp::Sin | UnaryOp::Cos => {
             // SAFETY: the caller grants the contract.
             unsafe { circular::<V>(op, target, source, count) }
@@ -127,9 +143,9 @@ unsafe fn circular<V: Vector>(op: UnaryOp, target: *mut f32, source: *const f32,
             // SAFETY: `length` elements are granted.
             unsafe { unary_scalars(op, target, source, length) };
         } else if op == UnaryOp::Sin {
-            lanewise!(V, target, length, |x = source| math::sin(x));
+            overlapped!(V, target, length, |x = source| math::sin(x));
         } else {
-            lanewise!(V, target, length, |x = source| math::cos(x));
+            overlapped!(V, target, length, |x = source| math::cos(x));
         }
         at += length;
     }

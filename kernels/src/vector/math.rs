@@ -71,6 +71,13 @@ fn nearest<V: Vector>(x: V) -> (V, V) {
     (raised.sub(x.like(ROUNDER)), raised)
 }
 
+/// The nearest integer of `x * factor`, below 2^22, and a vector whose low bits are that integer.
+#[inline(always)]
+fn rounded<V: Vector>(x: V, factor: f32) -> (V, V) {
+    let raised = x.mul_add(x.like(factor), x.like(ROUNDER));
+    (raised.sub(x.like(ROUNDER)), raised)
+}
+
 /// [`Vector::scale`] without an instruction for it: `2^n` in two factors, since `n` reaches beyond the exponents of normal floats.
 #[inline(always)]
 pub(crate) fn scale<V: Vector>(x: V, n: V) -> V {
@@ -90,7 +97,7 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
 /// [`exp`] of what is between -105 and 90, or NaN.
 #[inline(always)]
 fn exp_bounded<V: Vector>(x: V) -> V {
-    let (n, _) = nearest(x.mul(x.like(std::f32::consts::LOG2_E)));
+    let (n, _) = rounded(x, std::f32::consts::LOG2_E);
     let r = n.mul_add(x.like(-0.693_359_4), x);
     let r = n.mul_add(x.like(2.121_944_4e-4), r);
     let series =
@@ -165,6 +172,46 @@ pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
     let numerator = x.less(zero).select(power, one);
     numerator.div(one.add(power))
 }
+
+/// `x * sigmoid(x)`, the factor within 2^-22: `x / (1 + e^-x)`, where the power of two of `e^-x` overflows as it should.
+#[inline(always)]
+pub(crate) fn silu<V: Vector>(x: V) -> V {
+    let one = x.like(1.0);
+    let bounded = x.like(88.0).lesser_or(x.like(-88.9).greater_or(x));
+    let (n, bits) = rounded(bounded, -std::f32::consts::LOG2_E);
+    let power = bits.shift_left::<23>().add_bits(one);
+    // e^-x = 2^n e^-r; the coefficients are minimax over half a power of two to both sides.
+    let r = n.mul_add(x.like(std::f32::consts::LN_2), bounded);
+    let rest =
+        polynomial(r, [-8.290_144_6e-3, 4.189_885e-2, -1.666_764_5e-1, 4.999_914_2e-1, -9.999_997e-1, 1.0]);
+    x.div(rest.mul_add(power, one))
+}
+
+/// `x * clamp(x / 6 + 1 / 2, 0, 1)`.
+#[inline(always)]
+pub(crate) fn hard_swish<V: Vector>(x: V) -> V {
+    let gate = x.mul_add(x.like(1.0 / 6.0), x.like(0.5));
+    x.mul(x.like(1.0).lesser_or(x.like(0.0).greater_or(gate)))
+}
+
+/// `x * (1 + erf(x / sqrt(2))) / 2`, the factor within 2^-21. The error function is a rational minimax approximation, which is
+/// exactly 1 at the bound, fused multiply-add or not.
+#[inline(always)]
+pub(crate) fn gelu<V: Vector>(x: V) -> V {
+    let bounded = x.like(GELU_BOUND).lesser_or(x.like(-GELU_BOUND).greater_or(x));
+    let square = bounded.mul(bounded);
+    let numerator = polynomial(
+        square,
+        [4.459_447e-8, 1.257_959_1e-5, 3.378_636_3e-4, 9.354_733e-3, 6.785_856e-2, 7.978_845e-1],
+    );
+    let denominator =
+        polynomial(square, [1.179_653e-6, 7.334_501_4e-5, 1.885_506_7e-3, 2.867_770_2e-2, 2.517_144e-1, 1.0]);
+    let half = x.mul(x.like(0.5));
+    half.mul_add(numerator.mul(bounded).div(denominator), half)
+}
+
+/// From here on the error function in [`gelu`] is 1.
+const GELU_BOUND: f32 = 5.597_802_6;
 
 /// Error function within 1.8 ulp; the polynomials are minimax approximations due to N. Juffa.
 #[inline(always)]

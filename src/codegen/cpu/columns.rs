@@ -80,6 +80,7 @@ pub(super) fn join(block: &mut cpu::Block) {
         cpu::BlockOp::Index { strides, .. } => one_run(strides),
         cpu::BlockOp::Constant { .. }
         | cpu::BlockOp::Unary { .. }
+        | cpu::BlockOp::Activate { .. }
         | cpu::BlockOp::Binary { .. }
         | cpu::BlockOp::MultiplyAdd { .. }
         | cpu::BlockOp::Select { .. }

@@ -2,6 +2,7 @@
 //! Transforms overwrite zeros and write where their results are copied to likewise.
 
 use crate::expr::BinaryOp;
+use paisley_kernels::Activation;
 use paisley_kernels::program as cpu;
 use std::collections::BTreeMap;
 
@@ -191,8 +192,9 @@ impl Folding<'_> {
         }
         let start = start.map(|((form, [_, _, block]), place)| (self.code.access(place.buffer, form), block));
         let addend = addend.map(|((form, strides), place)| (self.code.access(place.buffer, form), strides));
-        let plain = cpu::Finish { start: None, addend: None, low: FREE.0, high: FREE.1 };
-        let finish_by = cpu::Finish { start, addend, low: steps.low, high: steps.high };
+        let plain = cpu::Finish { start: None, addend: None, low: FREE.0, high: FREE.1, activation: None };
+        let Steps { low, high, activation, .. } = steps;
+        let finish_by = cpu::Finish { start, addend, low, high, activation };
         match target.finish {
             Some(finish) => *finish = Some(finish_by),
             None if finish_by == plain => {}
@@ -394,14 +396,16 @@ fn along(
     (column == 1 || writer.dims[3] == ONCE).then_some((form, [line, row, block]))
 }
 
-/// `clamp(sum of addends, low, high)`.
+/// `activation(clamp(sum of addends, low, high))`.
 struct Steps<'b> {
     addends: Vec<(cpu::AccessId, &'b [i64])>,
     low: cpu::Literal,
     high: cpu::Literal,
+    activation: Option<Activation>,
 }
 
-/// What a straight-line program computes in `value`, if it is the clamped sum of at most three reads and nothing else.
+/// What a straight-line program computes in `value`, if it is the clamped sum of at most three reads, an activation of that, and
+/// nothing else.
 fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
     let set_by = |register: cpu::Register| ops.iter().find(|op| op.result() == Some(register));
     let constant = |register: cpu::Register| match set_by(register) {
@@ -409,7 +413,10 @@ fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
         _other => None,
     };
     let [mut low, mut high] = [None, None];
-    let mut clamped = value;
+    let (mut clamped, activation) = match set_by(value) {
+        Some(cpu::BlockOp::Activate { activation, x, .. }) => (*x, Some(*activation)),
+        _other => (value, None),
+    };
     while let Some(cpu::BlockOp::Binary { op: op @ (BinaryOp::Max | BinaryOp::Min), a, b, .. }) =
         set_by(clamped)
     {
@@ -434,11 +441,17 @@ fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
         }
     }
     let all_used = ops.iter().all(|op| {
-        matches!(op, cpu::BlockOp::Load { .. } | cpu::BlockOp::Constant { .. } | cpu::BlockOp::Binary { .. })
+        matches!(
+            op,
+            cpu::BlockOp::Load { .. }
+                | cpu::BlockOp::Constant { .. }
+                | cpu::BlockOp::Binary { .. }
+                | cpu::BlockOp::Activate { .. }
+        )
     });
     let [low_literal, high_literal] = [low, high].map(cpu::Literal::Float);
     let fits = all_used && low <= high && addends.len() <= 3;
-    fits.then_some(Steps { addends, low: low_literal, high: high_literal })
+    fits.then_some(Steps { addends, low: low_literal, high: high_literal, activation })
 }
 
 /// How many operands of calls are in each buffer.
@@ -471,6 +484,7 @@ fn uses(code: &cpu::Code, body: &[cpu::Node]) -> BTreeMap<cpu::BufferId, usize> 
                         cpu::BlockOp::Constant { .. }
                         | cpu::BlockOp::Index { .. }
                         | cpu::BlockOp::Unary { .. }
+                        | cpu::BlockOp::Activate { .. }
                         | cpu::BlockOp::Binary { .. }
                         | cpu::BlockOp::MultiplyAdd { .. }
                         | cpu::BlockOp::Select { .. }

@@ -9,6 +9,7 @@
 //! Buffers: parameters and packed constants are external, in that order; a local buffer is shared between the threads when it is
 //! allocated at the top of the nest and private to a thread below.
 
+mod activation;
 mod block;
 mod columns;
 mod fold;
@@ -137,6 +138,7 @@ fn emit_stmts(nest: &Nest, stmts: &[Stmt], suffix: &str, preparing: bool) -> Res
         }
     }
     emitter.code.body = body;
+    activation::recognise(&mut emitter.code);
     fold::fold(&mut emitter.code);
     Ok(CpuCode { code: emitter.code, bindings })
 }

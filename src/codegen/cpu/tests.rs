@@ -5,14 +5,20 @@ use crate::loopir::Nest;
 use crate::schedule::Trace;
 use crate::schedule::tests::winograd;
 use expect_test::{Expect, expect};
+use paisley_kernels::Activation;
 use paisley_kernels::transform::Matrix;
 
 fn check(nest: &str, trace: &str, expected: Expect) {
+    expected.assert_eq(&calls(nest, trace));
+}
+
+/// The phases of the program of a nest with a schedule.
+fn calls(nest: &str, trace: &str) -> String {
     let mut nest = Nest::parse(nest).unwrap();
     Trace::parse(trace).unwrap().apply(&mut nest).unwrap();
     let code = emit(&nest).unwrap().code.to_string();
     let calls = code.lines().skip_while(|line| !line.starts_with("phase"));
-    expected.assert_eq(&(calls.collect::<Vec<_>>().join("\n") + "\n"));
+    calls.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// A product whose results are added to a bias and to another tensor and clamped.
@@ -46,6 +52,64 @@ fn a_tile_finishes_its_sums() {
           for i.0 in 3
             tile min(10, 24 - 10 i.0) x (2 x 8) x 16: y[80 i.0 + 8 row + 192 block + col] = x[160 i.0 + 16 row + depth] * w[8 block + col + 16 depth] from b[8 block + col] plus z[80 i.0 + 8 row + 192 block + col] within 0.0 to 6.0
     "#]],
+    );
+}
+
+#[test]
+fn a_tile_ends_with_an_activation_however_it_is_written() {
+    let sum = "(acc + b[k.0, k.1])";
+    for (name, activations) in [
+        ("silu", ["S * sigmoid(S)", "sigmoid(S) * S"]),
+        (
+            "hard_swish",
+            ["S * min(max(S * 0.16666667 + 0.5, 0.0), 1.0)", "S * max(min(S + 3.0, 6.0), 0.0) / 6.0"],
+        ),
+        ("gelu", ["S * (erf(S / 1.4142135) + 1.0) * 0.5", "(0.5 * S) * (1.0 + erf(S * 0.70710677))"]),
+    ] {
+        for activation in activations {
+            let nest = PRODUCT.replace(
+                "min(max(z[k.0, i, k.1] + (acc + b[k.0, k.1]), 0.0), 6.0)",
+                &activation.replace('S', sum),
+            );
+            let calls = calls(&nest, TILES);
+            let end = format!(" from b[8 block + col] within -inf to inf then {name}\n");
+            assert!(calls.ends_with(&end), "{activation}:\n{calls}");
+        }
+    }
+}
+
+#[test]
+fn what_is_nearly_an_activation_is_none() {
+    for other in
+        ["acc * sigmoid(acc + 1.0)", "acc * (sigmoid(acc) * 2.0)", "acc * min(max(acc + 3.0, 0.0), 6.0)"]
+    {
+        let nest = PRODUCT.replace("min(max(z[k.0, i, k.1] + (acc + b[k.0, k.1]), 0.0), 6.0)", other);
+        let calls = calls(&nest, TILES);
+        assert!(
+            Activation::ALL.iter().all(|activation| !calls.contains(activation.name())),
+            "{other}:\n{calls}"
+        );
+    }
+}
+
+#[test]
+fn an_activation_that_does_not_follow_a_tile_is_one_operation() {
+    check(
+        "nest gated
+  in    x: f32[24, 16]
+  out   y: f32[24, 16]
+  for i in 24, c in 16:
+    store: y[i, c] = sqrt(x[i, c] * sigmoid(x[i, c]))
+",
+        "",
+        expect![[r#"
+            phase 0
+              block store over d0 in 24, d1 in 16
+                v0: f32 = x[16 d0 + d1]
+                v2: f32 = silu(v0)
+                v3: f32 = sqrt(v2)
+                y[16 d0 + d1] = v3
+        "#]],
     );
 }
 

@@ -178,7 +178,7 @@ impl Naive<'_> {
                     if accumulate {
                         sum += self.place(tile.c, &strides, &[p, i, block, j]).float();
                     }
-                    if let Some(Finish { start, addend, low, high }) = &tile.finish {
+                    if let Some(Finish { start, addend, low, high, activation }) = &tile.finish {
                         if let Some((start, block_stride)) = start {
                             sum += self.place(*start, &[*block_stride, 1], &[block, j]).float();
                         }
@@ -191,6 +191,9 @@ impl Naive<'_> {
                             Literal::Int(value) => *value as f64,
                         };
                         sum = sum.clamp(limit(low), limit(high));
+                        if let Some(activation) = activation {
+                            sum = activation.eval_f64(sum);
+                        }
                     }
                     *self.place(tile.c, &strides, &[p, i, block, j]) =
                         Number::Float(sum).cast(ElementType::F32);
@@ -290,6 +293,9 @@ impl Naive<'_> {
                 }
                 BlockOp::Constant { to, value: Literal::Int(value) } => Number::Int(*value).cast(dtype(to)),
                 BlockOp::Index { to: _, value, strides } => Number::Int(self.form(value, strides, at)),
+                BlockOp::Activate { to, activation, x } => {
+                    Number::Float(activation.eval_f64(value(x).float())).cast(dtype(to))
+                }
                 BlockOp::Unary { to, op, x } => match value(x) {
                     Number::Float(x) if op.is_test() => Number::Int(op.eval_f64(x) as i64),
                     Number::Float(x) => Number::Float(op.eval_f64(x)).cast(dtype(to)),

@@ -1,6 +1,7 @@
 //! Random programs, which must run as the naive interpreter says.
 
 use super::*;
+use crate::activation::Activation;
 
 /// A loop nest around one block, with accesses over everything and buffers just large enough. The parallel loops step over
 /// parts of the output that the rest of a step fills.
@@ -90,13 +91,18 @@ fn program(random: &mut Random) -> Code {
     values.push(block.constant(dtype, Literal::Int(2)));
     for _ in 0..random.below(5) {
         let (a, b, c) = (random.pick(&values), random.pick(&values), random.pick(&values));
-        values.push(match random.below(4) {
+        values.push(match random.below(5) {
             0 => block.binary(random.pick(&[BinaryOp::Add, BinaryOp::Sub, BinaryOp::Max]), a, b),
             1 => block.unary(random.pick(&[UnaryOp::Neg, UnaryOp::Abs, UnaryOp::Sign]), a),
             2 => {
                 let condition = block.binary(random.pick(&[BinaryOp::Lt, BinaryOp::Ne]), a, b);
                 let to = block.register(dtype);
                 block.ops.push(BlockOp::Select { to, condition, then: b, otherwise: c });
+                to
+            }
+            3 if dtype == ElementType::F32 => {
+                let (to, activation) = (block.register(dtype), random.pick(&Activation::ALL));
+                block.ops.push(BlockOp::Activate { to, activation, x: a });
                 to
             }
             _ => {

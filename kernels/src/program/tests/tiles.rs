@@ -1,6 +1,7 @@
 //! Random convolutions over blocks of channels, whose tiles leave out the terms beyond an edge and finish their sums.
 
 use super::*;
+use crate::activation::Activation;
 use crate::table::KernelTable;
 
 /// A convolution of one image: a tile for some lines of results of each panel of blocks. With `lanewise` each channel is convolved
@@ -66,6 +67,7 @@ fn convolution(random: &mut Random, table: &KernelTable, lanewise: bool) -> Code
         addend: random.chance(2).then(|| (code.access(other, results.clone()), [columns_long, lanes, size])),
         low: Literal::Float(if clamped { -1.0 } else { f64::NEG_INFINITY }),
         high: Literal::Float(if clamped { 3.0 } else { f64::INFINITY }),
+        activation: random.chance(2).then(|| random.pick(&Activation::ALL)),
     };
     let tile = Tile {
         a: code.access(x, from),
