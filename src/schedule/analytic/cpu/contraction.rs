@@ -111,7 +111,11 @@ pub(super) fn matrix_tiles(
     let finished_together = finished_together && group.is_some();
     let outside = batches * around.iter().map(|of| scheduler.extent(of)).product::<usize>();
     let pieces = outside * group.map_or(1, |group| panels.div_ceil(group));
-    let in_place = rows_in_place(&scheduler.nest, contraction, tile_rows.min(rows_of_tiles(&scheduler.nest, contraction)));
+    let in_place = rows_in_place(
+        &scheduler.nest,
+        contraction,
+        tile_rows.min(rows_of_tiles(&scheduler.nest, contraction)),
+    );
     let at_once = if in_place {
         rows_at_once(&scheduler.nest, contraction, finished_together, pieces, target)
     } else {
