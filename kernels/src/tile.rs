@@ -125,6 +125,18 @@ pub struct TileArgs {
     pub finish: Finish,
 }
 
+impl TileArgs {
+    /// Leaves out the first rows.
+    #[inline(always)]
+    fn go_down(&mut self, rows: usize) {
+        self.rows -= rows;
+        self.a = self.a.wrapping_offset(rows as isize * self.a_row);
+        self.c = self.c.wrapping_offset(rows as isize * self.c_row);
+        let finish = &mut self.finish;
+        finish.addend = finish.addend.wrapping_offset(rows as isize * finish.addend_row);
+    }
+}
+
 /// How many independent partial sums over the depth a tile of `vectors` vectors keeps, so that small tiles have enough
 /// additions in flight to hide their latency: a power of two up to 8.
 pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
@@ -135,13 +147,37 @@ pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
     sums
 }
 
-/// The first `ROWS` rows of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`; `a_row` is 1
-/// if `PACKED`. `SUMS` is [`partial_sums`] of them all.
+/// Whole pieces of `ROWS` rows, one after the other, of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`;
+/// `a_row` is 1 if `PACKED`. `SUMS` is [`partial_sums`] of a piece.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`TileArgs`], and the constants fit them.
 #[inline(always)]
 pub(crate) unsafe fn body<
+    V: Vector,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const SUMS: usize,
+    const PARTIAL: bool,
+    const PACKED: bool,
+>(
+    args: &TileArgs,
+) {
+    debug_assert!(args.rows.is_multiple_of(ROWS));
+    let mut rest = *args;
+    for _ in 0..args.rows / ROWS {
+        // SAFETY: the caller grants the contract, and the rows of the pieces are those of the tile.
+        unsafe { piece::<V, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(&rest) }
+        rest.go_down(ROWS);
+    }
+}
+
+/// The first `ROWS` rows of a tile.
+///
+/// # Safety
+/// As for [`body`].
+#[inline(always)]
+unsafe fn piece<
     V: Vector,
     const ROWS: usize,
     const VECTORS: usize,
@@ -339,26 +375,29 @@ pub(crate) unsafe fn dispatch<const ROWS: usize, const VECTORS: usize>(
     unsafe { in_pieces(ROWS, args, |rows| variants[rows - 1][vectors][partial]) }
 }
 
-/// Does as many rows at once as registers hold, in pieces of nearly one height.
+/// Does as many rows at once as registers hold, in pieces of nearly one height: first those of the greater height.
 ///
 /// # Safety
-/// `variant` gives for every number of rows up to `most_rows` a function that may be called with `args` of that many.
+/// `variant` gives for every number of rows up to `most_rows` a function that may be called with `args` of whole pieces of that many.
 #[inline(always)]
 pub(crate) unsafe fn in_pieces(
     most_rows: usize,
     args: &TileArgs,
     variant: impl Fn(usize) -> unsafe fn(&TileArgs),
 ) {
-    let mut piece = *args;
-    for pieces in (1..=args.rows.div_ceil(most_rows)).rev() {
-        let rows = piece.rows.div_ceil(pieces);
-        // SAFETY: the variant is that for so many rows, and the rows of the pieces are those of the tile.
-        unsafe { variant(rows)(&piece) }
-        piece.rows -= rows;
-        piece.a = piece.a.wrapping_offset(rows as isize * piece.a_row);
-        piece.c = piece.c.wrapping_offset(rows as isize * piece.c_row);
-        let finish = &mut piece.finish;
-        finish.addend = finish.addend.wrapping_offset(rows as isize * finish.addend_row);
+    let pieces = args.rows.div_ceil(most_rows);
+    let height = args.rows.div_ceil(pieces);
+    let lower = pieces * height - args.rows;
+    let mut part = *args;
+    part.rows = (pieces - lower) * height;
+    // SAFETY: the variants are those for so many rows, and the rows of both parts are those of the tile.
+    unsafe {
+        variant(height)(&part);
+        if lower > 0 {
+            part.go_down(part.rows);
+            part.rows = lower * (height - 1);
+            variant(height - 1)(&part);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod compute_at;
 mod fuse;
 mod inline;
 mod instruction;
+mod keep;
 mod prepare;
 mod relayout;
 mod reorder;
@@ -119,6 +120,11 @@ pub enum Step {
         at: Option<String>,
         /// Where it lives.
         scope: Scope,
+    },
+    /// Computes the value of a block once, where later blocks compute it again: `keep sum`.
+    Keep {
+        /// The block's name.
+        block: String,
     },
     /// Makes the iterations of a reduction's loop independent: `split_reduction acc over k.0`.
     SplitReduction {
@@ -267,6 +273,7 @@ impl Step {
             Step::StageOut { buffer, at, scope } => {
                 stage_out::apply(&mut changed, buffer, at.as_deref(), *scope)
             }
+            Step::Keep { block } => keep::apply(&mut changed, block),
             Step::SplitReduction { buffer, over } => split_reduction::apply(&mut changed, buffer, over),
             Step::Relayout { buffer, by } => relayout::apply(&mut changed, buffer, by),
             Step::Prepare { buffer } => prepare::apply(&mut changed, buffer),

@@ -617,6 +617,39 @@ fn sums_are_computed_where_they_are_needed() {
 }
 
 #[test]
+fn values_that_are_needed_again_are_kept() {
+    let text = "nest softmax
+  in  x: f32[3, 8]
+  out y: f32[3, 8]
+  for i in 3:
+    register acc: f32
+    init: acc = 0.0
+    for r in 8:
+      sum: acc += abs(x[i, r])
+    for s in 8:
+      store: y[i, s] = abs(x[i, s]) + acc
+";
+    let nest = Nest::parse(text).unwrap();
+    let kept = expect![[r#"
+        nest softmax
+          in    x: f32[3, 8]
+          out   y: f32[3, 8]
+          for i in 3:
+            register acc: f32
+            init: acc = 0.0
+            register sum_v: f32[8]
+            for r in 8:
+              keep_sum: sum_v[r] = abs(x[i, r])
+            for r in 8:
+              sum: acc += sum_v[r]
+            for s in 8:
+              store: y[i, s] = sum_v[s] + acc
+    "#]];
+    check(nest.clone(), "keep sum", kept);
+    refused(nest, "keep init", expect!["block 'init': has no loop to itself"]);
+}
+
+#[test]
 fn what_depends_on_constants_is_prepared() {
     check(
         Nest::parse(SUMS).unwrap(),

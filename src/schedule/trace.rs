@@ -134,6 +134,7 @@ impl fmt::Display for Step {
                 at.iter().try_for_each(|at| write!(f, " at {at}"))?;
                 write!(f, " in {}", scope_name(*scope))
             }
+            Step::Keep { block } => write!(f, "keep {block}"),
             Step::SplitReduction { buffer, over } => write!(f, "split_reduction {buffer} over {over}"),
             Step::Relayout { buffer, by } => write!(f, "relayout {buffer} by {}", by.join(" ")),
             Step::Prepare { buffer } => write!(f, "prepare {buffer}"),
@@ -187,6 +188,7 @@ fn parse_step(line: &str) -> Result<Step, &'static str> {
             };
             Ok(Step::StageOut { buffer: name(buffer), at, scope: scope_named(scope)? })
         }
+        ["keep", block] => Ok(Step::Keep { block: name(block) }),
         ["split_reduction", buffer, "over", over] => {
             Ok(Step::SplitReduction { buffer: name(buffer), over: name(over) })
         }
@@ -199,7 +201,7 @@ fn parse_step(line: &str) -> Result<Step, &'static str> {
         }
         _other => Err(
             "known steps: split, fuse, swizzle, reorder, bind, parallel, vectorise, unroll, inline, compute_at, stage_in, \
-                       stage_out, split_reduction, relayout, prepare, replace",
+                       stage_out, keep, split_reduction, relayout, prepare, replace",
         ),
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn step(nest: &Nest, side: Side, rng: &mut Random) -> Step {
     let names = Names::of(nest);
     let mut splits = 0;
     loop {
-        let drawn = match rng.below(16) {
+        let drawn = match rng.below(17) {
             0..=2 => names.any_loop(rng).map(|of| split(nest, of, rng)),
             3 => names.nested(rng, 2).map(|pair| Step::Fuse {
                 name: format!("{}{}", pair[0].replace('.', ""), pair[1].replace('.', "")),
@@ -62,6 +62,7 @@ pub(super) fn step(nest: &Nest, side: Side, rng: &mut Random) -> Step {
                     Step::Relayout { buffer, by }
                 })
             }
+            15 => names.any_block(rng).map(|block| Step::Keep { block }),
             14 => names.any_buffer(rng).map(|buffer| Step::Prepare { buffer }),
             _replace => names
                 .any_loop(rng)

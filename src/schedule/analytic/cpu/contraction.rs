@@ -61,7 +61,7 @@ pub(super) fn matrix_tiles(
     target: &CpuTarget,
 ) -> Option<()> {
     let runs = result_runs(&mut scheduler.nest, contraction);
-    let (_, tile_columns, _) = tile(target.isa);
+    let (tile_rows, tile_columns, _) = tile(target.isa);
     let nest = &scheduler.nest;
     let [batches, rows, columns, depth] =
         [&contraction.batch, &contraction.rows, &contraction.columns, &contraction.reduction.inner]
@@ -108,8 +108,21 @@ pub(super) fn matrix_tiles(
         Columns::InPlace | Columns::Constant => (panels >= 4 * target.threads).then(|| balanced(panels, 4)),
         Columns::Copied => None,
     };
-    let tiles = cut_tiles(scheduler, &names, &inner_columns, group, target)?;
-    pack_rows(scheduler, contraction, &names, outer_rows, &tiles)?;
+    let finished_together = finished_together && group.is_some();
+    let outside = batches * around.iter().map(|of| scheduler.extent(of)).product::<usize>();
+    let pieces = outside * group.map_or(1, |group| panels.div_ceil(group));
+    let in_place = rows_in_place(
+        &scheduler.nest,
+        contraction,
+        tile_rows.min(rows_of_tiles(&scheduler.nest, contraction)),
+    );
+    let at_once = if in_place {
+        rows_at_once(&scheduler.nest, contraction, finished_together, pieces, target)
+    } else {
+        tile_rows
+    };
+    let tiles = cut_tiles(scheduler, &names, &inner_columns, group, at_once, target)?;
+    pack_rows(scheduler, contraction, &names, outer_rows, &tiles, in_place)?;
     // Only now, so that a copy is made in loops that addresses are affine in.
     let deep = scheduler.fuse_all(&names.inner, "d")?;
     match source {
@@ -123,7 +136,6 @@ pub(super) fn matrix_tiles(
         }
         Columns::InPlace | Columns::Copied => {}
     }
-    let finished_together = finished_together && group.is_some();
     run_tiles(scheduler, &names.accumulator, &tiles, &deep, finished_together, target)?;
     // Inside a loop that packs panels first, threads cannot divide further.
     let dividing = match source {
@@ -264,13 +276,32 @@ fn panels_at_once(panels: usize, batches: usize, depth: usize, target: &CpuTarge
     balanced(panels, fit.min(panels / groups))
 }
 
-/// Fuses the loops of the columns, and cuts rows and columns into tiles. Where a `group` of panels of columns is
-/// given, the loop over groups is outside of the rows, else the rows are outside of all columns.
+/// How many rows one call of the micro-kernel does: several tiles, one after the other. So many that the
+/// results of a group, which are `finished_together`, stay in the first-level cache, the rows in the second, and the `pieces` that
+/// batches and columns make become enough for the threads.
+fn rows_at_once(
+    nest: &Nest,
+    contraction: &Contraction,
+    finished_together: bool,
+    pieces: usize,
+    target: &CpuTarget,
+) -> usize {
+    let (tile_rows, tile_columns, _) = tile(target.isa);
+    let depth = iterations(nest, &contraction.reduction.inner);
+    let cached = target.l2_bytes / 4 / (4 * depth).max(1);
+    let finished = if finished_together { SUMS / (4 * tile_columns) } else { cached };
+    let shared = rows_of_tiles(nest, contraction) / (4 * target.threads).div_ceil(pieces.max(1));
+    (cached.min(finished).min(shared) / tile_rows).max(1) * tile_rows
+}
+
+/// Fuses the loops of the columns, and cuts rows and columns into tiles, so many rows at once. Where a `group` of panels of columns
+/// is given, the loop over groups is outside of the rows, else the rows are outside of all columns.
 fn cut_tiles(
     scheduler: &mut Scheduler,
     names: &ContractionNames,
     columns: &[String],
     group: Option<usize>,
+    rows_at_once: usize,
     target: &CpuTarget,
 ) -> Option<Tiles> {
     let (tile_rows, tile_columns, _) = tile(target.isa);
@@ -281,7 +312,13 @@ fn cut_tiles(
     let (rows, row, middle) = match names.rows.last() {
         Some(row) => {
             let count = scheduler.extent(row);
-            scheduler.split(row, &[balanced(count, tile_rows)])?;
+            let count = if rows_at_once > tile_rows {
+                // Whole tiles but for the last.
+                balanced(count.div_ceil(tile_rows), rows_at_once / tile_rows) * tile_rows
+            } else {
+                balanced(count, tile_rows)
+            };
+            scheduler.split(row, &[count])?;
             (Some(format!("{row}.0")), format!("{row}.1"), middle)
         }
         None => {
@@ -298,7 +335,7 @@ fn cut_tiles(
     Some(Tiles { outer: tiles, rows, columns: [outer, middle], row, lane })
 }
 
-/// Packs the factor of the rows in the order of the tiles, unless tiles can read its rows where they lie. A single row is packed only
+/// Packs the factor of the rows in the order of the tiles, unless they read its rows `in_place`. A single row is packed only
 /// where its elements are not steps apart.
 fn pack_rows(
     scheduler: &mut Scheduler,
@@ -306,6 +343,7 @@ fn pack_rows(
     names: &ContractionNames,
     outer_rows: &[String],
     tiles: &Tiles,
+    in_place: bool,
 ) -> Option<()> {
     let Some(rows) = &tiles.rows else {
         let indirect = contraction.a_address.variables(&scheduler.nest.pool).is_none();
@@ -315,7 +353,7 @@ fn pack_rows(
         }
         return Some(());
     };
-    if rows_in_place(&scheduler.nest, contraction, scheduler.extent(&tiles.row)) {
+    if in_place {
         return Some(());
     }
     let tile = [std::slice::from_ref(rows), &names.inner, std::slice::from_ref(&tiles.row)].concat();

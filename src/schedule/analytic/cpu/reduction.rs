@@ -5,6 +5,7 @@ use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
 use super::{balanced, share_out};
 use crate::expr::{Expr, Role, Scope, VarId};
 use crate::loopir::{Nest, Stmt, walk};
+use crate::schedule::Step;
 use crate::target::CpuTarget;
 
 /// Elements of a tile of accumulators: half of the smallest first-level cache.
@@ -163,9 +164,10 @@ pub(super) fn reductions_together(scheduler: &mut Scheduler, target: &CpuTarget)
     if adjacent < stores {
         let terms = inner.iter().map(|chain| iterations(nest, chain)).max()?.max(1);
         let all = iterations(nest, &outer);
+        let kept = terms <= TILE_ELEMENTS && keep_terms(scheduler, &body);
         let at_once = balanced(extent, (TILE_ELEMENTS / terms).min(all / (4 * target.threads)));
         if at_once < 2 {
-            return None;
+            return kept.then_some(());
         }
         scheduler.split(&results_name, &[at_once])?;
         return scheduler.stage_out(&local, Some(&format!("{results_name}.0")));
@@ -182,6 +184,34 @@ pub(super) fn reductions_together(scheduler: &mut Scheduler, target: &CpuTarget)
         scheduler.reorder(&order)?;
     }
     Some(())
+}
+
+/// Keeps the first of the terms summed in `body` that cost more to compute than to read again and are needed again; whether there are
+/// any.
+fn keep_terms(scheduler: &mut Scheduler, body: &[Stmt]) -> bool {
+    let mut blocks = vec![];
+    walk::visit_stores(body, &mut |store| {
+        let pool = &scheduler.nest.pool;
+        let (mut costly, mut reads) = (false, 0);
+        pool.visit(store.value, &mut |id| match pool.get(id) {
+            Expr::Unary(..) => costly |= pool.dtype(id).is_float(),
+            Expr::Load(_, index) => {
+                reads += usize::from(pool.dtype(id).is_float());
+                costly |= index.iter().any(|&index| !pool.loads_of(index).is_empty());
+            }
+            Expr::Int(..)
+            | Expr::Float(..)
+            | Expr::Var(_)
+            | Expr::Binary(..)
+            | Expr::Select(..)
+            | Expr::Guard(..)
+            | Expr::Cast(..) => {}
+        });
+        if store.combine.is_some() && (costly || reads > 2) {
+            blocks.push(store.block.clone());
+        }
+    });
+    blocks.into_iter().any(|block| scheduler.step(Step::Keep { block }))
 }
 
 /// The loops around each block of `body` that has any, each name once; nothing where a loop has more than one block.
