@@ -137,10 +137,13 @@ fn role(graph: &Graph, group: &Group, block: usize) -> Use {
             None | Some(ConvAlgorithm::Direct) => false,
             Some(ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4) => true,
         };
+        // Blocks of a group are no other group's.
+        let whole = [x, outputs[0]].into_iter().all(|of| channels(of).is_multiple_of(conv.groups * block));
         return match conv.groups {
             1 if filled && winograd => Use::Blocks,
             1 if filled => Use::Gives(x),
             _ if depthwise && filled => Use::Keeps,
+            _ if whole && filled => Use::Gives(x),
             _ => Use::Rows,
         };
     }
