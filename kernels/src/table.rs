@@ -211,6 +211,7 @@ mod avx2 {
         Avx2, crate::simd::avx2::Avx2, ["avx2,fma,f16c"],
         {
             run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2],
+            run_12x8 "fma_12x8_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1],
             run_1x64 "fma_1x64_f32_avx2" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_12_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
         },

@@ -123,7 +123,7 @@ pub(super) fn blocked_tiles(
     let by_bands = padded && !lanewise && (grouped || more_input && height >= target.threads);
     let in_cache = (4 * x_bytes / pieces).div_ceil(target.l2_bytes.max(1));
     let bands = if grouped {
-        in_cache.max(2 * target.threads.div_ceil(pieces))
+        in_cache.max((2 * target.threads).div_ceil(pieces))
     } else {
         in_cache.next_multiple_of(target.threads)
     };
