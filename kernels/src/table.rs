@@ -82,17 +82,24 @@ macro_rules! tiles {
                 const VECTORS: usize,
                 const SUMS: usize,
                 const PARTIAL: bool,
-                const PACKED: bool,
+                const STEP: usize,
             >(
                 args: &TileArgs,
             ) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(args) }
+                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, STEP>(args) }
             }
-            static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> =
-                [tiles!(@rows $vector, false, $rows, $vectors), tiles!(@rows $vector, true, $rows, $vectors)];
+            const VECTOR: usize = <$vector as Vector>::LANES;
+            static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> = [
+                tiles!(@rows $vector, false, 0, $rows, $vectors),
+                tiles!(@rows $vector, true, 0, $rows, $vectors),
+                tiles!(@rows $vector, false, 1, $rows, $vectors),
+                tiles!(@rows $vector, true, 1, $rows, $vectors),
+                tiles!(@rows $vector, false, { VECTOR }, $rows, $vectors),
+                tiles!(@rows $vector, false, { 2 * VECTOR }, $rows, $vectors),
+            ];
             // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
-            unsafe { tile::dispatch(&KERNELS, <$vector as Vector>::LANES, args) }
+            unsafe { tile::dispatch(&KERNELS, VECTOR, args) }
         }
     };
     (@lane_run $vector:ty, [$($feature:literal)?], $run:ident [$($row:literal),*]) => {
@@ -112,14 +119,11 @@ macro_rules! tiles {
             unsafe { lanes::dispatch(&KERNELS, <$vector as Vector>::LANES as isize, args) }
         }
     };
-    (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {
-        [$(tiles!(@row $vector, $packed, $row, $vectors)),*]
+    (@rows $vector:ty, $partial:literal, $step:tt, [$($row:literal),*], $vectors:tt) => {
+        [$(tiles!(@row $vector, $partial, $step, $row, $vectors)),*]
     };
-    (@row $vector:ty, $packed:literal, $row:literal, [$($vectors:literal),*]) => {
-        [$([
-            kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, false, $packed>,
-            kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, true, $packed>,
-        ]),*]
+    (@row $vector:ty, $partial:literal, $step:tt, $row:literal, [$($vectors:literal),*]) => {
+        [$(kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, $partial, $step>),*]
     };
 }
 

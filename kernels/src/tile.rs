@@ -131,8 +131,8 @@ pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
     sums
 }
 
-/// The first `ROWS` rows of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`; `a_row` is 1
-/// if `PACKED`. `SUMS` is [`partial_sums`] of them all.
+/// The first `ROWS` rows of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`; `a_row` is
+/// `STEP`, or anything where that is 0. `SUMS` is [`partial_sums`] of them all.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`TileArgs`], and the constants fit them.
@@ -143,7 +143,7 @@ pub(crate) unsafe fn body<
     const VECTORS: usize,
     const SUMS: usize,
     const PARTIAL: bool,
-    const PACKED: bool,
+    const STEP: usize,
 >(
     args: &TileArgs,
 ) {
@@ -151,8 +151,8 @@ pub(crate) unsafe fn body<
         *args;
     debug_assert_eq!(cols.div_ceil(V::LANES), VECTORS);
     debug_assert_eq!(!cols.is_multiple_of(V::LANES), PARTIAL);
-    debug_assert!(!PACKED || a_row == 1);
-    let a_row = if PACKED { 1 } else { a_row };
+    debug_assert!(STEP == 0 || a_row == STEP as isize);
+    let a_row = if STEP == 0 { a_row } else { STEP as isize };
     let last_lanes = cols - (VECTORS - 1) * V::LANES;
     // SAFETY: the caller grants the instruction set, and `a[k, i]`, `b[k, j]`, `c[i, j]` of the tile for `k < depth`, and what
     // `finish` names; `step` is called once for each `k`, and the pointers beyond the last are not read. The last vector
@@ -314,9 +314,10 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
     }
 }
 
-/// The compiled variants of a tile: `[a_row == 1][rows - 1][vectors - 1][partial]`.
+/// The compiled variants of a tile: `[form][rows - 1][vectors - 1]`, where the forms are rows anywhere in `a`, the same with a partial
+/// vector, rows next to one another, the same with a partial vector, rows one vector apart, and two.
 pub(crate) type Variants<const ROWS: usize, const VECTORS: usize> =
-    [[[[unsafe fn(&TileArgs); 2]; VECTORS]; ROWS]; 2];
+    [[[unsafe fn(&TileArgs); VECTORS]; ROWS]; 6];
 
 /// Calls the variants for a tile's columns and strides.
 ///
@@ -329,10 +330,16 @@ pub(crate) unsafe fn dispatch<const ROWS: usize, const VECTORS: usize>(
     args: &TileArgs,
 ) {
     let partial = usize::from(!args.cols.is_multiple_of(lanes));
-    let variants = &variants[usize::from(args.a_row == 1)];
+    let (step, lane_count) = (args.a_row, lanes as isize);
+    let variants = match partial {
+        partial if step == 1 => &variants[2 + partial],
+        0 if step == lane_count => &variants[4],
+        0 if step == 2 * lane_count => &variants[5],
+        partial => &variants[partial],
+    };
     let vectors = args.cols.div_ceil(lanes) - 1;
     // SAFETY: the variants are those for these columns and strides, and the caller grants the rest.
-    unsafe { in_pieces(ROWS, args, |rows| variants[rows - 1][vectors][partial]) }
+    unsafe { in_pieces(ROWS, args, |rows| variants[rows - 1][vectors]) }
 }
 
 /// Does as many rows at once as registers hold, in pieces of nearly one height.
