@@ -83,19 +83,26 @@ macro_rules! tiles {
                 const VECTORS: usize,
                 const SUMS: usize,
                 const PARTIAL: bool,
-                const PACKED: bool,
+                const STEP: usize,
             >(
                 args: &TileArgs,
             ) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(args) }
+                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, STEP>(args) }
             }
-            static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> =
-                [tiles!(@rows $vector, false, $rows, $vectors), tiles!(@rows $vector, true, $rows, $vectors)];
+            const VECTOR: usize = <$vector as Vector>::LANES;
+            static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> = [
+                tiles!(@rows $vector, false, 0, $rows, $vectors),
+                tiles!(@rows $vector, true, 0, $rows, $vectors),
+                tiles!(@rows $vector, false, 1, $rows, $vectors),
+                tiles!(@rows $vector, true, 1, $rows, $vectors),
+                tiles!(@rows $vector, false, { VECTOR }, $rows, $vectors),
+                tiles!(@rows $vector, false, { 2 * VECTOR }, $rows, $vectors),
+            ];
             // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
             unsafe {
-                tile::dispatch(&KERNELS, <$vector as Vector>::LANES, args);
-                tile::activate(activate, <$vector as Vector>::LANES, args);
+                tile::dispatch(&KERNELS, VECTOR, args);
+                tile::activate(activate, VECTOR, args);
             }
         }
     };
@@ -116,14 +123,11 @@ macro_rules! tiles {
             unsafe { lanes::dispatch(&KERNELS, activate, <$vector as Vector>::LANES, args) }
         }
     };
-    (@rows $vector:ty, $packed:literal, [$($row:literal),*], $vectors:tt) => {
-        [$(tiles!(@row $vector, $packed, $row, $vectors)),*]
+    (@rows $vector:ty, $partial:literal, $step:tt, [$($row:literal),*], $vectors:tt) => {
+        [$(tiles!(@row $vector, $partial, $step, $row, $vectors)),*]
     };
-    (@row $vector:ty, $packed:literal, $row:literal, [$($vectors:literal),*]) => {
-        [$([
-            kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, false, $packed>,
-            kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, true, $packed>,
-        ]),*]
+    (@row $vector:ty, $partial:literal, $step:tt, $row:literal, [$($vectors:literal),*]) => {
+        [$(kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, $partial, $step>),*]
     };
 }
 
@@ -216,6 +220,7 @@ mod avx2 {
         Avx2, crate::simd::avx2::Avx2, ["avx2,fma,f16c"],
         {
             run_6x16 "fma_6x16_f32_avx2" [1, 2, 3, 4, 5, 6] x [1, 2],
+            run_12x8 "fma_12x8_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1],
             run_1x64 "fma_1x64_f32_avx2" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_12_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
         },

@@ -148,7 +148,7 @@ pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
 }
 
 /// Whole pieces of `ROWS` rows, one after the other, of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`;
-/// `a_row` is 1 if `PACKED`. `SUMS` is [`partial_sums`] of a piece.
+/// `a_row` is `STEP`, or anything where that is 0. `SUMS` is [`partial_sums`] of a piece.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`TileArgs`], and the constants fit them.
@@ -159,7 +159,7 @@ pub(crate) unsafe fn body<
     const VECTORS: usize,
     const SUMS: usize,
     const PARTIAL: bool,
-    const PACKED: bool,
+    const STEP: usize,
 >(
     args: &TileArgs,
 ) {
@@ -167,7 +167,7 @@ pub(crate) unsafe fn body<
     let mut rest = *args;
     for _ in 0..args.rows / ROWS {
         // SAFETY: the caller grants the contract, and the rows of the pieces are those of the tile.
-        unsafe { piece::<V, ROWS, VECTORS, SUMS, PARTIAL, PACKED>(&rest) }
+        unsafe { piece::<V, ROWS, VECTORS, SUMS, PARTIAL, STEP>(&rest) }
         rest.go_down(ROWS);
     }
 }
@@ -183,7 +183,7 @@ unsafe fn piece<
     const VECTORS: usize,
     const SUMS: usize,
     const PARTIAL: bool,
-    const PACKED: bool,
+    const STEP: usize,
 >(
     args: &TileArgs,
 ) {
@@ -191,8 +191,8 @@ unsafe fn piece<
         *args;
     debug_assert_eq!(cols.div_ceil(V::LANES), VECTORS);
     debug_assert_eq!(!cols.is_multiple_of(V::LANES), PARTIAL);
-    debug_assert!(!PACKED || a_row == 1);
-    let a_row = if PACKED { 1 } else { a_row };
+    debug_assert!(STEP == 0 || a_row == STEP as isize);
+    let a_row = if STEP == 0 { a_row } else { STEP as isize };
     let last_lanes = cols - (VECTORS - 1) * V::LANES;
     // SAFETY: the caller grants the instruction set, and `a[k, i]`, `b[k, j]`, `c[i, j]` of the tile for `k < depth`, and what
     // `finish` names; `step` is called once for each `k`, and the pointers beyond the last are not read. The last vector
@@ -354,9 +354,10 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
     }
 }
 
-/// The compiled variants of a tile: `[a_row == 1][rows - 1][vectors - 1][partial]`.
+/// The compiled variants of a tile: `[form][rows - 1][vectors - 1]`, where the forms are rows anywhere in `a`, the same with a partial
+/// vector, rows next to one another, the same with a partial vector, rows one vector apart, and two.
 pub(crate) type Variants<const ROWS: usize, const VECTORS: usize> =
-    [[[[unsafe fn(&TileArgs); 2]; VECTORS]; ROWS]; 2];
+    [[[unsafe fn(&TileArgs); VECTORS]; ROWS]; 6];
 
 /// Calls the variants for a tile's columns and strides.
 ///
@@ -369,10 +370,16 @@ pub(crate) unsafe fn dispatch<const ROWS: usize, const VECTORS: usize>(
     args: &TileArgs,
 ) {
     let partial = usize::from(!args.cols.is_multiple_of(lanes));
-    let variants = &variants[usize::from(args.a_row == 1)];
+    let (step, lane_count) = (args.a_row, lanes as isize);
+    let variants = match partial {
+        partial if step == 1 => &variants[2 + partial],
+        0 if step == lane_count => &variants[4],
+        0 if step == 2 * lane_count => &variants[5],
+        partial => &variants[partial],
+    };
     let vectors = args.cols.div_ceil(lanes) - 1;
     // SAFETY: the variants are those for these columns and strides, and the caller grants the rest.
-    unsafe { in_pieces(ROWS, args, |rows| variants[rows - 1][vectors][partial]) }
+    unsafe { in_pieces(ROWS, args, |rows| variants[rows - 1][vectors]) }
 }
 
 /// Does as many rows at once as registers hold, in pieces of nearly one height: first those of the greater height.

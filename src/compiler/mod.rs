@@ -143,7 +143,10 @@ pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
 fn simplify(graph: &Graph, device: &Device) -> Graph {
     let graph = passes::simplify(graph);
     match device {
-        Device::Cpu(target) => passes::choose_algorithms(&graph, target),
+        Device::Cpu(target) => {
+            let merged = passes::merge_channel_groups(&graph, target);
+            passes::choose_algorithms(&merged, target)
+        }
         Device::Reference | Device::Gpu(..) => graph,
     }
 }

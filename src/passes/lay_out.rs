@@ -187,6 +187,8 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
             Some(ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4) => true,
         };
         let channels_last = group.outputs.iter().any(|output| axes.get(output) != Some(&1));
+        // Blocks of a group are no other group's.
+        let whole = [x, outputs[0]].into_iter().all(|of| channels(of).is_multiple_of(conv.groups * block));
         return match conv.groups {
             // Its tiles are written in blocks.
             1 if winograd && channels_last => Use::Rows,
@@ -195,6 +197,7 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
             // Rows of channels could only be written an element at a time.
             _ if depthwise && filled && channels_last => Use::Blocks,
             _ if depthwise && filled => Use::Keeps,
+            _ if whole && filled => Use::Gives(x),
             _ => Use::Rows,
         };
     }

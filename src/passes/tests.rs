@@ -5,6 +5,7 @@ use crate::ops::{
     Conv, Fact, Gather, Literal, Map, MatMul, Pad, PadMode, Reduce, ReduceKind, Scalar, Slice, SliceAxis,
     Softmax, Transpose, View,
 };
+use crate::target::{CpuIsa, CpuTarget};
 use crate::tensor::{DType, Tensor};
 use expect_test::{Expect, expect};
 
@@ -334,4 +335,24 @@ fn scalars_lose_what_does_nothing() {
         let [node] = &after.nodes().iter().collect::<Vec<_>>()[..] else { panic!("{after}") };
         assert_eq!(node.op, Map { scalar: simple }.into(), "{scalar:?}");
     }
+}
+
+#[test]
+fn groups_of_few_channels_merge_until_they_fill_blocks() {
+    let avx2 = CpuTarget::preset(CpuIsa::Avx2, 2);
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[1, 16, 3, 3]);
+    let b = constant(&mut graph, "b", &[16]);
+    for (name, groups) in [("halves", 2), ("fours", 4), ("pairs", 8), ("depthwise", 16)] {
+        let w = constant(&mut graph, &format!("w_{name}"), &[16, 16 / groups, 1, 1]);
+        let y = add(&mut graph, name, Conv { groups, ..conv(0) }, &[x, w, b]);
+        graph.add_output(name, y);
+    }
+    let merged = merge_channel_groups(&graph, &avx2);
+    expect![[""]].assert_eq(&merged.to_string());
+    let weights = merged.constant(merged.value_named("w_fours.merged").unwrap()).unwrap().to_f64_vec();
+    let rows: Vec<&[f64]> = weights.chunks(8).collect();
+    assert_eq!(rows[0], [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(rows[7], [0.0, 0.0, 0.0, 0.0, 29.0, 30.0, 31.0, 32.0]);
+    assert_eq!(rows[8], [33.0, 34.0, 35.0, 36.0, 0.0, 0.0, 0.0, 0.0]);
 }

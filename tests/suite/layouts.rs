@@ -54,11 +54,9 @@ impl Network {
         self.add(Map { scalar }, &[x])
     }
 
-    fn conv(&mut self, x: ValueId, filters: usize, depthwise: bool) -> Option<ValueId> {
+    fn conv(&mut self, x: ValueId, filters: usize, groups: usize) -> Option<ValueId> {
         let channels = self.shape(x)[1];
         let kernel = *self.rng.pick(&[1, 1, 3, 3, 5]);
-        let (groups, depth, filters) =
-            if depthwise { (channels, 1, channels) } else { (1, channels, filters) };
         let stride = *self.rng.pick(&[1, 1, 2]);
         let mut conv = Conv {
             strides: vec![stride; 2],
@@ -67,7 +65,8 @@ impl Network {
             groups,
             algorithm: None,
         };
-        let (w, b) = (self.constant(&[filters, depth, kernel, kernel]), self.constant(&[filters]));
+        let (w, b) =
+            (self.constant(&[filters, channels / groups, kernel, kernel]), self.constant(&[filters]));
         // What is not drawn is chosen by the compiler.
         let drawn = *self.rng.pick(&ConvAlgorithm::ALL);
         let applies = drawn.applies(&conv, self.graph.fact(x), self.graph.fact(w));
@@ -79,8 +78,8 @@ impl Network {
     /// A convolution, a normalisation over channels and a product with the channels as the last axis, added to what was before.
     fn channels_last(&mut self, x: ValueId) -> Option<ValueId> {
         let channels = self.shape(x)[1];
-        let depthwise = self.rng.below(2) == 0;
-        let y = self.conv(x, channels, depthwise)?;
+        let groups = if self.rng.below(2) == 0 { channels } else { 1 };
+        let y = self.conv(x, channels, groups)?;
         let mut y = self.add(Transpose { perm: vec![0, 2, 3, 1] }, &[y])?;
         if self.rng.below(2) == 0 {
             y = self.add(Normalize { axis: 3, epsilon: 1e-3, center: true }, &[y])?;
@@ -107,8 +106,16 @@ impl Network {
     fn layer(&mut self, x: ValueId) -> Option<ValueId> {
         let filters = *self.rng.pick(&[3, 12, 16, 24, 32, 40, 48]);
         match self.rng.below(11) {
-            0..=2 => self.conv(x, filters, false),
-            3 | 4 => self.conv(x, filters, true),
+            0 | 1 => self.conv(x, filters, 1),
+            2 => {
+                // Groups of as many channels as a block, or as several of them fill.
+                let channels = self.shape(x)[1];
+                let groups = (2..=12).filter(|count| channels.is_multiple_of(*count));
+                let groups: Vec<usize> = groups.collect();
+                let groups = if groups.is_empty() { 1 } else { *self.rng.pick(&groups) };
+                self.conv(x, (channels / groups).next_multiple_of(*self.rng.pick(&[1, 4])) * groups, groups)
+            }
+            3 | 4 => self.conv(x, self.shape(x)[1], self.shape(x)[1]),
             5 => {
                 let kind = *self.rng.pick(&[PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPads]);
                 let (kernel, overhang) = (vec![3, 3], vec![0, 0]);
@@ -117,7 +124,7 @@ impl Network {
             }
             6 => {
                 // A sum with what was before.
-                let y = self.conv(x, self.shape(x)[1], false)?;
+                let y = self.conv(x, self.shape(x)[1], 1)?;
                 if self.shape(x) != self.shape(y) {
                     return Some(y);
                 }
@@ -125,15 +132,15 @@ impl Network {
                 self.add(Map { scalar: sum }, &[x, y])
             }
             7 => {
-                let y = self.conv(x, filters, false)?;
-                let z = self.conv(x, filters, false)?;
+                let y = self.conv(x, filters, 1)?;
+                let z = self.conv(x, filters, 1)?;
                 self.add(Concat { axis: 1 }, &[y, z]).or(Some(y))
             }
             8 | 9 => self.channels_last(x),
             _ => {
                 // What works on rows only.
                 let turned = self.add(Transpose { perm: vec![0, 1, 3, 2] }, &[x])?;
-                self.conv(turned, filters, false)
+                self.conv(turned, filters, 1)
             }
         }
     }

@@ -60,13 +60,13 @@ struct FinishOp {
     activation: Option<Activation>,
 }
 
-/// The kernel for a tile whose factor is one for all columns: one that takes its columns, if possible with all rows at once.
+/// The kernel for a tile whose factor is one for all columns: one that takes its columns, in the fewest pieces of its rows.
 fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static TileKernel> {
     let vectors = tile.blocks > 1 && tile.cols == Trip::Constant(table.lanes);
     let fits =
         |kernel: &&TileKernel| (tile.blocks == 1 || vectors) && tile.blocks * tile.cols.max() <= kernel.cols;
-    let whole = table.tiles.iter().find(|kernel| fits(kernel) && tile.rows.max() <= kernel.rows);
-    whole.or_else(|| table.tiles.iter().find(fits))
+    let pieces = |kernel: &&TileKernel| tile.rows.max().div_ceil(kernel.rows);
+    table.tiles.iter().filter(fits).min_by_key(pieces)
 }
 
 /// Whether there is a kernel for a tile.

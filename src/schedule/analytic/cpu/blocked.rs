@@ -8,7 +8,8 @@
 //! follows the convolution has used them.
 //!
 //! Where there is more input than weights, threads divide the image into *bands*, and each copies its edge for itself; else
-//! they divide the panels, and copy the input together.
+//! they divide the panels, and copy the input together. Groups of channels that are convolved with one another are outside of
+//! both: a band is then one of a group.
 
 use super::super::shape::{Factor, Reduction};
 use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
@@ -45,6 +46,8 @@ struct Convolution {
     lane: VarId,
     /// The loop over blocks.
     block: VarId,
+    /// The loops over groups of channels that are convolved with one another.
+    groups: Vec<VarId>,
     /// The loops over images and over places, outermost first.
     rows: Vec<VarId>,
 }
@@ -56,13 +59,14 @@ fn convolution(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTar
     let lane = reduction.contiguous_loop(nest)?;
     let lanewise = x.address.coefficient(&nest.pool, lane) == Some(1);
     let extent = |var: VarId| nest.pool.vars[var].extent;
-    let (mut blocks, mut rows) = (vec![], vec![]);
+    let (mut blocks, mut groups, mut rows) = (vec![], vec![], vec![]);
     for &var in reduction.outer.iter().filter(|&&var| var != lane) {
         match (x.uses(nest, var), w.uses(nest, var)) {
             (true, false) => rows.push(var),
             (false, false) if extent(var) == 1 => blocks.push(var),
             (of_x, true) if of_x == lanewise => blocks.push(var),
-            (_, true) | (false, false) => return None,
+            (true, true) => groups.push(var),
+            (false, true) | (false, false) => return None,
         }
     }
     let fits = extent(lane) == target.isa.vector_lanes_f32()
@@ -73,7 +77,7 @@ fn convolution(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTar
         && !x.is_constant(nest)
         && reduction.inner.iter().all(|&var| extent(var) == 1 || (x.uses(nest, var) && w.uses(nest, var)));
     let &[block] = blocks.as_slice() else { return None };
-    (fits && !rows.is_empty()).then_some(Convolution { x, w, lanewise, lane, block, rows })
+    (fits && !rows.is_empty()).then_some(Convolution { x, w, lanewise, lane, block, groups, rows })
 }
 
 pub(super) fn blocked_tiles(
@@ -81,7 +85,8 @@ pub(super) fn blocked_tiles(
     reduction: &Reduction,
     target: &CpuTarget,
 ) -> Option<()> {
-    let Convolution { x, w, lanewise, lane, block, rows } = convolution(scheduler, reduction, target)?;
+    let Convolution { x, w, lanewise, lane, block, groups, rows } =
+        convolution(scheduler, reduction, target)?;
     let (vectors, together, lane_by_lane) = tile(target.isa);
     let nest = &scheduler.nest;
     let depth = loop_names(nest, &reduction.inner);
@@ -91,7 +96,8 @@ pub(super) fn blocked_tiles(
     let elements = |factor: &Factor| nest.pool.buffers[factor.buffer].shape.iter().product::<usize>();
     let (x_bytes, more_input) = (4 * elements(&x), elements(&x) > elements(&w));
     let (padded, filled) = (x.guarded, w.guarded);
-    let [images, places] = [images, places].map(|vars| loop_names(nest, vars));
+    let pieces = iterations(nest, &groups);
+    let [images, places, groups] = [images, places, &groups].map(|vars| loop_names(nest, vars));
     let (lane, block) = (loop_name(nest, lane), loop_name(nest, block));
     let [x, w, accumulator] =
         [x.buffer, w.buffer, reduction.accumulator].map(|buffer| buffer_name(nest, buffer));
@@ -112,9 +118,17 @@ pub(super) fn blocked_tiles(
         places => (scheduler.fuse_all(places, "i")?, None),
     };
     let height = scheduler.extent(&row);
-    let from_cache = x_bytes <= target.l2_bytes / 2;
-    let by_bands = !lanewise && height >= target.threads && ((padded && more_input) || !from_cache);
-    let bands = (4 * x_bytes).div_ceil(target.l2_bytes.max(1)).next_multiple_of(target.threads).min(height);
+    let grouped = !groups.is_empty();
+    let in_cache = (4 * x_bytes / pieces).div_ceil(target.l2_bytes.max(1));
+    let bands = if grouped {
+        in_cache.max((2 * target.threads).div_ceil(pieces))
+    } else {
+        in_cache.next_multiple_of(target.threads)
+    };
+    let bands = bands.min(height);
+    let from_cache = x_bytes / pieces <= target.l2_bytes / 2;
+    let divides = height >= target.threads && ((padded && more_input) || !from_cache);
+    let by_bands = !lanewise && (divides || (padded && grouped));
     let of_band = if by_bands { height.div_ceil(bands) } else { height };
     let strip = balanced(of_band, STRIP_ELEMENTS / (at_once * width * scheduler.extent(&lane)));
     let strips = of_band.div_ceil(strip);
@@ -125,8 +139,8 @@ pub(super) fn blocked_tiles(
         Some(column) => (vec![row], column),
         None => (vec![], row),
     };
-    let outside = if by_bands || more_input {
-        [&*images, &[band.clone(), panel.clone(), outer.clone()]].concat()
+    let outside = if grouped || by_bands || more_input {
+        [&*images, &groups, &[band.clone(), panel.clone(), outer.clone()]].concat()
     } else {
         [std::slice::from_ref(&panel), &images, &[band.clone(), outer.clone()]].concat()
     };
@@ -137,7 +151,7 @@ pub(super) fn blocked_tiles(
     // Loops that no copy of the input lies between, which threads may divide.
     let mut free = outside.len();
     if by_bands {
-        free = images.len() + 1;
+        free = images.len() + groups.len() + 1;
         if padded {
             scheduler.stage_in(&x, Some(&band), Scope::Workgroup, &[])?;
         }
@@ -147,7 +161,7 @@ pub(super) fn blocked_tiles(
         let channels = loop_names(&scheduler.nest, copying.get(..1)?);
         share_out(scheduler, &channels, target);
     }
-    let by = [std::slice::from_ref(&panel), &depth, &columns].concat();
+    let by = [&*groups, std::slice::from_ref(&panel), &depth, &columns].concat();
     scheduler.relayout(&w, &by)?;
     // Other constants have a guard where the channels do not fill the last block; packed they are filled.
     let constants: Vec<String> = scheduler
