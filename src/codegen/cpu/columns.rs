@@ -58,6 +58,7 @@ fn ending(block: &cpu::Block, inner: usize) -> Option<(usize, cpu::Condition)> {
         | cpu::BlockOp::Binary { .. }
         | cpu::BlockOp::MultiplyAdd { .. }
         | cpu::BlockOp::Select { .. }
+        | cpu::BlockOp::Activate { .. }
         | cpu::BlockOp::Cast { .. }
         | cpu::BlockOp::Gather { .. } => true,
     });
