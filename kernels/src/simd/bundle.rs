@@ -1,10 +1,5 @@
 //! Several vectors as one: operations on them do not wait for one another.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "iterator calls taking vectors may stay calls without their features"
-)]
-
 use super::Vector;
 
 /// `N` vectors, whose lanes follow one another.

@@ -183,7 +183,7 @@ pub(crate) fn silu<V: Vector>(x: V) -> V {
     // e^-x = 2^n e^-r; the coefficients are minimax over half a power of two to both sides.
     let r = n.mul_add(x.like(std::f32::consts::LN_2), bounded);
     let rest =
-        polynomial(r, [-8.290_144_6e-3, 4.189_885e-2, -1.666_764_5e-1, 4.999_914_2e-1, -9.999_997e-1, 1.0]);
+        polynomial(r, [-8.290_145e-3, 4.189_885e-2, -1.666_764_5e-1, 4.999_914_2e-1, -9.999_997e-1, 1.0]);
     x.div(rest.mul_add(power, one))
 }
 
