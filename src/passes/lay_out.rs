@@ -5,8 +5,8 @@
 //! groups that work on blocks: so it is chosen over the whole graph, and a value is converted where a group cannot.
 //!
 //! # Rules
-//! In the order of evaluation: a convolution whose channels fill blocks gives blocks, and reads either layout; by Winograd's
-//! algorithm it reads blocks. Pooling,
+//! In the order of evaluation: a convolution whose channels fill blocks, those of a group for itself, gives blocks, and reads either
+//! layout; by Winograd's algorithm it reads blocks, and of a slice it reads rows. Pooling,
 //! concatenation and what works element by element follow the larger part of what they read. A mean over all places reads either
 //! layout. All else works on rows.
 
@@ -46,6 +46,8 @@ enum Use {
     Rows,
     /// It gives blocks, and reads this value as it lies.
     Gives(ValueId),
+    /// It gives blocks, and reads this value in rows.
+    GivesOfRows(ValueId),
     /// It reads and gives blocks.
     Blocks,
     /// It gives what it reads.
@@ -76,7 +78,7 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
         let role = role(graph, group, block);
         let gives = match role {
             // The value that is read as it lies need not fit.
-            Use::Gives(x) => {
+            Use::Gives(x) | Use::GivesOfRows(x) => {
                 let others = group.inputs.iter().filter(|&&input| input != x).chain(&group.outputs);
                 let fit = |&value: &ValueId| !image(value) || blocks.fits(&graph.fact(value).shape);
                 others.copied().all(|value| fit(&value))
@@ -87,8 +89,11 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
         };
         let read = |&input: &ValueId| match role {
             Use::Gives(x) | Use::Reads(x) if input == x => lies(input),
-            Use::Gives(_) | Use::Blocks | Use::Keeps if gives && image(input) => blocks,
-            Use::Gives(_) | Use::Blocks | Use::Keeps | Use::Reads(_) | Use::Rows => MemoryLayout::Rows,
+            Use::GivesOfRows(x) if input == x => MemoryLayout::Rows,
+            Use::Gives(_) | Use::GivesOfRows(_) | Use::Blocks | Use::Keeps if gives && image(input) => blocks,
+            Use::Gives(_) | Use::GivesOfRows(_) | Use::Blocks | Use::Keeps | Use::Reads(_) | Use::Rows => {
+                MemoryLayout::Rows
+            }
         };
         let inputs = group.inputs.iter().map(read).collect();
         let outputs: Vec<MemoryLayout> = group
@@ -117,11 +122,17 @@ fn is_image(graph: &Graph, value: ValueId) -> bool {
 }
 
 fn role(graph: &Graph, group: &Group, block: usize) -> Use {
-    let elementwise = group.nodes().filter(|&node| Some(node) != group.anchor).all(|node| {
+    let elementwise = group.epilogue.iter().all(|&node| {
         let Node { op, inputs, .. } = &graph.nodes()[node];
         matches!(op, Op::Map(_)) || !inputs.iter().any(|&input| is_image(graph, input))
     });
-    if !elementwise || !group.prologue.is_empty() {
+    // What is sliced of channels begins anywhere in a block.
+    let sliced = match group.prologue.as_slice() {
+        [] => None,
+        &[node] if matches!(graph.nodes()[node].op, Op::Slice(_)) => Some(&graph.nodes()[node]),
+        _several => return Use::Rows,
+    };
+    if !elementwise {
         return Use::Rows;
     }
     let Some(anchor) = group.anchor else { return Use::Keeps };
@@ -139,6 +150,10 @@ fn role(graph: &Graph, group: &Group, block: usize) -> Use {
         };
         // Blocks of a group are no other group's.
         let whole = [x, outputs[0]].into_iter().all(|of| channels(of).is_multiple_of(conv.groups * block));
+        if let Some(slice) = sliced {
+            let dense = filled && !winograd && conv.groups == 1 && slice.outputs[0] == x;
+            return if dense { Use::GivesOfRows(slice.inputs[0]) } else { Use::Rows };
+        }
         return match conv.groups {
             1 if filled && winograd => Use::Blocks,
             1 if filled => Use::Gives(x),
@@ -146,6 +161,9 @@ fn role(graph: &Graph, group: &Group, block: usize) -> Use {
             _ if whole && filled => Use::Gives(x),
             _ => Use::Rows,
         };
+    }
+    if sliced.is_some() {
+        return Use::Rows;
     }
     if let Op::Reduce(reduce) = op {
         let rank = graph.fact(x).shape.len();
