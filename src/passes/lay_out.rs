@@ -5,13 +5,13 @@
 //! groups that work on blocks: so it is chosen over the whole graph, and a value is converted where a group cannot.
 //!
 //! # Rules
-//! In the order of evaluation: a convolution whose channels fill blocks gives blocks, and reads either layout; by Winograd's
-//! algorithm it reads blocks. Pooling, concatenation and what works element by element follow the larger part of what they read. A
-//! mean over all places reads either layout. All else works on rows.
+//! In the order of evaluation: a convolution whose channels fill blocks, those of a group for itself, gives blocks, and reads either
+//! layout; by Winograd's algorithm it reads blocks, and of a slice it reads rows. Pooling, concatenation and what works element by
+//! element follow the larger part of what they read. A mean over all places reads either layout. All else works on rows.
 //!
 //! A transpose may make the channels the last axis, or the last axis the channels, as around normalisations over channels. Behind
-//! the first a value lies in rows, in which the channels of a place are adjacent as in a block; so a convolution writes them itself. A product or
-//! a normalisation before the second gives blocks, a product only where it is added to an image.
+//! the first a value lies in rows, in which the channels of a place are adjacent as in a block; so a convolution writes them itself.
+//! A product or a normalisation before the second gives blocks, a product only where it is added to an image.
 
 use super::Group;
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
@@ -150,13 +150,16 @@ fn channel_axes(graph: &Graph, group: &Group) -> Option<BTreeMap<ValueId, usize>
                 return None;
             }
         }
-        let axis = match &node.op {
-            Op::Transpose(transpose) => transpose.perm.iter().position(|&from| from == axis)?,
-            Op::Map(_) => axis,
-            _moves if node.inputs.iter().any(|&input| is_image(graph, input)) => return None,
-            _small => continue,
+        let moved = if let Op::Transpose(transpose) = &node.op {
+            transpose.perm.iter().position(|&from| from == axis)?
+        } else if matches!(node.op, Op::Map(_)) {
+            axis
+        } else if node.inputs.iter().any(|&input| is_image(graph, input)) {
+            return None;
+        } else {
+            continue;
         };
-        axes.insert(node.outputs[0], axis);
+        axes.insert(node.outputs[0], moved);
     }
     let results = group.outputs.iter().map(|output| axes.get(output).copied().unwrap_or(1));
     let results: Vec<usize> = results.collect();
@@ -164,15 +167,18 @@ fn channel_axes(graph: &Graph, group: &Group) -> Option<BTreeMap<ValueId, usize>
     group.outputs.iter().zip(results).all(fits).then_some(axes)
 }
 
-/// Whether a node's results are sums or normalised over terms that are adjacent in rows, and their channels, if they become any, are the last axis.
+/// Whether the last axis of a node's results is what may become channels.
 fn works_on_last_axis(graph: &Graph, node: NodeId) -> bool {
     matches!(graph.nodes()[node].op, Op::MatMul(_) | Op::Normalize(_))
 }
 
 fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: usize) -> Use {
-    if !group.prologue.is_empty() {
-        return Use::Rows;
-    }
+    // What is sliced of channels begins anywhere in a block.
+    let sliced = match group.prologue.as_slice() {
+        [] => None,
+        &[node] if matches!(graph.nodes()[node].op, Op::Slice(_)) => Some(&graph.nodes()[node]),
+        _several => return Use::Rows,
+    };
     let Some(anchor) = group.anchor else { return Use::Keeps };
     let Node { op, inputs, outputs, .. } = &graph.nodes()[anchor];
     let x = inputs[0];
@@ -189,6 +195,10 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
         let channels_last = group.outputs.iter().any(|output| axes.get(output) != Some(&1));
         // Blocks of a group are no other group's.
         let whole = [x, outputs[0]].into_iter().all(|of| channels(of).is_multiple_of(conv.groups * block));
+        if let Some(slice) = sliced {
+            let dense = filled && !winograd && conv.groups == 1 && slice.outputs[0] == x;
+            return if dense { Use::Gives(x) } else { Use::Rows };
+        }
         return match conv.groups {
             // Its tiles are written in blocks.
             1 if winograd && channels_last => Use::Rows,
@@ -200,6 +210,9 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
             _ if whole && filled => Use::Gives(x),
             _ => Use::Rows,
         };
+    }
+    if sliced.is_some() {
+        return Use::Rows;
     }
     if works_on_last_axis(graph, anchor) {
         let is_channels = |value: &ValueId| axes.get(value) == Some(&1) && is_image(graph, *value);

@@ -349,7 +349,24 @@ fn groups_of_few_channels_merge_until_they_fill_blocks() {
         graph.add_output(name, y);
     }
     let merged = merge_channel_groups(&graph, &avx2);
-    expect![[""]].assert_eq(&merged.to_string());
+    expect![[r#"
+        graph test
+          in    x: f32[1, 16, 3, 3]
+          const w_halves: f32[16, 8, 1, 1]
+          const b: f32[16]
+          const w_fours.merged: f32[16, 8, 1, 1]
+          const w_pairs.merged: f32[16, 8, 1, 1]
+          const w_depthwise: f32[16, 1, 1, 1]
+          halves: f32[1, 16, 3, 3] = conv(x, w_halves, b) groups 2
+          fours: f32[1, 16, 3, 3] = conv(x, w_fours.merged, b) groups 2
+          pairs: f32[1, 16, 3, 3] = conv(x, w_pairs.merged, b) groups 2
+          depthwise: f32[1, 16, 3, 3] = conv(x, w_depthwise, b) groups 16
+          out   halves
+          out   fours
+          out   pairs
+          out   depthwise
+    "#]]
+    .assert_eq(&merged.to_string());
     let weights = merged.constant(merged.value_named("w_fours.merged").unwrap()).unwrap().to_f64_vec();
     let rows: Vec<&[f64]> = weights.chunks(8).collect();
     assert_eq!(rows[0], [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]);

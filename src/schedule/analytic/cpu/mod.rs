@@ -18,10 +18,10 @@ mod contraction;
 mod reduction;
 mod winograd;
 
-use super::shape::{Reduction, find_reductions};
+use super::shape::find_reductions;
 use super::{Scheduler, loop_name, loop_names};
 use crate::analysis;
-use crate::expr::BinaryOp;
+use crate::expr::{BinaryOp, ExprId, VarId};
 use crate::loopir::{LoopKind, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
 
@@ -42,7 +42,8 @@ const PARALLEL_ELEMENTS: usize = 8192;
 
 pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if let ([reduction], 1) = (find_reductions(&scheduler.nest).as_slice(), scheduler.nest.body.len()) {
-        cut_divided_loops(scheduler, reduction);
+        let stored = reduction.stores.iter().flat_map(|store| store.index.to_vec()).collect();
+        cut_divided_loops(scheduler, &reduction.outer, stored);
     }
     if scheduler.attempt(|scheduler| winograd::winograd_tiles(scheduler, target)) {
         return;
@@ -65,28 +66,42 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
         }
         let _first = scheduler.attempt(|scheduler| reduction::accumulator_tile(scheduler, reduction, target))
             || scheduler.attempt(|scheduler| reduction::rows_together(scheduler, reduction, target));
-    } else if scheduler.nest.body.len() == 1 {
-        scheduler.attempt(|scheduler| reduction::reductions_together(scheduler, target));
+    } else if scheduler.nest.body.len() == 1
+        && !scheduler.attempt(|scheduler| reduction::reductions_together(scheduler, target))
+    {
+        cut_loops_of_moves(scheduler);
     }
     divide(scheduler, target);
 }
 
-/// Cuts outer loops where the result divides them by a constant: `y[j // 64, i, j % 64]` gets loops of its own for both parts,
-/// so that its address is affine in the loops.
-fn cut_divided_loops(scheduler: &mut Scheduler, reduction: &Reduction) {
+/// Cuts the outer loops of a move, whose element may be read where a loop is divided by a constant: a shuffle of channels then copies
+/// whole planes.
+fn cut_loops_of_moves(scheduler: &mut Scheduler) {
+    let nest = &scheduler.nest;
+    let mut loops = vec![];
+    nest.visit_loops(&mut |of, _| loops.push(of.var));
+    loops.pop();
+    let mut stores = vec![];
+    nest.visit_stores(&mut |store| stores.push(store));
+    let [store] = stores.as_slice() else { return };
+    let addresses = store.roots().collect();
+    cut_divided_loops(scheduler, &loops, addresses);
+}
+
+/// Cuts those of `loops` that `addresses` divide by a constant: `y[j // 64, i, j % 64]` gets loops of its own for both parts, so that
+/// its address is affine in the loops.
+fn cut_divided_loops(scheduler: &mut Scheduler, loops: &[VarId], addresses: Vec<ExprId>) {
     let nest = &scheduler.nest;
     let mut cuts: Vec<(String, usize)> = vec![];
-    for store in &reduction.stores {
-        for &index in &store.index {
-            nest.pool.visit(index, &mut |id| {
-                let Some((x, divisor)) = nest.pool.by_constant(id, BinaryOp::Mod) else { return };
-                let Some(var) = nest.pool.as_var(x) else { return };
-                let (extent, divisor) = (nest.pool.vars[var].extent, divisor as usize);
-                if reduction.outer.contains(&var) && divisor > 1 && extent.is_multiple_of(divisor) {
-                    cuts.push((loop_name(nest, var), divisor));
-                }
-            });
-        }
+    for address in addresses {
+        nest.pool.visit(address, &mut |id| {
+            let Some((x, divisor)) = nest.pool.by_constant(id, BinaryOp::Mod) else { return };
+            let Some(var) = nest.pool.as_var(x) else { return };
+            let (extent, divisor) = (nest.pool.vars[var].extent, divisor as usize);
+            if loops.contains(&var) && divisor > 1 && extent.is_multiple_of(divisor) {
+                cuts.push((loop_name(nest, var), divisor));
+            }
+        });
     }
     cuts.sort();
     cuts.dedup_by(|a, b| a.0 == b.0);
