@@ -214,11 +214,12 @@ impl Shared {
         let _inside = Inside::enter();
         let mut known = 0;
         loop {
-            // Outside, so that nobody waits for a thread that only waits.
-            self.state.wait_while(known);
+            // Known may be the state that came with the stop, after which no other comes.
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
+            // Outside, so that nobody waits for a thread that only waits.
+            self.state.wait_while(known);
             self.inside.add(1);
             loop {
                 let state = self.state.get();
@@ -515,6 +516,15 @@ mod tests {
         for _ in 0..3 {
             std::thread::sleep(std::time::Duration::from_millis(30));
             pool.run(|_| ()).unwrap();
+        }
+    }
+
+    #[test]
+    fn threads_that_come_late_end_with_the_pool() {
+        for _ in 0..2000 {
+            let pool = Pool::new(3).unwrap();
+            // The others may not have woken before this returns and the pool goes.
+            pool.phases(2, |_, thread| if thread == 0 { Turn::Complete } else { Turn::Over }).unwrap();
         }
     }
 
