@@ -113,9 +113,13 @@ impl Network {
                 let groups = (2..=12).filter(|count| channels.is_multiple_of(*count));
                 let groups: Vec<usize> = groups.collect();
                 let groups = if groups.is_empty() { 1 } else { *self.rng.pick(&groups) };
-                self.conv(x, (channels / groups).next_multiple_of(*self.rng.pick(&[1, 4])) * groups, groups)
+                let multiple = *self.rng.pick(&[1, 4]);
+                self.conv(x, (channels / groups).next_multiple_of(multiple) * groups, groups)
             }
-            3 | 4 => self.conv(x, self.shape(x)[1], self.shape(x)[1]),
+            3 | 4 => {
+                let channels = self.shape(x)[1];
+                self.conv(x, channels, channels)
+            }
             5 => {
                 let kind = *self.rng.pick(&[PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPads]);
                 let (kernel, overhang) = (vec![3, 3], vec![0, 0]);
@@ -124,7 +128,8 @@ impl Network {
             }
             6 => {
                 // A sum with what was before.
-                let y = self.conv(x, self.shape(x)[1], 1)?;
+                let channels = self.shape(x)[1];
+                let y = self.conv(x, channels, 1)?;
                 if self.shape(x) != self.shape(y) {
                     return Some(y);
                 }

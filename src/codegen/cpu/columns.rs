@@ -41,11 +41,11 @@ fn ending(block: &cpu::Block, inner: usize) -> Option<(usize, cpu::Condition)> {
     };
     let (length, columns) = (rows.checked_mul(*columns)?, i64::try_from(*columns).ok()?);
     let one_run = |strides: &[i64]| strides[inner].checked_mul(columns) == Some(strides[inner - 1]);
-    let guards = block
+    let mut guards = block
         .ops
         .iter()
         .filter_map(|op| if let cpu::BlockOp::Store { guard, .. } = op { Some(guard) } else { None });
-    let guard = guards.last()?;
+    let guard = guards.next()?;
     let end = guard.iter().find(|condition| {
         let others = condition.strides.iter().filter(|stride| **stride != 0).count() > 2;
         condition.limit == UNLIMITED && condition.strides[inner] < 0 && one_run(&condition.strides) && !others
