@@ -6,6 +6,8 @@ its own, one after the other in random order, which loads the model, runs it on 
 of inputs and outputs. So no two engines share the machine, and all see the same changes of its speed. Outputs of every engine are compared with the
 golden ones: a time of a wrong answer is none.
 
+Then the binary profiles one more run of each: the least time that this machine needs for the steps (the roofline), and which steps are furthest from it.
+
 Peers are those of onnxruntime (required), openvino, ncnn and torch that the interpreter of --python can import; ncnn and torch need pnnx too, which
 converts the models. All samples go to benches/results/DATE-peers.json, the table to DATE-peers.md beside it. Models and numbers of threads that are not
 named keep what that day's file has.
@@ -25,6 +27,7 @@ import corpus
 import engine
 
 REQUIRED = "onnxruntime"
+LOSSES = 3
 
 
 def measure(model, threads, peers, arguments, options=""):
@@ -55,6 +58,17 @@ def measure(model, threads, peers, arguments, options=""):
                 del engines[name]
         rounds.append(done)
     return record | {"rounds": rounds}
+
+
+def profile(model, threads, arguments):
+    """How far the steps of a model are from the roofline, and the `LOSSES` of them that lose the most time."""
+    inputs, _ = corpus.golden(arguments.models / f"{model.name}.npz")
+    rules = f"--profile --threads {threads} --runs 10 --min-time {arguments.min_time} --max-time {arguments.max_time}"
+    document = engine.bench(arguments.paisley, arguments.models / f"{model.name}.onnx", inputs, "cpu", rules, arguments.timeout)["profile"]
+    steps = sorted(document["steps"], key=lambda step: step["limit_ms"] - step["ms"])
+    kept = ("step", "kernel", "ms", "limit_ms", "bound_by")
+    losses = [{key: step[key] for key in kept} for step in steps[:LOSSES]]
+    return {key: document[key] for key in ("measured", "total_ms", "limit_ms", "wait")} | {"losses": losses}
 
 
 def error(record, name):
@@ -133,6 +147,25 @@ def start_table(records, peers):
     return engine.markdown(rows)
 
 
+def limit_table(records):
+    """Distances from the roofline for one number of threads, and where the time goes that is lost."""
+    rows = [["model", "steps ms", "at least ms", "of limit", "wait", "loses most"]]
+    for record in records:
+        found = record.get("profile", {"failed": "not measured"})
+        if "failed" in found:
+            continue
+        lost = found["total_ms"] - found["limit_ms"]
+
+        def loss(step, lost=lost):
+            part = (step["ms"] - step["limit_ms"]) / lost if lost > 0 else 0
+            return f"{step['kernel']} ({step['bound_by']}) {step['limit_ms'] / step['ms']:.0%} of limit, {part:.0%} of the loss"
+
+        times = [f"{found['total_ms']:.2f}", f"{found['limit_ms']:.2f}", f"{found['limit_ms'] / found['total_ms']:.0%}"]
+        wait = "-" if found["wait"] is None else f"{found['wait']:.0%}"
+        rows.append([record["name"], *times, wait, "; ".join(map(loss, found["losses"]))])
+    return engine.markdown(rows)
+
+
 def table(result):
     """The text of the table."""
     environment = result["environment"]
@@ -148,11 +181,12 @@ def table(result):
         "",
         "*ms* is the median of all runs and, in brackets, the least and the largest median of a round. *ratio* is the peer's time over Paisley's: above 1 Paisley"
         " is faster; ~ where rounds disagree which is. *load ms* is everything before the first run, reading and compiling included. *MB* is the peak of the"
-        " process' resident memory, for the peers with Python and NumPy in it.",
+        " process' resident memory, for the peers with Python and NumPy in it. *at least ms* is the roofline of the steps, by the operators' own counts and"
+        " rates measured beside them; above 100 % an algorithm needs fewer operations than counted.",
     ]
     for threads in sorted({record["threads"] for record in result["models"]}):
         records = [record for record in result["models"] if record["threads"] == threads]
-        lines += ["", f"## {threads} thread{'s' if threads > 1 else ''}", "", *speed_table(records, peers), "", *start_table(records, peers)]
+        lines += ["", f"## {threads} thread{'s' if threads > 1 else ''}", "", *speed_table(records, peers), "", *start_table(records, peers), "", *limit_table(records)]
     return "\n".join(lines) + "\n"
 
 
@@ -197,6 +231,7 @@ def main():
     for threads in arguments.threads:
         for model in chosen:
             record = measure(model, threads, peers, arguments) | {"commit": environment["commit"]}
+            record["profile"] = engine.attempt(lambda model=model, threads=threads: profile(model, threads, arguments))
             records[(model.name, threads)] = record
             order = [(m.name, n) for n in sorted({n for _, n in records}) for m in corpus.MODELS]
             result["models"] = [records[key] for key in order if key in records]

@@ -135,9 +135,11 @@ fn is_image(graph: &Graph, value: ValueId) -> bool {
 fn channel_axes(graph: &Graph, group: &Group) -> Option<BTreeMap<ValueId, usize>> {
     let mut axes = BTreeMap::new();
     let last_axis = |value: ValueId| graph.fact(value).shape.len().checked_sub(1);
+    // What views make of the last axis is not followed.
+    let of_rows = group.anchor.is_some_and(|anchor| works_on_last_axis(graph, anchor));
     if let Some(anchor) = group.anchor {
         let Node { op, inputs, outputs, .. } = &graph.nodes()[anchor];
-        let axis = if works_on_last_axis(graph, anchor) { last_axis(outputs[0])? } else { 1 };
+        let axis = if of_rows { last_axis(outputs[0])? } else { 1 };
         let elementwise = matches!(op, Op::MatMul(_) | Op::Conv(_) | Op::Normalize(_));
         let images = if elementwise { &inputs[..1] } else { inputs };
         axes.extend(images.iter().chain(outputs).map(|&value| (value, axis)));
@@ -154,7 +156,7 @@ fn channel_axes(graph: &Graph, group: &Group) -> Option<BTreeMap<ValueId, usize>
             transpose.perm.iter().position(|&from| from == axis)?
         } else if matches!(node.op, Op::Map(_)) {
             axis
-        } else if node.inputs.iter().any(|&input| is_image(graph, input)) {
+        } else if of_rows || node.inputs.iter().any(|&input| is_image(graph, input)) {
             return None;
         } else {
             continue;

@@ -1,9 +1,9 @@
 //! Removes operators that move nothing and joins those that move twice.
 
 use crate::graph::{Graph, Op, Rewrite, ValueId};
-use crate::ops::{Fact, Reduce, ReduceKind, Scalar, SliceAxis, Transpose, View};
+use crate::ops::{Fact, Pool, PoolKind, Reduce, ReduceKind, Scalar, SliceAxis, Transpose, View};
 
-/// Removes identities (views, transposes, slices, pads, broadcasts, maps, concatenations and reductions that change
+/// Removes identities (views, transposes, slices, pads, broadcasts, maps, concatenations, reductions and poolings that change
 /// nothing), turns transposes that only move axes of extent 1 into views, and replaces two views or two transposes in a
 /// row by one.
 pub fn simplify_layout(graph: &Graph) -> Graph {
@@ -23,9 +23,9 @@ fn simplified(step: &mut Rewrite<'_>) -> Option<Vec<ValueId>> {
         Op::Pad(op) => op.pads.iter().all(|&pads| pads == (0, 0)),
         Op::Concat(_) => step.inputs.len() == 1,
         Op::Reduce(Reduce { kind, axes, .. }) => axes.is_empty() && is_identity_of_one(*kind),
+        Op::Pool(op) => is_identity(op),
         Op::MatMul(_)
         | Op::Conv(_)
-        | Op::Pool(_)
         | Op::ArgReduce(_)
         | Op::CumSum(_)
         | Op::Softmax(_)
@@ -73,6 +73,16 @@ fn viewed(step: &mut Rewrite<'_>, input: ValueId, fact: Fact) -> Option<ValueId>
 /// Whether a transpose leaves the order of the axes of more than one element alone.
 fn keeps_order(perm: &[usize], shape: &[usize]) -> bool {
     perm.iter().filter(|&&axis| shape[axis] != 1).is_sorted()
+}
+
+/// Whether each window is one element and its result that element.
+fn is_identity(pool: &Pool) -> bool {
+    let single =
+        pool.kernel.iter().all(|&extent| extent == 1) && pool.pads.iter().all(|&pads| pads == (0, 0));
+    match pool.kind {
+        PoolKind::Max | PoolKind::Average | PoolKind::AverageWithPads => single,
+        PoolKind::ArgMax | PoolKind::Norm(_) => false,
+    }
 }
 
 fn is_identity_of_one(kind: ReduceKind) -> bool {

@@ -2,11 +2,11 @@ use super::*;
 use crate::expr::{BinaryOp, UnaryOp};
 use crate::graph::{Op, ValueId};
 use crate::ops::{
-    Conv, Fact, Gather, Literal, Map, MatMul, Pad, PadMode, Reduce, ReduceKind, Scalar, Slice, SliceAxis,
-    Softmax, Transpose, View,
+    Conv, Fact, Gather, Literal, Map, MatMul, Pad, PadMode, Pool, PoolKind, Reduce, ReduceKind, Scalar,
+    Slice, SliceAxis, Softmax, Transpose, View,
 };
 use crate::target::{CpuIsa, CpuTarget};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, MemoryLayout, Tensor};
 use expect_test::{Expect, expect};
 
 /// Adds a node of one output.
@@ -307,6 +307,51 @@ fn doubled_values_are_not_written_out_without_limit() {
         map + map + map + map + map + map + map + map + map -> t19 (t10)
     "#]],
     );
+}
+
+/// The second axis of the sum has as many elements as a view gives it, and no channels.
+#[test]
+fn products_have_channels_only_behind_transposes() {
+    let layouts = |transposed: bool| {
+        let mut graph = Graph::new("test");
+        let x = input(&mut graph, "x", &[1, 4, 4, 16]);
+        let w = graph.add_constant("w", Tensor::zeros(DType::F32, &[16, 16]));
+        let y = add(&mut graph, "y", MatMul::default(), &[x, w]);
+        let y = if transposed {
+            add(&mut graph, "moved", Transpose { perm: vec![0, 3, 1, 2] }, &[y])
+        } else {
+            add(&mut graph, "viewed", View { shape: vec![1, 16, 4, 4] }, &[y])
+        };
+        let other = input(&mut graph, "other", &[1, 16, 4, 4]);
+        let y = add(&mut graph, "sum", sum(), &[y, other]);
+        graph.add_output("y", y);
+        let groups = group(&graph, GroupPolicy::default());
+        let layouts = lay_out(&graph, &groups, 8);
+        layouts.into_iter().flat_map(|layout| layout.outputs).collect::<Vec<_>>()
+    };
+    assert_eq!(layouts(true), [MemoryLayout::ChannelBlocks(8)]);
+    assert_eq!(layouts(false), [MemoryLayout::Rows]);
+}
+
+#[test]
+fn windows_of_one_element_go() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[1, 8, 6, 6]);
+    let pool = |kind, extent| Pool {
+        kind,
+        kernel: vec![extent; 2],
+        strides: vec![1; 2],
+        dilations: vec![1; 2],
+        pads: vec![(0, 0); 2],
+        overhang: vec![0; 2],
+    };
+    let single = add(&mut graph, "single", pool(PoolKind::Average, 1), &[x]);
+    let norm = add(&mut graph, "norm", pool(PoolKind::Norm(2), 1), &[single]);
+    let several = add(&mut graph, "several", pool(PoolKind::Max, 2), &[norm]);
+    graph.add_output("y", several);
+    let after = simplify_layout(&graph);
+    let left: Vec<&str> = after.nodes().iter().map(|node| node.op.def().name()).collect();
+    assert_eq!(left, ["norm_pool", "max_pool"]);
 }
 
 #[test]

@@ -291,14 +291,13 @@ fn a_pointwise_convolution_in_blocks() {
         expect![[r#"
             split k.0 = [_, 2]
             fuse p q as i
-            split i = [_, 33, 96]
+            split i = [_, 9, 88]
             reorder i.0 k.0.0 i.1 k.0.1 i.2 k.1
             relayout w by k.0.0 c.0 c.1 k.0.1 k.1
             stage_out acc at i.1 in register
             reorder c.0 c.1 i.2 k.0.1 k.1
             replace c.0 by fma_12x2x16
             parallel i.0
-            parallel k.0.0
             nest conv
               in    x: f32[4, 56, 56, 16]
               const w: f32[256, 64]
@@ -307,14 +306,14 @@ fn a_pointwise_convolution_in_blocks() {
                 packed w_p: f32[8, 4, 16, 2, 16]
                 for w_p.k.0.0 in 8, w_p.c.0 in 4, w_p.c.1 in 16, w_p.k.0.1 in 2, w_p.k.1 in 16:
                   pack_w: w_p[w_p.k.0.0, w_p.c.0, w_p.c.1, w_p.k.0.1, w_p.k.1] = w[w_p.k.0.0 * 32 + w_p.k.0.1 * 16 + w_p.k.1, w_p.c.0 * 16 + w_p.c.1]
-              for i.0 in 1 parallel, k.0.0 in 8 parallel, i.1 in 33:
-                register acc: f32[2, 96, 16]
-                for k.0.1 in 2, i.2 in 96, k.1 in 16:
-                  init: acc[k.0.1, i.2, k.1] = 0.0 if i.1 * 96 + i.2 < 3136
-                for c.0 in 4 by fma_12x2x16, c.1 in 16, i.2 in 96, k.0.1 in 2, k.1 in 16:
-                  update: acc[k.0.1, i.2, k.1] += x[c.0, (i.1 * 96 + i.2) // 56, (i.1 * 96 + i.2) % 56, c.1] * w_p[k.0.0, c.0, c.1, k.0.1, k.1] if i.1 * 96 + i.2 < 3136
-                for k.0.1 in 2, i.2 in 96, k.1 in 16:
-                  store: y[k.0.0 * 2 + k.0.1, (i.1 * 96 + i.2) // 56, (i.1 * 96 + i.2) % 56, k.1] = max(acc[k.0.1, i.2, k.1], 0.0) if i.1 * 96 + i.2 < 3136
+              for i.0 in 4 parallel, k.0.0 in 8, i.1 in 9:
+                register acc: f32[2, 88, 16]
+                for k.0.1 in 2, i.2 in 88, k.1 in 16:
+                  init: acc[k.0.1, i.2, k.1] = 0.0 if i.0 * 792 + i.1 * 88 + i.2 < 3136
+                for c.0 in 4 by fma_12x2x16, c.1 in 16, i.2 in 88, k.0.1 in 2, k.1 in 16:
+                  update: acc[k.0.1, i.2, k.1] += x[c.0, (i.0 * 792 + i.1 * 88 + i.2) // 56, (i.0 * 792 + i.1 * 88 + i.2) % 56, c.1] * w_p[k.0.0, c.0, c.1, k.0.1, k.1] if i.0 * 792 + i.1 * 88 + i.2 < 3136
+                for k.0.1 in 2, i.2 in 88, k.1 in 16:
+                  store: y[k.0.0 * 2 + k.0.1, (i.0 * 792 + i.1 * 88 + i.2) // 56, (i.0 * 792 + i.1 * 88 + i.2) % 56, k.1] = max(acc[k.0.1, i.2, k.1], 0.0) if i.0 * 792 + i.1 * 88 + i.2 < 3136
         "#]],
     );
 }
