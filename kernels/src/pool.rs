@@ -521,8 +521,8 @@ mod tests {
 
     #[test]
     fn threads_that_come_late_end_with_the_pool() {
-        for _ in 0..2000 {
-            let pool = Pool::new(3).unwrap();
+        for _ in 0..3000 {
+            let pool = Pool::new(16).unwrap();
             // The others may not have woken before this returns and the pool goes.
             pool.phases(2, |_, thread| if thread == 0 { Turn::Complete } else { Turn::Over }).unwrap();
         }
