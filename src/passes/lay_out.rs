@@ -163,10 +163,10 @@ fn channel_axes(graph: &Graph, group: &Group) -> Option<BTreeMap<ValueId, usize>
         };
         axes.insert(node.outputs[0], moved);
     }
-    let results = group.outputs.iter().map(|output| axes.get(output).copied().unwrap_or(1));
-    let results: Vec<usize> = results.collect();
-    let fits = |(&output, axis): (&ValueId, usize)| axis == 1 || Some(axis) == last_axis(output);
-    group.outputs.iter().zip(results).all(fits).then_some(axes)
+    let fits = |&output: &ValueId| {
+        axes.get(&output).is_none_or(|&axis| axis == 1 || Some(axis) == last_axis(output))
+    };
+    group.outputs.iter().all(fits).then_some(axes)
 }
 
 /// Whether the last axis of a node's results is what may become channels.

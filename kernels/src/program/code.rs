@@ -307,7 +307,8 @@ pub struct Tile {
     pub finish: Option<Finish>,
 }
 
-/// What becomes of a sum of a [`Tile`]: `activation(clamp(start[j, l] + sum + addend[p, i, j, l], low, high))`, of which NaN stays NaN. The columns of a block are next to one another; neither `start` nor `addend` is in the buffer of `c`.
+/// What becomes of a sum of a [`Tile`]: `activation(clamp(start[j, l] + sum + addend[p, i, j, l], low, high))`, of which NaN stays
+/// NaN. The columns of a block are next to one another; neither `start` nor `addend` is in the buffer of `c`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finish {
     /// The first element of `start`, and the elements from a block of columns to the next.

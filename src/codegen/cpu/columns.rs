@@ -1,6 +1,8 @@
 //! Conditions over two dimensions that are one run of memory.
 //!
-//! A condition that ends both together, such as `4 * t + j < 54` over tiles of 4, is the length of one dimension instead of both. A condition on whole rows of `n` columns, `0 <= v + r < limit`, holds for exactly the elements `m = n * r + c` of which
+//! A condition that ends both together, such as `4 * t + j < 54` over tiles of 4, is the length of one dimension instead of both.
+//!
+//! A condition on whole rows of `n` columns, `0 <= v + r < limit`, holds for exactly the elements `m = n * r + c` of which
 //! `0 <= n * v + m < n * limit`. In that form it follows both dimensions in one step, so that they can be walked through as one.
 
 use super::block::UNLIMITED;
@@ -50,21 +52,7 @@ fn ending(block: &cpu::Block, inner: usize) -> Option<(usize, cpu::Condition)> {
         let others = condition.strides.iter().filter(|stride| **stride != 0).count() > 2;
         condition.limit == UNLIMITED && condition.strides[inner] < 0 && one_run(&condition.strides) && !others
     })?;
-    let joinable = block.ops.iter().all(|op| match op {
-        cpu::BlockOp::Load { strides, guard, .. } | cpu::BlockOp::Store { strides, guard, .. } => {
-            one_run(strides) && guard.iter().all(|condition| one_run(&condition.strides))
-        }
-        cpu::BlockOp::Index { strides, .. } => one_run(strides),
-        cpu::BlockOp::Scatter { .. } => false,
-        cpu::BlockOp::Constant { .. }
-        | cpu::BlockOp::Unary { .. }
-        | cpu::BlockOp::Binary { .. }
-        | cpu::BlockOp::MultiplyAdd { .. }
-        | cpu::BlockOp::Select { .. }
-        | cpu::BlockOp::Activate { .. }
-        | cpu::BlockOp::Cast { .. }
-        | cpu::BlockOp::Gather { .. } => true,
-    });
+    let joinable = all_strides(block, one_run, |condition| one_run(&condition.strides));
     joinable.then(|| (length, end.clone()))
 }
 
@@ -77,21 +65,7 @@ pub(super) fn join(block: &mut cpu::Block) {
     let on_rows =
         |condition: &cpu::Condition| condition.strides[inner] == 0 && condition.strides[outer].abs() == 1;
     let fits = |condition: &cpu::Condition| on_rows(condition) || one_run(&condition.strides);
-    let joinable = block.ops.iter().all(|op| match op {
-        cpu::BlockOp::Load { strides, guard, .. } | cpu::BlockOp::Store { strides, guard, .. } => {
-            one_run(strides) && guard.iter().all(fits)
-        }
-        cpu::BlockOp::Index { strides, .. } => one_run(strides),
-        cpu::BlockOp::Constant { .. }
-        | cpu::BlockOp::Unary { .. }
-        | cpu::BlockOp::Activate { .. }
-        | cpu::BlockOp::Binary { .. }
-        | cpu::BlockOp::MultiplyAdd { .. }
-        | cpu::BlockOp::Select { .. }
-        | cpu::BlockOp::Cast { .. }
-        | cpu::BlockOp::Gather { .. }
-        | cpu::BlockOp::Scatter { .. } => true,
-    });
+    let joinable = all_strides(block, one_run, fits);
     if !joinable {
         return;
     }
@@ -104,6 +78,29 @@ pub(super) fn join(block: &mut cpu::Block) {
             }
         }
     }
+}
+
+/// Whether all accesses and indices of a block have strides, and all its guards conditions, of which the tests hold.
+fn all_strides(
+    block: &cpu::Block,
+    strides_fit: impl Fn(&[i64]) -> bool,
+    condition_fits: impl Fn(&cpu::Condition) -> bool,
+) -> bool {
+    block.ops.iter().all(|op| match op {
+        cpu::BlockOp::Load { strides, guard, .. } | cpu::BlockOp::Store { strides, guard, .. } => {
+            strides_fit(strides) && guard.iter().all(&condition_fits)
+        }
+        cpu::BlockOp::Index { strides, .. } => strides_fit(strides),
+        cpu::BlockOp::Constant { .. }
+        | cpu::BlockOp::Unary { .. }
+        | cpu::BlockOp::Activate { .. }
+        | cpu::BlockOp::Binary { .. }
+        | cpu::BlockOp::MultiplyAdd { .. }
+        | cpu::BlockOp::Select { .. }
+        | cpu::BlockOp::Cast { .. }
+        | cpu::BlockOp::Gather { .. }
+        | cpu::BlockOp::Scatter { .. } => true,
+    })
 }
 
 /// The condition in steps of columns; `None` where a number would overflow.

@@ -7,8 +7,9 @@
 //! that are computed at once; a *strip* is the rows of the image whose results stay in the first-level cache until what
 //! follows the convolution has used them.
 //!
-//! Where there is more input than weights, threads divide the image into *bands*, and each copies its edge for itself; else
-//! they divide the panels, and copy the input together. Groups of channels that are convolved with one another are outside of
+//! Where the input does not stay in the second-level cache, or is padded and larger than the weights, threads divide the image into
+//! *bands*, each of which does and is used for all panels, and whose edge its thread copies for itself; else they divide the
+//! panels, and copy the input together. Groups of channels that are convolved with one another are outside of
 //! both: a band is then one of a group.
 
 use super::super::shape::{Factor, Reduction};
