@@ -113,12 +113,22 @@ macro_rules! tiles {
             /// # Safety
             /// As for [`lanes::body`].
             $(#[target_feature(enable = $feature)])?
-            unsafe fn kernel<const ROWS: usize, const STEP: usize>(args: &LaneArgs, piece: &lanes::Piece) {
+            unsafe fn kernel<const ROWS: usize, const STEP: usize, const ENDS: usize>(
+                args: &LaneArgs,
+                piece: &lanes::Piece,
+            ) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { lanes::body::<$vector, ROWS, STEP>(args, piece) }
+                unsafe { lanes::body::<$vector, ROWS, STEP, ENDS>(args, piece) }
             }
-            static KERNELS: lanes::Variants<{ [$($row),*].len() }> =
-                [[$(kernel::<$row, 0>),*], [$(kernel::<$row, 1>),*], [$(kernel::<$row, 2>),*]];
+            static KERNELS: lanes::Variants<{ [$($row),*].len() }> = [
+                [$(kernel::<$row, 0, { lanes::EDGES }>),*],
+                [$(kernel::<$row, 1, 0>),*],
+                [$(kernel::<$row, 1, 1>),*],
+                [$(kernel::<$row, 1, { lanes::EDGES }>),*],
+                [$(kernel::<$row, 2, 0>),*],
+                [$(kernel::<$row, 2, 1>),*],
+                [$(kernel::<$row, 2, { lanes::EDGES }>),*],
+            ];
             // SAFETY: the variants are in the order of their rows; the caller grants the contract.
             unsafe { lanes::dispatch(&KERNELS, activate, <$vector as Vector>::LANES, args) }
         }

@@ -63,6 +63,12 @@ impl Edge {
         (begin as usize, from(high - self.limit).max(begin) as usize)
     }
 
+    /// The form for the first row and term of a line.
+    #[inline(always)]
+    fn at_line(&self, line: usize) -> i64 {
+        self.start + self.line * line as i64
+    }
+
     #[inline(always)]
     fn includes(&self, value: i64) -> bool {
         value.cast_unsigned() < self.limit.cast_unsigned()
@@ -108,81 +114,88 @@ pub struct LaneArgs {
     pub addend_line: isize,
 }
 
-/// Some rows of one line.
+/// Rows at either end of a piece at most that may miss terms.
+pub(crate) const EDGES: usize = 3;
+
+/// The same rows of all lines.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece {
-    /// The first row's element of `a` for the first term.
-    a: *const f32,
-    /// The first row of `c`.
-    c: *mut f32,
-    /// The first row of what is added, or null.
-    addend: *const f32,
-    /// The form of each edge for the first row and the first term.
-    forms: [i64; LANE_DEPTHS],
+    /// The first line.
+    line: usize,
+    /// How many lines follow, with it.
+    lines: usize,
+    /// The first row.
+    row: usize,
 }
 
-/// `ROWS` rows of one line, which are `STEP` vectors apart in `a`, or anything where that is 0. To the rows between the first and the
-/// last all terms of the innermost level count.
+/// `ROWS` rows of lines, which are `STEP` vectors apart in `a`, or anything where that is 0. To all but the first and the last `ENDS`
+/// rows of the piece all terms of the innermost level count.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`LaneArgs`], and the piece has rows of them.
 #[inline(always)]
-pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize>(args: &LaneArgs, piece: &Piece) {
+pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const ENDS: usize>(
+    args: &LaneArgs,
+    piece: &Piece,
+) {
     let LaneArgs { depths: [outer, inner], edges: [down, across], a_row, c_row, finish, .. } = args;
     debug_assert!(STEP == 0 || *a_row == (STEP * V::LANES) as isize);
     let a_row = if STEP == 0 { *a_row } else { (STEP * V::LANES) as isize };
-    // SAFETY: the caller grants the instruction set, the elements of `a` for the terms that count, which are those read, all
-    // of `b`, the rows of `c`, and what `finish` names.
-    unsafe {
-        let mut sums = [if finish.start.is_null() { V::splat(0.0) } else { V::load(finish.start) }; ROWS];
-        for o in 0..outer.count as isize {
-            if !down.includes(piece.forms[0] + down.step * o as i64) {
-                continue;
+    // SAFETY: the caller grants the instruction set.
+    let (low, high) = unsafe { (V::splat(finish.low), V::splat(finish.high)) };
+    for line in piece.line..piece.line + piece.lines {
+        let (down_form, form) = (down.at_line(line), across.at_line(line) + across.row * piece.row as i64);
+        let (line, row) = (line as isize, piece.row as isize);
+        let x = args.a.wrapping_offset(line * args.a_line + row * a_row);
+        let c = args.c.wrapping_offset(line * args.c_line + row * c_row);
+        // SAFETY: the caller grants the instruction set, the elements of `a` for the terms that count, which are those read, all
+        // of `b`, the rows of `c`, and what `finish` names.
+        unsafe {
+            let mut sums = [if finish.start.is_null() { V::splat(0.0) } else { V::load(finish.start) }; ROWS];
+            for o in 0..outer.count as isize {
+                if !down.includes(down_form + down.step * o as i64) {
+                    continue;
+                }
+                let mut a = x.wrapping_offset(o * outer.a);
+                let mut b = args.b.offset(o * outer.b);
+                let mut form = form;
+                for _ in 0..inner.count {
+                    let factor = V::load(b);
+                    for i in 0..ROWS {
+                        let whole = i >= ENDS && i + ENDS < ROWS;
+                        if whole || across.includes(form + across.row * i as i64) {
+                            sums[i] = V::load(a.wrapping_offset(i as isize * a_row)).mul_add(factor, sums[i]);
+                        }
+                    }
+                    a = a.wrapping_offset(inner.a);
+                    b = b.wrapping_offset(inner.b);
+                    form += across.step;
+                }
             }
-            let mut a = piece.a.wrapping_offset(o * outer.a);
-            let mut b = args.b.offset(o * outer.b);
-            let mut first = piece.forms[1];
-            let mut last = first + across.row * (ROWS as i64 - 1);
-            for _ in 0..inner.count {
-                let factor = V::load(b);
-                if across.includes(first) {
-                    sums[0] = V::load(a).mul_add(factor, sums[0]);
+            if args.accumulate {
+                for i in 0..ROWS {
+                    sums[i] = sums[i].add(V::load(c.offset(i as isize * c_row)));
                 }
-                for i in 1..ROWS - 1 {
-                    sums[i] = V::load(a.wrapping_offset(i as isize * a_row)).mul_add(factor, sums[i]);
-                }
-                if ROWS > 1 && across.includes(last) {
-                    let x = V::load(a.wrapping_offset((ROWS - 1) as isize * a_row));
-                    sums[ROWS - 1] = x.mul_add(factor, sums[ROWS - 1]);
-                }
-                a = a.wrapping_offset(inner.a);
-                b = b.wrapping_offset(inner.b);
-                first += across.step;
-                last += across.step;
             }
-        }
-        if args.accumulate {
+            if !finish.addend.is_null() {
+                let addend = finish.addend.offset(line * args.addend_line + row * finish.addend_row);
+                for i in 0..ROWS {
+                    sums[i] = sums[i].add(V::load(addend.offset(i as isize * finish.addend_row)));
+                }
+            }
             for i in 0..ROWS {
-                sums[i] = sums[i].add(V::load(piece.c.offset(i as isize * c_row)));
+                high.lesser_or(low.greater_or(sums[i])).store(c.offset(i as isize * c_row));
             }
-        }
-        if !piece.addend.is_null() {
-            for i in 0..ROWS {
-                sums[i] = sums[i].add(V::load(piece.addend.offset(i as isize * finish.addend_row)));
-            }
-        }
-        let (low, high) = (V::splat(finish.low), V::splat(finish.high));
-        for i in 0..ROWS {
-            high.lesser_or(low.greater_or(sums[i])).store(piece.c.offset(i as isize * c_row));
         }
     }
 }
 
-/// The compiled variants: `[step][rows - 1]`.
-pub(crate) type Variants<const ROWS: usize> = [[unsafe fn(&LaneArgs, &Piece); ROWS]; 3];
+/// The compiled variants: `[form][rows - 1]`, where the forms are rows anywhere in `a` with [`EDGES`] ends, then rows one vector apart
+/// and two, each with no end, one, and [`EDGES`].
+pub(crate) type Variants<const ROWS: usize> = [[unsafe fn(&LaneArgs, &Piece); ROWS]; 7];
 
-/// Does line by line as many rows at once as registers hold, in pieces of nearly one height; rows that are beyond an edge with some
-/// of their terms are alone, but for the last before and the first behind all others.
+/// Does as many rows at once as registers hold, in pieces of nearly one height, line by line. Where more rows miss terms
+/// than the ends of a piece have, pieces are no more than ends.
 ///
 /// # Safety
 /// As for the variants, which were compiled for vectors of `lanes`, as was `activate`.
@@ -193,41 +206,41 @@ pub(crate) unsafe fn dispatch<const ROWS: usize>(
     lanes: usize,
     args: &LaneArgs,
 ) {
-    let LaneArgs { rows, edges: [down, across], c_row, finish, .. } = args;
-    let variants = match args.a_row {
-        row if row == lanes as isize => &variants[1],
-        row if row == 2 * lanes as isize => &variants[2],
-        _any => &variants[0],
+    let LaneArgs { rows, edges: [_, across], c_row, finish, .. } = args;
+    let steps = match args.a_row {
+        row if row == lanes as isize => 1,
+        row if row == 2 * lanes as isize => 4,
+        _any => 0,
     };
-    for line in 0..args.lines {
-        let at_line = |of: &Edge| of.start + of.line * line as i64;
-        let forms = [at_line(down), at_line(across)];
-        let (from, to) = across.whole(forms[1], args.depths[1].count, *rows);
-        let (from, to) = (from.saturating_sub(1), (to + 1).min(*rows));
-        let mut first = 0;
-        while first < *rows {
-            let count = if first < from || first >= to {
-                1
-            } else {
-                (to - first).div_ceil((to - first).div_ceil(ROWS))
+    // Where the rows that miss terms are the same in each line, a piece has all lines.
+    let lines_at_once = if across.line == 0 { args.lines } else { 1 };
+    let mut line = 0;
+    while line < args.lines {
+        let (from, to) = across.whole(across.at_line(line), args.depths[1].count, *rows);
+        let height = rows.div_ceil(rows.div_ceil(ROWS));
+        let mut row = 0;
+        while row < *rows {
+            let count = height.min(rows - row);
+            let missing = from.saturating_sub(row).max((row + count).saturating_sub(to));
+            let (count, form) = match missing {
+                0 => (count, 0),
+                1 => (count, 1),
+                2..=EDGES => (count, 2),
+                _more => (count.min(2 * EDGES), 2),
             };
-            let (line, row) = (line as isize, first as isize);
-            let piece = Piece {
-                a: args.a.wrapping_offset(line * args.a_line + row * args.a_row),
-                c: args.c.wrapping_offset(line * args.c_line + row * args.c_row),
-                // Null stays null, since it has no strides.
-                addend: finish.addend.wrapping_offset(line * args.addend_line + row * finish.addend_row),
-                forms: [forms[0], forms[1] + across.row * row as i64],
-            };
-            // SAFETY: the variant is that for so many rows, and they are rows of the tile.
-            unsafe { variants[count - 1](args, &piece) }
-            first += count;
+            let form = if steps == 0 { 0 } else { steps + form };
+            let piece = Piece { line, lines: lines_at_once, row };
+            // SAFETY: the variant is that for so many rows and the ends they have, and they are rows of the tile.
+            unsafe { variants[form][count - 1](args, &piece) }
+            row += count;
         }
-        if let Some(activation) = finish.activation {
-            let results = args.c.wrapping_offset(line as isize * args.c_line);
-            let extents = if *c_row == lanes as isize { (1, rows * lanes) } else { (*rows, lanes) };
-            // SAFETY: these are the rows of the line, all of which the caller grants.
-            unsafe { activate(activation, (results, *c_row), (results, *c_row), extents) };
-        }
+        line += lines_at_once;
+    }
+    let Some(activation) = finish.activation else { return };
+    for line in 0..args.lines as isize {
+        let results = args.c.wrapping_offset(line * args.c_line);
+        let extents = if *c_row == lanes as isize { (1, rows * lanes) } else { (*rows, lanes) };
+        // SAFETY: these are the rows of the line, all of which the caller grants.
+        unsafe { activate(activation, (results, *c_row), (results, *c_row), extents) };
     }
 }

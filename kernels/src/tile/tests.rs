@@ -1,3 +1,4 @@
+use super::lanes::{Edge, LaneArgs};
 use super::{DEPTHS, Depth, Finish, TileArgs};
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
@@ -212,6 +213,76 @@ fn sums_are_finished() {
                         let want = (start[j] + sum + addend[at]).clamp(low, high);
                         assert_eq!(c[at], want, "{} at {i}, {j} of {rows} x {cols}", kernel.name);
                     }
+                }
+            }
+        }
+    }
+}
+
+/// A convolution of one channel a lane over lines of `count` places, as a plain sum of the terms inside.
+#[test]
+fn lanes_leave_out_what_is_beyond_an_edge() {
+    for isa in Isa::available() {
+        let kernels = table(isa);
+        let lanes = kernels.lanes;
+        for (size, stride, dilation) in
+            [(1, 1, 1), (3, 1, 1), (3, 2, 1), (5, 1, 1), (5, 2, 2), (9, 1, 1), (3, 3, 1)]
+        {
+            for count in 1..2 * kernels.lane_tile.rows + 3 {
+                let (lines, pad) = (3usize, dilation * (size - 1) / 2);
+                let (out_lines, out_count) = ((lines - 1) / stride + 1, (count - 1) / stride + 1);
+                let x: Vec<f32> = (0..lines * count * lanes).map(small_value).collect();
+                let w: Vec<f32> = (0..size * size * lanes).map(|i| small_value(i + 5)).collect();
+                let start: Vec<f32> = (0..lanes).map(small_value).collect();
+                let mut y = vec![0.0; out_lines * out_count * lanes];
+                let (line, place) = ((count * lanes) as isize, lanes as isize);
+                let edge = |limit: usize| Edge {
+                    start: -(pad as i64),
+                    line: 0,
+                    row: 0,
+                    step: dilation as i64,
+                    limit: limit as i64,
+                };
+                let depth = |a: isize, b: usize| Depth {
+                    count: size,
+                    a: dilation as isize * a,
+                    b: (b * lanes) as isize,
+                };
+                let args = LaneArgs {
+                    lines: out_lines,
+                    rows: out_count,
+                    depths: [depth(line, size), depth(place, 1)],
+                    edges: [
+                        Edge { line: stride as i64, ..edge(lines) },
+                        Edge { row: stride as i64, ..edge(count) },
+                    ],
+                    a: x.as_ptr().wrapping_offset(-(pad as isize) * (line + place)),
+                    a_line: stride as isize * line,
+                    a_row: stride as isize * place,
+                    b: w.as_ptr(),
+                    c: y.as_mut_ptr(),
+                    c_line: (out_count * lanes) as isize,
+                    c_row: lanes as isize,
+                    accumulate: false,
+                    finish: Finish { start: start.as_ptr(), ..Finish::NONE },
+                    addend_line: 0,
+                };
+                // SAFETY: the table is of an available instruction set; terms inside the edges are elements of the vectors.
+                unsafe { (kernels.lane_tile.run)(&args) };
+                for (at, &got) in y.iter().enumerate() {
+                    let (p, i, lane) = (at / lanes / out_count, at / lanes % out_count, at % lanes);
+                    let mut want = start[lane];
+                    for (r, s) in (0..size).flat_map(|r| (0..size).map(move |s| (r, s))) {
+                        let (row, column) = (p * stride + r * dilation, i * stride + s * dilation);
+                        if (pad..lines + pad).contains(&row) && (pad..count + pad).contains(&column) {
+                            let place = (row - pad) * count + column - pad;
+                            want += x[place * lanes + lane] * w[(r * size + s) * lanes + lane];
+                        }
+                    }
+                    assert_eq!(
+                        got, want,
+                        "{isa}: line {p}, row {i} of {out_count}, window {size}, stride {stride}"
+                    );
                 }
             }
         }
