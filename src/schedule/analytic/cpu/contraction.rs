@@ -316,7 +316,8 @@ fn cut_tiles(
                 // Whole tiles but for the last.
                 balanced(count.div_ceil(tile_rows), rows_at_once / tile_rows) * tile_rows
             } else {
-                balanced(count, tile_rows)
+                let whole = if names.rows.len() > 1 { whole_tiles(count, tile_rows) } else { None };
+                whole.unwrap_or_else(|| balanced(count, tile_rows))
             };
             scheduler.split(row, &[count])?;
             (Some(format!("{row}.0")), format!("{row}.1"), middle)
@@ -333,6 +334,14 @@ fn cut_tiles(
     }
     scheduler.reorder(&[tiles.as_slice(), &[row.clone(), lane.clone()]].concat())?;
     Some(Tiles { outer: tiles, rows, columns: [outer, middle], row, lane })
+}
+
+/// The rows of a tile that leave no rest, if there are such that take no more pieces of the micro-kernel's height. What is written
+/// needs no guard then, so that threads may divide loops around that make one axis with these rows.
+fn whole_tiles(count: usize, tile_rows: usize) -> Option<usize> {
+    let pieces = count.div_ceil(tile_rows);
+    (1..=4 * tile_rows)
+        .find(|&rows| count.is_multiple_of(rows) && count / rows * rows.div_ceil(tile_rows) == pieces)
 }
 
 /// Packs the factor of the rows in the order of the tiles, unless they read its rows `in_place`. A single row is packed only
