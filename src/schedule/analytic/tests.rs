@@ -447,3 +447,35 @@ fn a_single_row_takes_the_other_factor_in_its_order() {
     "#]],
     );
 }
+
+#[test]
+fn a_patch_embedding_is_divided_over_threads() {
+    let nest: Nest = "nest embed
+  in    x: f32[3, 112, 112]
+  const w: f32[64, 3, 8, 8]
+  out   y: f32[196, 64]
+  for k in 64, p in 14, q in 14:
+    register acc: f32
+    init: acc = 0.0
+    for c in 3, r in 8, s in 8:
+      update: acc += x[c, p * 8 + r, q * 8 + s] * w[k, c, r, s]
+    store: y[p * 14 + q, k] = acc
+"
+    .parse()
+    .unwrap();
+    check_trace(&nest, expect![[r#"
+        reorder p q k
+        split k = [_, 2, 32]
+        split q = [_, 7]
+        reorder q.0 k.0 k.1 q.1 k.2
+        stage_in x in global by p q.0 c r s q.1
+        parallel x_s.p
+        fuse c r as d_0
+        fuse d_0 s as d
+        relayout w by k.1 d k.2
+        stage_out acc at k.1 in register
+        reorder d q.1 k.2
+        replace d by fma_12x32
+        parallel p
+    "#]]);
+}
