@@ -48,6 +48,9 @@ pub(crate) trait Vector: Copy {
     /// Asks for the line of memory at `target`, which will be written; any address will do.
     #[inline(always)]
     fn prefetch(_target: *const f32) {}
+    /// Asks for the line of memory at `source` to come to the second-level cache; any address will do.
+    #[inline(always)]
+    fn prefetch_far(_source: *const f32) {}
     /// The lanes of IEEE half-precision values at `source`.
     unsafe fn load_f16(source: *const u16) -> Self;
     /// Writes the lanes rounded (ties to even) to IEEE half precision.

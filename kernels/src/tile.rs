@@ -164,11 +164,64 @@ pub(crate) unsafe fn body<
     args: &TileArgs,
 ) {
     debug_assert!(args.rows.is_multiple_of(ROWS));
+    let pieces = args.rows / ROWS;
     let mut rest = *args;
-    for _ in 0..args.rows / ROWS {
+    let mut ahead = Ahead::of(&mut rest, pieces, V::LANES);
+    for _ in 0..pieces {
         // SAFETY: the caller grants the contract, and the rows of the pieces are those of the tile.
-        unsafe { piece::<V, ROWS, VECTORS, SUMS, PARTIAL, STEP>(&rest) }
+        unsafe { piece::<V, ROWS, VECTORS, SUMS, PARTIAL, STEP>(&rest, &mut ahead) }
         rest.go_down(ROWS);
+    }
+}
+
+/// Elements of a line of the caches.
+const LINE_ELEMENTS: usize = 16;
+/// Terms of a sum at least between two requests of what is read next.
+const TERMS_AT_ONCE: usize = 32;
+/// Elements of the largest panel that has room in a second-level cache beside what is in use.
+const AHEAD_ELEMENTS: usize = 32768;
+
+/// What is likely to be read after a tile whose `b` is a packed panel: the panel behind it, which comes from memory while the pieces
+/// of the tile are computed.
+struct Ahead {
+    /// The next line to ask for.
+    line: *const f32,
+    /// Lines that are asked for in each step of the last level of the sum but one.
+    at_once: usize,
+    /// Lines that are left.
+    left: usize,
+}
+
+impl Ahead {
+    /// That of a tile of so many pieces. Cuts a single level of the sum in two.
+    #[inline(always)]
+    fn of(args: &mut TileArgs, pieces: usize, lanes: usize) -> Ahead {
+        let mut elements = args.cols;
+        let mut packed = pieces > 1 && (args.cols <= lanes || args.b_vector == lanes as isize);
+        for level in (0..DEPTHS).rev() {
+            let Depth { count, b, .. } = args.depths[level];
+            packed &= count == 1 || b == elements as isize;
+            elements *= count;
+        }
+        let lines = if packed && elements <= AHEAD_ELEMENTS { elements / LINE_ELEMENTS } else { 0 };
+        let [.., inner, terms] = &mut args.depths;
+        if lines > 0 && inner.count == 1 && terms.count.is_multiple_of(TERMS_AT_ONCE) {
+            let (a, b) = (TERMS_AT_ONCE as isize * terms.a, TERMS_AT_ONCE as isize * terms.b);
+            *inner = Depth { count: terms.count / TERMS_AT_ONCE, a, b };
+            terms.count = TERMS_AT_ONCE;
+        }
+        let of_terms = terms.count * args.cols / LINE_ELEMENTS;
+        Ahead { line: args.b.wrapping_add(elements), at_once: of_terms.div_ceil(pieces.max(1)), left: lines }
+    }
+
+    #[inline(always)]
+    fn ask<V: Vector>(&mut self) {
+        let lines = self.at_once.min(self.left);
+        self.left -= lines;
+        for _ in 0..lines {
+            V::prefetch_far(self.line);
+            self.line = self.line.wrapping_add(LINE_ELEMENTS);
+        }
     }
 }
 
@@ -186,6 +239,7 @@ unsafe fn piece<
     const STEP: usize,
 >(
     args: &TileArgs,
+    ahead: &mut Ahead,
 ) {
     let TileArgs { rows: _, cols, depths, a, a_row, b, b_vector, c, c_row, c_vector, accumulate, finish } =
         *args;
@@ -221,6 +275,7 @@ unsafe fn piece<
                 let mut a = a.wrapping_offset(o as isize * outer.a + m as isize * middle.a);
                 let mut b = b.wrapping_offset(o as isize * outer.b + m as isize * middle.b);
                 for _ in 0..inner.count {
+                    ahead.ask::<V>();
                     let (mut a_term, mut b_term) = (a, b);
                     for _ in 0..terms.count / SUMS {
                         for sum in 0..SUMS {

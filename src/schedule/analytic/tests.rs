@@ -463,7 +463,9 @@ fn a_patch_embedding_is_divided_over_threads() {
 "
     .parse()
     .unwrap();
-    check_trace(&nest, expect![[r#"
+    check_trace(
+        &nest,
+        expect![[r#"
         reorder p q k
         split k = [_, 2, 32]
         split q = [_, 7]
@@ -477,5 +479,6 @@ fn a_patch_embedding_is_divided_over_threads() {
         reorder d q.1 k.2
         replace d by fma_12x32
         parallel p
-    "#]]);
+    "#]],
+    );
 }
