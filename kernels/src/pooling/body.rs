@@ -66,7 +66,11 @@ unsafe fn lines<V: Vector, T: Tap>(args: &PoolArgs) {
         let start = if finish.start.is_null() { V::splat(0.0) } else { V::load(finish.start) };
         let unlimited = finish.low == f32::NEG_INFINITY && finish.high == f32::INFINITY;
         let ending = Ending {
-            plain: args.divisor == 1.0 && finish.start.is_null() && finish.addend.is_null() && unlimited,
+            plain: !args.accumulate
+                && args.divisor == 1.0
+                && finish.start.is_null()
+                && finish.addend.is_null()
+                && unlimited,
             divisor: V::splat(args.divisor),
             start,
             low: V::splat(finish.low),
@@ -119,45 +123,105 @@ unsafe fn columns<V: Vector, T: Tap, const ROWS: usize, const COLUMNS: usize, co
     line: &Line,
     ending: &Ending<V>,
 ) {
-    const { assert!(COLUMNS >= STEP) };
-    // SAFETY: the caller grants the contract; the columns are those of the windows of the line.
+    const { assert!((COLUMNS == 2 || COLUMNS == 3) && (STEP == 1 || STEP == 2)) };
+    let ([outer, inner], [_, across]) = (&args.depths, &args.edges);
+    let all = args.rows.saturating_sub(1) * STEP + COLUMNS;
+    let (from, to) = across.terms(line.form, all);
+    let mut at = Columns { a: line.a, row: outer.a, step: inner.a, place: 0, from, to };
+    // The rows whose last columns, which are taken for them, all count.
+    let begin = from.saturating_sub(COLUMNS - STEP).div_ceil(STEP).min(args.rows);
+    let end = (to.saturating_sub(COLUMNS - STEP) / STEP).clamp(begin, args.rows);
+    // SAFETY: the caller grants the contract; the columns are those of the windows of the line, each taken once, and not looked at
+    // where all count.
     unsafe {
-        let mut kept = [V::splat(T::IDENTITY); COLUMNS];
-        for s in 0..COLUMNS - STEP {
-            kept[s] = column::<V, T, ROWS>(args, line, s);
+        let mut kept = [V::splat(T::IDENTITY); 2];
+        if COLUMNS > STEP {
+            kept[0] = at.take::<V, T, ROWS, true>();
         }
-        for i in 0..args.rows {
-            for s in COLUMNS - STEP..COLUMNS {
-                kept[s] = column::<V, T, ROWS>(args, line, i * STEP + s);
-            }
-            let mut total = kept[0];
-            for s in 1..COLUMNS {
-                total = T::take(total, kept[s], kept[s]);
-            }
-            finish::<V, T>(args, line, ending, i, total);
-            for s in 0..COLUMNS - STEP {
-                kept[s] = kept[s + STEP];
-            }
+        if COLUMNS > STEP + 1 {
+            kept[1] = at.take::<V, T, ROWS, true>();
+        }
+        for i in 0..begin {
+            kept = row::<V, T, ROWS, COLUMNS, STEP, true>(args, line, ending, i, &mut at, kept);
+        }
+        for i in begin..end {
+            kept = row::<V, T, ROWS, COLUMNS, STEP, false>(args, line, ending, i, &mut at, kept);
+        }
+        for i in end..args.rows {
+            kept = row::<V, T, ROWS, COLUMNS, STEP, true>(args, line, ending, i, &mut at, kept);
         }
     }
 }
 
-/// The terms of column `j` of a line, nothing beyond the edge.
+/// Row `i` of a line, with the columns it shares with the row before; those it shares with the next.
 #[inline(always)]
-unsafe fn column<V: Vector, T: Tap, const ROWS: usize>(args: &PoolArgs, line: &Line, j: usize) -> V {
-    let ([outer, inner], [_, across]) = (&args.depths, &args.edges);
-    // SAFETY: the caller grants the terms of the column where it counts.
+unsafe fn row<
+    V: Vector,
+    T: Tap,
+    const ROWS: usize,
+    const COLUMNS: usize,
+    const STEP: usize,
+    const EDGE: bool,
+>(
+    args: &PoolArgs,
+    line: &Line,
+    ending: &Ending<V>,
+    i: usize,
+    at: &mut Columns,
+    [mut first, mut second]: [V; 2],
+) -> [V; 2] {
+    // SAFETY: the caller grants the row and its columns.
     unsafe {
-        if !across.includes(line.form + across.step * j as i64) {
-            return V::splat(T::IDENTITY);
+        if COLUMNS <= STEP {
+            first = at.take::<V, T, ROWS, EDGE>();
         }
-        let a = line.a.wrapping_offset(j as isize * inner.a);
-        let mut total = V::load(a);
-        for r in 1..ROWS {
-            let x = V::load(a.wrapping_offset(r as isize * outer.a));
-            total = T::take(total, x, x);
+        if COLUMNS <= STEP + 1 {
+            second = at.take::<V, T, ROWS, EDGE>();
         }
-        total
+        let mut last = second;
+        let mut total = T::take(first, second, second);
+        if COLUMNS > 2 {
+            last = at.take::<V, T, ROWS, EDGE>();
+            total = T::take(total, last, last);
+        }
+        finish::<V, T>(args, line, ending, i, total);
+        if STEP == 1 { [second, last] } else { [last, last] }
+    }
+}
+
+/// The columns of terms of a line, of which those from `from` to `to` count.
+struct Columns {
+    /// The first term of the next.
+    a: *const f32,
+    /// Stride from a term to the one below.
+    row: isize,
+    /// Stride from a column to the next.
+    step: isize,
+    /// The next.
+    place: usize,
+    from: usize,
+    to: usize,
+}
+
+impl Columns {
+    /// The terms of the next column, nothing where it does not count, which is only looked at with `EDGE`.
+    #[inline(always)]
+    unsafe fn take<V: Vector, T: Tap, const ROWS: usize, const EDGE: bool>(&mut self) -> V {
+        let a = self.a;
+        self.a = a.wrapping_offset(self.step);
+        self.place += 1;
+        // SAFETY: the caller grants the terms of the column where it counts.
+        unsafe {
+            if EDGE && !(self.from < self.place && self.place <= self.to) {
+                return V::splat(T::IDENTITY);
+            }
+            let mut total = V::load(a);
+            for r in 1..ROWS {
+                let x = V::load(a.wrapping_offset(r as isize * self.row));
+                total = T::take(total, x, x);
+            }
+            total
+        }
     }
 }
 
@@ -235,11 +299,11 @@ unsafe fn finish<V: Vector, T: Tap>(
     // SAFETY: the caller grants the row of `c` and of what is added.
     unsafe {
         let c = line.c.wrapping_offset(row * args.c_row);
-        if args.accumulate {
-            let held = V::load(c);
-            total = T::take(total, held, held);
-        }
         if !ending.plain {
+            if args.accumulate {
+                let held = V::load(c);
+                total = T::take(total, held, held);
+            }
             total = total.div(ending.divisor).add(ending.start);
             if !line.addend.is_null() {
                 total = total.add(V::load(line.addend.wrapping_offset(row * addend_row)));
