@@ -24,7 +24,7 @@ pub struct PoolArgs {
     pub pool: Pool,
     /// Lines of rows.
     pub lines: usize,
-    /// Rows of a line.
+    /// Rows of a line, at least 1.
     pub rows: usize,
     /// The levels of terms, outermost first; strides in `b` are of no consequence.
     pub depths: [Depth; LANE_DEPTHS],
