@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use paisley_kernels::pool::Pool;
+use paisley_kernels::pooling::PoolArgs;
 use paisley_kernels::program::AlignedBytes;
 use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
+use paisley_kernels::tile::lanes::Edge;
 use paisley_kernels::transform::{Matrix, TransformArgs};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
 use paisley_kernels::{Activation, BinaryOp, Finish, Isa, TileArgs, UnaryOp, table};
@@ -275,6 +277,60 @@ fn pool(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Pooling of a block of channels of one image of 28x28, padded so that windows are shorter at its edges, and of all its places;
+/// elements are vectors of results, or of the image.
+fn pool_lanes(criterion: &mut Criterion) {
+    let size = 28;
+    let mut group = criterion.benchmark_group("pool lanes");
+    for isa in Isa::available() {
+        let lanes = table(isa).lanes;
+        let bytes = size_of::<f32>() * size * size * lanes;
+        let (mut from, mut to) = (AlignedBytes::zeroed(bytes), AlignedBytes::zeroed(bytes));
+        for (name, pool, side, stride) in [
+            ("max 3x3 stride 1", window::Pool::Max, 3, 1),
+            ("max 3x3 stride 2", window::Pool::Max, 3, 2),
+            ("max 2x2 stride 2", window::Pool::Max, 2, 2),
+            ("max 5x5 stride 1", window::Pool::Max, 5, 1),
+            ("sum 3x3 stride 1", window::Pool::Sum, 3, 1),
+            ("sum of all", window::Pool::Sum, size, size),
+        ] {
+            let (results, before) = (size / stride, if side < size { (side / 2) as i64 } else { 0 });
+            let [column, row] = [1, size].map(|places| (places * lanes) as isize);
+            let edge = |line: usize, row: usize| Edge {
+                start: -before,
+                line: line as i64,
+                row: row as i64,
+                step: 1,
+                limit: size as i64,
+            };
+            let args = PoolArgs {
+                pool,
+                lines: results,
+                rows: results,
+                depths: [Depth { count: side, a: row, b: 0 }, Depth { count: side, a: column, b: 0 }],
+                edges: [edge(stride, 0), edge(0, stride)],
+                a: from.as_mut_ptr().cast::<f32>().wrapping_offset(-(before as isize) * (row + column)),
+                a_line: stride as isize * row,
+                a_row: stride as isize * column,
+                c: to.as_mut_ptr().cast(),
+                c_line: results as isize * column,
+                c_row: column,
+                accumulate: false,
+                divisor: 1.0,
+                finish: Finish::NONE,
+                addend_line: 0,
+            };
+            let vectors = if side < size { results * results } else { size * size };
+            group.throughput(Throughput::Elements(vectors as u64));
+            group.bench_function(BenchmarkId::new(isa.name(), name), |bencher| {
+                // SAFETY: the image and the results have the sizes the arguments say.
+                bencher.iter(|| unsafe { table(isa).pool_lanes(black_box(&args)) });
+            });
+        }
+    }
+    group.finish();
+}
+
 /// Depthwise convolutions of one 56x56 channel; elements are floating-point operations.
 fn depthwise(criterion: &mut Criterion) {
     let size = 56;
@@ -356,5 +412,17 @@ fn transforms(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, tiles, panels, reads, unary, activations, binary, depthwise, pool, transforms);
+criterion_group!(
+    kernels,
+    tiles,
+    panels,
+    reads,
+    unary,
+    activations,
+    binary,
+    depthwise,
+    pool,
+    pool_lanes,
+    transforms
+);
 criterion_main!(kernels);

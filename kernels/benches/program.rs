@@ -9,7 +9,7 @@ use paisley_kernels::pool::Pool;
 use paisley_kernels::program::{
     Access, Accumulate, Affine, AlignedBytes, Binding, Block, BlockOp, Bound, Call, Code, Combine, Condition,
     CounterId, Depth, ElementType, Extents, Literal, Loop, Memory, Node, Place, Program, Region, Sequence,
-    Step, Tile, Trip,
+    Step, Terms, Tile, Trip,
 };
 use paisley_kernels::{BinaryOp, Finish, Isa, TileArgs, UnaryOp, table, tile};
 
@@ -72,8 +72,7 @@ fn calls(criterion: &mut Criterion) {
         a_line_stride: 0,
         a_row_stride: 1,
         a_col_stride: 0,
-        b: code.access(b.buffer, b.offset),
-        b_block_stride: 0,
+        terms: Terms::Products { b: code.access(b.buffer, b.offset), b_block_stride: 0 },
         c: code.access(c.buffer, c.offset),
         c_line_stride: 0,
         c_row_stride: kernel.cols as i64,

@@ -8,6 +8,7 @@ mod guard;
 pub mod isa;
 mod plane;
 pub mod pool;
+pub mod pooling;
 pub mod program;
 pub mod rates;
 pub mod scalar;

@@ -82,6 +82,8 @@ pub(crate) trait Vector: Copy {
     fn equal(self, other: Self) -> Self;
     /// The mask of the lanes that are NaN.
     fn is_nan(self) -> Self;
+    /// `self`, but NaN where `a` or `b` is NaN.
+    fn with_nan_of(self, a: Self, b: Self) -> Self;
     /// Lanes of `yes` where the mask `self` is true, of `no` elsewhere.
     fn select(self, yes: Self, no: Self) -> Self;
 

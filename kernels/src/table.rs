@@ -10,6 +10,7 @@ use crate::activation::Activation;
 use crate::copy::CopyArgs;
 use crate::isa::Isa;
 use crate::plane::Operand;
+use crate::pooling::PoolArgs;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::simd::Vector;
 use crate::tile::lanes::{self, LaneArgs, LaneKernel};
@@ -21,7 +22,7 @@ use crate::window::{DepthwiseArgs, Pool, WindowArgs};
 /// The kernels of one instruction set.
 ///
 /// The vector operations are its methods (see [`crate::vector`]), as are the window operations (see
-/// [`crate::window`]) and the transforms of tiles (see [`crate::transform`]). A table is only given out where the CPU has its instruction set.
+/// [`crate::window`]), pooling (see [`crate::pooling`]) and the transforms of tiles (see [`crate::transform`]). A table is only given out where the CPU has its instruction set.
 #[derive(Debug)]
 pub struct KernelTable {
     /// The instruction set.
@@ -162,6 +163,7 @@ macro_rules! kernels {
             vector::f32_to_bf16(target: *mut bf16, source: *const f32, count: usize);
             window::depthwise_row(args: &DepthwiseArgs);
             window::pool_row(pool: Pool, accumulate: bool, args: &WindowArgs);
+            pooling::pool_lanes(args: &PoolArgs);
             transform::transform(matrix: Matrix, args: &TransformArgs);
             copy::copy_planes(args: &CopyArgs<'_>);
             activation::activate(activation: Activation, target: (*mut f32, isize), source: (*const f32, isize), extents: (usize, usize));

@@ -45,8 +45,8 @@ pub struct Operand {
     pub name: &'static str,
     /// One rule a loop, outermost first.
     pub strides: &'static [Stride],
-    /// Whether it may be zero instead of a read where an affine condition fails: on one of the loops that the outermost stands for, if
-    /// on the last perhaps on the next loop too.
+    /// Whether it may be a value that changes nothing instead of a read where an affine condition fails: on one of the loops that the
+    /// outermost stands for, if on the last perhaps on the next loop too.
     pub edges: bool,
 }
 
@@ -172,6 +172,30 @@ macro_rules! fma_lanes {
     };
 }
 
+/// A pooling of vectors: of each channel by itself.
+macro_rules! pool_lanes {
+    ($name:literal, $columns:literal, $combine:expr) => {
+        Instruction {
+            name: $name,
+            loops: &[
+                ("k", UNLIMITED, Runs::Some),
+                ("i", UNLIMITED, Runs::Some),
+                ("j", $columns, Runs::Exactly),
+            ],
+            levels: LANE_DEPTHS,
+            operands: &[Operand {
+                name: "a",
+                strides: &[Stride::Any, Stride::Any, Stride::One],
+                edges: true,
+            }],
+            value: Shape::Single,
+            combine: $combine,
+            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One], edges: false },
+            emission: Emission::Tile,
+        }
+    };
+}
+
 /// Windows of rows `r` and columns `s` over a plane, for output rows `p` and columns `q`.
 macro_rules! windows {
     ($name:literal, $operands:expr, $value:expr, $combine:expr) => {
@@ -251,6 +275,12 @@ pub const INSTRUCTIONS: &[Instruction] = &[
     fma_lanes!("fma_lanes_16", 16),
     fma_lanes!("fma_lanes_8", 8),
     fma_lanes!("fma_lanes_4", 4),
+    pool_lanes!("pool_max_lanes_16", 16, Combiner::Max),
+    pool_lanes!("pool_max_lanes_8", 8, Combiner::Max),
+    pool_lanes!("pool_max_lanes_4", 4, Combiner::Max),
+    pool_lanes!("pool_sum_lanes_16", 16, Combiner::Add),
+    pool_lanes!("pool_sum_lanes_8", 8, Combiner::Add),
+    pool_lanes!("pool_sum_lanes_4", 4, Combiner::Add),
     windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
     windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
     windows!("pool_sum", &[WINDOW], Shape::Single, Combiner::Add),
@@ -286,7 +316,7 @@ pub struct Match {
     pub result: (BufferId, Affine),
     /// The conjuncts under which the block runs.
     pub conditions: Vec<ExprId>,
-    /// The conjuncts under which the first operand is read; elsewhere it is zero.
+    /// The conjuncts under which the first operand is read; elsewhere the term changes nothing.
     pub guards: Vec<ExprId>,
 }
 
@@ -346,12 +376,10 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             .iter()
             .zip(instruction.operands)
             .map(|(&place, operand)| {
-                let mut read = values[place];
-                let mut guards = vec![];
-                if let (Expr::Guard(condition, value), true) = (pool.get(read), operand.edges) {
-                    read = *value;
-                    guards = pool.conjuncts(*condition);
-                }
+                let (read, guards) = match operand.edges {
+                    true => under_conditions(pool, values[place], instruction.combine),
+                    false => (values[place], vec![]),
+                };
                 let Expr::Load(buffer, index) = pool.get(read).clone() else {
                     return Err(format!("operand '{}' is not a plain read", operand.name));
                 };
@@ -384,6 +412,28 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
         limits_one_loop(pool, condition, &loops)?;
     }
     Ok(Match { loops, levels, operands, result, conditions, guards: guards.concat() })
+}
+
+/// What is read, and the conjuncts under which it is, where the value is one that does not change what it is combined with
+/// otherwise.
+fn under_conditions(pool: &ExprPool, value: ExprId, combine: Combiner) -> (ExprId, Vec<ExprId>) {
+    if let &Expr::Guard(condition, read) = pool.get(value)
+        && combine == Combiner::Add
+    {
+        return (read, pool.conjuncts(condition));
+    }
+    if let &Expr::Select(condition, chosen, otherwise) = pool.get(value)
+        && let Expr::Float(bits, _) = pool.get(otherwise)
+        && f64::from_bits(*bits) == combine.identity()
+    {
+        let conjuncts = pool.conjuncts(condition);
+        return match pool.get(chosen) {
+            // Zero nowhere.
+            &Expr::Guard(inner, read) if pool.conjuncts(inner) == conjuncts => (read, conjuncts),
+            _read => (chosen, conjuncts),
+        };
+    }
+    (value, vec![])
 }
 
 /// The operand of a product with the elements `[p, i]` and `[q, j]` of a matrix, for loops `i j t p q l`.

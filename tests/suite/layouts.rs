@@ -122,8 +122,8 @@ impl Network {
             }
             5 => {
                 let kind = *self.rng.pick(&[PoolKind::Max, PoolKind::Average, PoolKind::AverageWithPads]);
-                let (kernel, overhang) = (vec![3, 3], vec![0, 0]);
-                let (strides, dilations) = (vec![2, 2], vec![1, 1]);
+                let (kernel, strides) = (vec![2 + self.rng.below(4); 2], vec![1 + self.rng.below(2); 2]);
+                let (dilations, overhang) = (vec![1, 1], vec![0, 0]);
                 self.add(Pool { kind, kernel, strides, dilations, pads: vec![(1, 1); 2], overhang }, &[x])
             }
             6 => {

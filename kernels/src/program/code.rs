@@ -228,7 +228,7 @@ pub enum Node {
 /// A leaf of the tree.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// A matrix product on a register tile.
+    /// A matrix product or a pooling on a register tile.
     Tile(Box<Tile>),
     /// Windows sliding over a plane.
     Window(Window),
@@ -265,7 +265,7 @@ impl Accumulate {
 /// block and the terms `k` of all levels of the sum, all f32, finished as `finish` says; `a` is one factor for all columns, or one
 /// a column of a single block that is a vector. The columns of a block are next to one another in `b` and in `c`. Terms for
 /// which a condition of `guard` fails are left out, and `a` is not read for them. The result is undefined where `c`
-/// overlaps what is read.
+/// overlaps what is read. A pooling has the elements of `a` themselves as terms, of which `a` then has one a column.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     /// The first element of `a`.
@@ -276,10 +276,8 @@ pub struct Tile {
     pub a_row_stride: i64,
     /// Elements from a column to the next in `a`: 0, or 1 where a block is a vector and there is one.
     pub a_col_stride: i64,
-    /// The first element of `b`.
-    pub b: AccessId,
-    /// Elements from a block of columns to the next in `b`.
-    pub b_block_stride: i64,
+    /// What becomes of the elements of `a`.
+    pub terms: Terms,
     /// The first element of `c`.
     pub c: AccessId,
     /// Elements from a line to the next in `c`.
@@ -307,6 +305,25 @@ pub struct Tile {
     pub finish: Option<Finish>,
 }
 
+/// What a [`Tile`] makes of the elements of `a`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Terms {
+    /// The sum of their products with those of `b`.
+    Products {
+        /// The first element of `b`.
+        b: AccessId,
+        /// Elements from a block of columns to the next in `b`.
+        b_block_stride: i64,
+    },
+    /// Their sum, divided by a float.
+    Sum {
+        /// What it is divided by.
+        divisor: Literal,
+    },
+    /// The largest of them; NaN if one is NaN, negative infinity if there is none.
+    Largest,
+}
+
 /// What becomes of a sum of a [`Tile`]: `activation(clamp(start[j, l] + sum + addend[p, i, j, l], low, high))`, of which NaN stays
 /// NaN. The columns of a block are next to one another; neither `start` nor `addend` is in the buffer of `c`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -330,7 +347,7 @@ pub struct Depth {
     pub trip: Trip,
     /// Elements from a term to the next in `a`.
     pub a_stride: i64,
-    /// Elements from a term to the next in `b`.
+    /// Elements from a term to the next in `b`; of no consequence where there is none.
     pub b_stride: i64,
 }
 
@@ -667,7 +684,15 @@ impl Tile {
         let finish = self.finish.as_ref();
         let start = finish.and_then(|finish| finish.start).map(|(access, _)| access);
         let addend = finish.and_then(|finish| finish.addend).map(|(access, _)| access);
-        [self.a, self.b, self.c].into_iter().chain(start).chain(addend)
+        [self.a, self.c].into_iter().chain(self.b()).chain(start).chain(addend)
+    }
+
+    /// The first element of `b`, where it has one.
+    pub fn b(&self) -> Option<AccessId> {
+        match self.terms {
+            Terms::Products { b, .. } => Some(b),
+            Terms::Sum { .. } | Terms::Largest => None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //! is a `parallel` loop is divided over the threads; loops directly and only inside it that are parallel too, with a
 //! constant trip, are divided together with it. Any other phase runs on one thread. Below that, `parallel` is refused.
 //!
-//! **Calls.** A [`Tile`] is a matrix product on a register tile, a [`Window`] a depthwise convolution or pooling, a [`Transform`] a
+//! **Calls.** A [`Tile`] is a matrix product or a pooling on a register tile, a [`Window`] a depthwise convolution or pooling, a [`Transform`] a
 //! small matrix applied to tiles of a plane from both sides. A [`Block`] is a straight-line program over up to
 //! three innermost dimensions: its registers hold a value for every element of the block.
 //!
@@ -49,7 +49,8 @@ use crate::table::KernelTable;
 pub use affine::{Affine, Bound, Condition};
 pub use code::{
     Access, AccessId, Accumulate, Block, BlockOp, Buffer, BufferId, Call, Code, Combine, CounterId, Depth,
-    ElementType, Finish, Literal, Loop, Node, Place, Register, Tile, Transform, Trip, Window, WindowKind,
+    ElementType, Finish, Literal, Loop, Node, Place, Register, Terms, Tile, Transform, Trip, Window,
+    WindowKind,
 };
 pub use memory::{ALIGNMENT, AlignedBytes};
 pub use sequence::{Binding, Extents, Memory, Region, RunError, Sequence, SequenceError, Step};

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Finish, Literal, Loop,
-    Node, Place, Register, Tile, Transform, Trip, Window, WindowKind,
+    Node, Place, Register, Terms, Tile, Transform, Trip, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 
@@ -85,8 +85,7 @@ impl Printer<'_> {
             a_line_stride,
             a_row_stride,
             a_col_stride,
-            b,
-            b_block_stride,
+            terms,
             c,
             c_line_stride,
             c_row_stride,
@@ -111,21 +110,25 @@ impl Printer<'_> {
         };
         let columns =
             if *blocks == 1 { self.trip(cols) } else { format!("({blocks} x {})", self.trip(cols)) };
-        let terms: Vec<String> = depths.iter().map(|level| self.trip(&level.trip)).collect();
+        let counts: Vec<String> = depths.iter().map(|level| self.trip(&level.trip)).collect();
         write!(
             f,
-            "tile {}{} x {columns} x {}: {} {assign} {} * {}",
+            "tile {}{} x {columns} x {}: {} {assign} ",
             if *lines == Trip::Constant(1) { String::new() } else { format!("{} x ", self.trip(lines)) },
             self.trip(rows),
-            if terms.len() == 1 { terms[0].clone() } else { format!("({})", terms.join(" x ")) },
+            if counts.len() == 1 { counts[0].clone() } else { format!("({})", counts.join(" x ")) },
             view(*c, [*c_line_stride, *c_row_stride, *c_block_stride, 1], &mut std::iter::empty()),
-            view(
-                *a,
-                [*a_line_stride, *a_row_stride, 0, *a_col_stride],
-                &mut depths.iter().map(|level| level.a_stride)
-            ),
-            view(*b, [0, 0, *b_block_stride, 1], &mut depths.iter().map(|level| level.b_stride)),
         )?;
+        let own = [*a_line_stride, *a_row_stride, 0, *a_col_stride];
+        let a = view(*a, own, &mut depths.iter().map(|level| level.a_stride));
+        match terms {
+            Terms::Products { b, b_block_stride } => {
+                let own = [0, 0, *b_block_stride, 1];
+                write!(f, "{a} * {}", view(*b, own, &mut depths.iter().map(|level| level.b_stride)))?;
+            }
+            Terms::Sum { divisor } => write!(f, "sum {a} / {}", literal(*divisor))?,
+            Terms::Largest => write!(f, "max {a}")?,
+        }
         for (at, Condition { value, strides, limit }) in guard.iter().enumerate() {
             let names = TILE_DIMS.into_iter().take(2).chain(levels.iter().map(String::as_str));
             let value = self.form(value, strides.iter().copied().zip(names));

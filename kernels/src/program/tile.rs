@@ -1,12 +1,14 @@
 //! Tiles: their form for the executor, and one thread's execution of one.
 
 use super::affine::{Affine, Condition};
-use super::code::{self, Accumulate, Literal, Tile, Trip};
+use super::code::{self, Accumulate, Literal, Terms, Tile, Trip};
 use super::machine::Machine;
 use crate::activation::Activation;
+use crate::pooling::PoolArgs;
 use crate::table::KernelTable;
 use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel};
 use crate::tile::{DEPTHS, Depth, Finish, TileArgs, TileKernel};
+use crate::window::Pool;
 
 /// A tile in the executor's form.
 #[derive(Debug)]
@@ -15,8 +17,6 @@ pub(super) struct TileOp {
     a: usize,
     a_line: isize,
     a_row: isize,
-    b: usize,
-    b_vector: isize,
     c: usize,
     c_line: isize,
     c_row: isize,
@@ -37,9 +37,11 @@ pub(super) struct TileOp {
 #[derive(Debug)]
 enum Kernel {
     /// For a factor that is one for all columns.
-    Matrix(&'static TileKernel),
+    Matrix { kernel: &'static TileKernel, b: usize, b_vector: isize },
     /// For a factor that has an element a column.
-    Lanes { kernel: &'static LaneKernel, edges: Box<[Clip]> },
+    Lanes { kernel: &'static LaneKernel, b: usize, edges: Box<[Clip]> },
+    /// For no factors.
+    Pool { pool: Pool, divisor: f32, edges: Box<[Clip]> },
 }
 
 /// The terms of a level that count: an edge, and what its start is over the counters.
@@ -71,10 +73,12 @@ fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static Tile
 
 /// Whether there is a kernel for a tile.
 pub(super) fn tile_fits(table: &'static KernelTable, tile: &Tile) -> bool {
-    match tile.a_col_stride {
-        0 => tile_kernel(table, tile).is_some(),
-        1 => tile.depths.len() <= LANE_DEPTHS && tile.blocks == 1 && tile.cols == Trip::Constant(table.lanes),
-        _other => false,
+    match (tile.a_col_stride, tile.b()) {
+        (0, Some(_)) => tile_kernel(table, tile).is_some(),
+        (1, _) => {
+            tile.depths.len() <= LANE_DEPTHS && tile.blocks == 1 && tile.cols == Trip::Constant(table.lanes)
+        }
+        (_, _) => false,
     }
 }
 
@@ -86,8 +90,7 @@ impl TileOp {
             a_line_stride,
             a_row_stride,
             a_col_stride,
-            b,
-            b_block_stride,
+            terms,
             c,
             c_line_stride,
             c_row_stride,
@@ -103,23 +106,30 @@ impl TileOp {
         } = tile;
         let lanes = table.lanes as isize;
         let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
+        let edges = || guard.iter().map(|condition| clip(condition, depths.len())).collect();
         // Levels that are not there are outermost, of one term.
         let mut levels = [const { (Trip::Constant(1), 0, 0) }; DEPTHS];
         for (level, depth) in levels.iter_mut().rev().zip(depths.iter().rev()) {
             *level = (depth.trip.clone(), depth.a_stride as isize, depth.b_stride as isize);
         }
         TileOp {
-            kernel: if *a_col_stride == 0 {
-                Kernel::Matrix(tile_kernel(table, tile).expect("the verifier should have found a kernel"))
-            } else {
-                let edges = guard.iter().map(|condition| clip(condition, depths.len())).collect();
-                Kernel::Lanes { kernel: table.lane_tile, edges }
+            kernel: match *terms {
+                Terms::Products { b, b_block_stride } if *a_col_stride == 0 => Kernel::Matrix {
+                    kernel: tile_kernel(table, tile).expect("the verifier should have found a kernel"),
+                    b: b.index(),
+                    b_vector: vector(b_block_stride),
+                },
+                Terms::Products { b, b_block_stride: _ } => {
+                    Kernel::Lanes { kernel: table.lane_tile, b: b.index(), edges: edges() }
+                }
+                Terms::Sum { divisor } => {
+                    Kernel::Pool { pool: Pool::Sum, divisor: single(divisor), edges: edges() }
+                }
+                Terms::Largest => Kernel::Pool { pool: Pool::Max, divisor: 1.0, edges: edges() },
             },
             a: a.index(),
             a_line: *a_line_stride as isize,
             a_row: *a_row_stride as isize,
-            b: b.index(),
-            b_vector: vector(*b_block_stride),
             c: c.index(),
             c_line: *c_line_stride as isize,
             c_row: *c_row_stride as isize,
@@ -137,20 +147,23 @@ impl TileOp {
 
 impl FinishOp {
     fn lower(finish: Option<&code::Finish>, vector: impl Fn(i64) -> isize) -> FinishOp {
-        let limit = |literal: Literal| match literal {
-            Literal::Float(value) => value as f32,
-            Literal::Int(value) => value as f32,
-        };
         let (start, addend) = finish.map_or((None, None), |finish| (finish.start, finish.addend));
         FinishOp {
             start: start.map(|(access, block)| (access.index(), vector(block))),
             addend: addend.map(|(access, [line, row, block])| {
                 (access.index(), [line as isize, row as isize, vector(block)])
             }),
-            low: finish.map_or(f32::NEG_INFINITY, |finish| limit(finish.low)),
-            high: finish.map_or(f32::INFINITY, |finish| limit(finish.high)),
+            low: finish.map_or(f32::NEG_INFINITY, |finish| single(finish.low)),
+            high: finish.map_or(f32::INFINITY, |finish| single(finish.high)),
             activation: finish.and_then(|finish| finish.activation),
         }
+    }
+}
+
+fn single(literal: Literal) -> f32 {
+    match literal {
+        Literal::Float(value) => value as f32,
+        Literal::Int(value) => value as f32,
     }
 }
 
@@ -179,13 +192,16 @@ impl Machine<'_> {
             Accumulate::Always => true,
             Accumulate::UnlessZero(form) => form.evaluate(self.counters) != 0,
         };
-        let [a, b] = [op.a, op.b].map(|access| self.pointers[access].cast_const().cast());
+        let read = |access: usize| self.pointers[access].cast_const().cast();
+        let a = read(op.a);
         let c = self.pointers[op.c].cast();
         let (finish, addend_line) = self.finish(&op.finish);
-        let (a_row, c_row) = (op.a_row, op.c_row);
+        let TileOp { a_line, a_row, c_line, c_row, .. } = *op;
+        let inner = [depths[DEPTHS - 2], depths[DEPTHS - 1]];
         match &op.kernel {
-            Kernel::Matrix(kernel) => {
-                let (b_vector, c_vector, cols) = (op.b_vector, op.c_vector, op.whole_cols + cols);
+            Kernel::Matrix { kernel, b, b_vector } => {
+                let (b, b_vector) = (read(*b), *b_vector);
+                let (c_vector, cols) = (op.c_vector, op.whole_cols + cols);
                 let mut args = TileArgs {
                     rows,
                     cols,
@@ -204,27 +220,23 @@ impl Machine<'_> {
                     // SAFETY: the verifier proved the elements of all operands in range and `c` apart from the others, each
                     // element once; the kernel is of a table the CPU has the instruction set of, and takes tiles this large.
                     unsafe { (kernel.run)(&args) };
-                    args.a = args.a.wrapping_offset(op.a_line);
-                    args.c = args.c.wrapping_offset(op.c_line);
+                    args.a = args.a.wrapping_offset(a_line);
+                    args.c = args.c.wrapping_offset(c_line);
                     args.finish.addend = args.finish.addend.wrapping_offset(addend_line);
                 }
             }
-            Kernel::Lanes { kernel, edges: clips } => {
-                let mut edges = [Edge::NONE; LANE_DEPTHS];
-                for clip in clips {
-                    edges[clip.level] = Edge { start: clip.value.evaluate(self.counters), ..clip.edge };
-                }
+            Kernel::Lanes { kernel, b, edges } => {
                 let args = LaneArgs {
                     lines,
                     rows,
-                    depths: [depths[DEPTHS - 2], depths[DEPTHS - 1]],
-                    edges,
+                    depths: inner,
+                    edges: self.edges(edges),
                     a,
-                    a_line: op.a_line,
+                    a_line,
                     a_row,
-                    b,
+                    b: read(*b),
                     c,
-                    c_line: op.c_line,
+                    c_line,
                     c_row,
                     accumulate,
                     finish,
@@ -233,7 +245,37 @@ impl Machine<'_> {
                 // SAFETY: as above, where the elements of `a` in range are those of the terms that count, and columns are vectors.
                 unsafe { (kernel.run)(&args) };
             }
+            Kernel::Pool { pool, divisor, edges } => {
+                let args = PoolArgs {
+                    pool: *pool,
+                    lines,
+                    rows,
+                    depths: inner,
+                    edges: self.edges(edges),
+                    a,
+                    a_line,
+                    a_row,
+                    c,
+                    c_line,
+                    c_row,
+                    accumulate,
+                    divisor: *divisor,
+                    finish,
+                    addend_line,
+                };
+                // SAFETY: as above.
+                unsafe { self.table.pool_lanes(&args) };
+            }
         }
+    }
+
+    /// The terms of each level that count.
+    fn edges(&self, clips: &[Clip]) -> [Edge; LANE_DEPTHS] {
+        let mut edges = [Edge::NONE; LANE_DEPTHS];
+        for clip in clips {
+            edges[clip.level] = Edge { start: clip.value.evaluate(self.counters), ..clip.edge };
+        }
+        edges
     }
 
     /// What becomes of sums, and the stride of lines in what is added to them.

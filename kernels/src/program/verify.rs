@@ -3,7 +3,7 @@
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, Depth, ElementType, Loop, Node,
-    Place, Register, Tile, Transform, Trip, Window, WindowKind,
+    Place, Register, Terms, Tile, Transform, Trip, Window, WindowKind,
 };
 use super::range::{Linear, Space};
 use super::tile::tile_fits;
@@ -387,8 +387,7 @@ impl Verifier<'_> {
             a_line_stride,
             a_row_stride,
             a_col_stride,
-            b,
-            b_block_stride,
+            terms,
             c,
             c_line_stride,
             c_row_stride,
@@ -410,7 +409,7 @@ impl Verifier<'_> {
         let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
         let start = finish.as_ref().and_then(|finish| finish.start);
         let addend = finish.as_ref().and_then(|finish| finish.addend);
-        let read = [Some(*a), Some(*b), start.map(|(id, _)| id), addend.map(|(id, _)| id)];
+        let read = [Some(*a), tile.b(), start.map(|(id, _)| id), addend.map(|(id, _)| id)];
         if read.iter().flatten().any(|id| buffer(id) == buffer(c)) {
             return Err(Problem::TileOverlap);
         }
@@ -436,12 +435,14 @@ impl Verifier<'_> {
             [*a_line_stride, *a_row_stride, 0, *a_col_stride],
             &mut levels(|level| level.a_stride),
         );
-        let b_strides = strides_of([0, 0, *b_block_stride, 1], &mut levels(|level| level.b_stride));
         let operand = |access, strides: &[i64], guard: &[Condition], stores| {
             expect_type(0, self.access(access, first, strides, guard, stores)?, ElementType::F32)
         };
         operand(*a, &a_strides, &guard, false)?;
-        operand(*b, &b_strides, &[], false)?;
+        if let Terms::Products { b, b_block_stride } = terms {
+            let strides = strides_of([0, 0, *b_block_stride, 1], &mut levels(|level| level.b_stride));
+            operand(*b, &strides, &[], false)?;
+        }
         operand(*c, &[*c_line_stride, *c_row_stride, *c_block_stride, 1], &[], true)?;
         start.iter().try_for_each(|(access, block)| operand(*access, &[0, 0, *block, 1], &[], false))?;
         addend.iter().try_for_each(|(access, [line, row, block])| {

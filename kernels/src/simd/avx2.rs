@@ -186,6 +186,11 @@ impl Vector for Avx2 {
         Avx2(unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0) })
     }
     #[inline(always)]
+    fn with_nan_of(self, a: Self, b: Self) -> Self {
+        // SAFETY: a vector exists only where the CPU has AVX2, FMA and F16C.
+        self.or(Avx2(unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(a.0, b.0) }))
+    }
+    #[inline(always)]
     fn select(self, yes: Self, no: Self) -> Self {
         op!(_mm256_blendv_ps(no.0, yes.0, self.0))
     }

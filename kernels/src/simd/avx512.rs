@@ -181,6 +181,14 @@ impl Vector for Avx512 {
         compare!(_CMP_UNORD_Q(self.0, self.0))
     }
     #[inline(always)]
+    fn with_nan_of(self, a: Self, b: Self) -> Self {
+        // SAFETY: a vector exists only where the CPU has AVX-512.
+        unsafe {
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a.0, b.0);
+            Avx512(_mm512_mask_blend_ps(nan, self.0, _mm512_set1_ps(f32::NAN)))
+        }
+    }
+    #[inline(always)]
     fn select(self, yes: Self, no: Self) -> Self {
         // SAFETY: a vector exists only where the CPU has AVX-512.
         unsafe {

@@ -141,6 +141,7 @@ impl<V: Vector, const N: usize> Vector for Bundle<V, N> {
         less(other);
         equal(other);
         is_nan();
+        with_nan_of(a, b);
         select(yes, no);
         and(other);
         or(other);

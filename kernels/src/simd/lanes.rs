@@ -184,6 +184,10 @@ impl Vector for Lanes {
         self.test(self, |a, _| a.is_nan())
     }
     #[inline(always)]
+    fn with_nan_of(self, a: Self, b: Self) -> Self {
+        self.or(a.test(b, |a, b| a.is_nan() || b.is_nan()))
+    }
+    #[inline(always)]
     fn select(self, yes: Self, no: Self) -> Self {
         self.and(yes).or(self.zip_bits(no, |mask, no| !mask & no))
     }

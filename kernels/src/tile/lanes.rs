@@ -48,7 +48,7 @@ impl Edge {
 
     /// The rows below `rows` to which all `terms` count, from and up to; the form is `start` for the first row and term.
     #[inline(always)]
-    fn whole(&self, start: i64, terms: usize, rows: usize) -> (usize, usize) {
+    pub(crate) fn whole(&self, start: i64, terms: usize, rows: usize) -> (usize, usize) {
         let last = self.step * (terms as i64 - 1).max(0);
         let (low, high) = (start + last.min(0), start + last.max(0));
         let rows = rows as i64;
@@ -65,12 +65,29 @@ impl Edge {
 
     /// The form for the first row and term of a line.
     #[inline(always)]
-    fn at_line(&self, line: usize) -> i64 {
+    pub(crate) fn at_line(&self, line: usize) -> i64 {
         self.start + self.line * line as i64
     }
 
+    /// The terms below `count` that count, from and up to; the form is `start` for the first.
     #[inline(always)]
-    fn includes(&self, value: i64) -> bool {
+    pub(crate) fn terms(&self, start: i64, count: usize) -> (usize, usize) {
+        let below = self.limit - start;
+        let steps = |distance: i64| match self.step.abs() {
+            1 => distance.clamp(0, count as i64),
+            step => ((distance.max(0) + step - 1) / step).min(count as i64),
+        };
+        let (from, to) = match self.step.signum() {
+            0 if self.includes(start) => (0, count as i64),
+            0 => (0, 0),
+            1 => (steps(-start), steps(below)),
+            _falling => (steps(1 - below), steps(start + 1)),
+        };
+        (from as usize, to.max(from) as usize)
+    }
+
+    #[inline(always)]
+    pub(crate) fn includes(&self, value: i64) -> bool {
         value.cast_unsigned() < self.limit.cast_unsigned()
     }
 }

@@ -52,13 +52,13 @@ pub(crate) fn sign<V: Vector>(x: V) -> V {
 /// The smaller; NaN if one is NaN.
 #[inline(always)]
 pub(crate) fn min<V: Vector>(a: V, b: V) -> V {
-    a.is_nan().select(a, a.lesser_or(b))
+    a.lesser_or(b).with_nan_of(a, b)
 }
 
 /// The larger; NaN if one is NaN.
 #[inline(always)]
 pub(crate) fn max<V: Vector>(a: V, b: V) -> V {
-    a.is_nan().select(a, a.greater_or(b))
+    a.greater_or(b).with_nan_of(a, b)
 }
 
 /// 1.5 * 2^23: adding it to a float below 2^22 leaves the nearest integer in the low bits.

@@ -13,7 +13,7 @@ use crate::simd::Vector;
 use crate::vector::math;
 
 /// What a window does with its elements.
-trait Tap {
+pub(crate) trait Tap {
     /// Whether there are weights.
     const WEIGHTED: bool;
     /// What a result starts from if there are no starts.
@@ -23,8 +23,8 @@ trait Tap {
 }
 
 struct Convolve;
-struct Largest;
-struct Sum;
+pub(crate) struct Largest;
+pub(crate) struct Sum;
 
 impl Tap for Convolve {
     const WEIGHTED: bool = true;

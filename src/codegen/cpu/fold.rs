@@ -1,4 +1,5 @@
-//! What stands around a tile, done by the tile itself: the zeros that it adds to, what follows its sums, and the loop around it.
+//! What stands around a tile, done by the tile itself: the zeros that it adds to or what else changes nothing, what follows its sums,
+//! and the loop around it.
 //! Transforms overwrite zeros and write where their results are copied to likewise.
 
 use crate::expr::BinaryOp;
@@ -82,7 +83,7 @@ impl Folding<'_> {
         lined.lines = trip.clone();
         (lined.a, lined.a_line_stride) = moved(tile.a);
         (lined.c, lined.c_line_stride) = moved(tile.c);
-        let mut fixed = moved(tile.b).1 == 0;
+        let mut fixed = tile.b().is_none_or(|b| moved(b).1 == 0);
         if let Some(finish) = &mut lined.finish {
             fixed &= finish.start.is_none_or(|(start, _)| moved(start).1 == 0);
             if let Some((addend, [line, ..])) = &mut finish.addend {
@@ -111,24 +112,27 @@ impl Folding<'_> {
         }
     }
 
-    /// The call in `user`, overwriting what it adds to, where `fill` writes zeros to exactly that.
+    /// The call in `user`, overwriting what it adds to, where `fill` writes to exactly that what changes nothing.
     fn overwriting(&mut self, fill: &cpu::Node, user: &cpu::Node) -> Option<cpu::Node> {
         let writer = self.writer(user)?;
         let block = self.block(fill)?;
         let [
-            cpu::BlockOp::Constant { to, value: cpu::Literal::Float(0.0) },
+            cpu::BlockOp::Constant { to, value: cpu::Literal::Float(constant) },
             cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
         ] = block.call.ops.as_slice()
         else {
             return None;
         };
-        let zeros = block.place(self.code, *access, strides);
+        let filled = block.place(self.code, *access, strides);
         let mut call = writer.call.clone();
         let target = Target::of(&mut call)?;
-        let fits = value == to && guard.is_empty() && *target.accumulate == cpu::Accumulate::Always;
+        let fits = value == to
+            && *constant == target.nothing
+            && guard.is_empty()
+            && *target.accumulate == cpu::Accumulate::Always;
         *target.accumulate = cpu::Accumulate::Never;
-        paired(&writer, &block, &zeros).filter(|_| fits)?;
-        let buffer = zeros.buffer;
+        paired(&writer, &block, &filled).filter(|_| fits)?;
+        let buffer = filled.buffer;
         self.uses.entry(buffer).and_modify(|uses| *uses -= 1);
         Some(with_call(user, &call))
     }
@@ -155,10 +159,13 @@ impl Folding<'_> {
         }
         let steps = steps(ops, *value)?;
         let [mut of_sums, mut start, mut addend] = [None, None, None];
-        for (access, strides) in steps.addends {
+        let mut divisor = 1.0;
+        for Addend { access, strides, over } in steps.addends {
             let place = block.place(self.code, access, strides);
             if place.buffer == sums {
-                of_sums = Some(place);
+                (of_sums, divisor) = (Some(place), over);
+            } else if over != 1.0 {
+                return None;
             } else {
                 // What is the same for all rows is where the sums start.
                 let rows_differ = addend.is_none() && start.is_some();
@@ -198,6 +205,11 @@ impl Folding<'_> {
         match target.finish {
             Some(finish) => *finish = Some(finish_by),
             None if finish_by == plain => {}
+            None => return None,
+        }
+        match target.divisor {
+            Some(by) => *by = cpu::Literal::Float(divisor),
+            None if divisor == 1.0 => {}
             None => return None,
         }
         for (stride, moved) in target.strides.into_iter().zip(moved) {
@@ -302,6 +314,10 @@ struct Target<'a> {
     /// Those of all dimensions but the last one, whose elements are next to one another.
     strides: [&'a mut i64; 3],
     accumulate: &'a mut cpu::Accumulate,
+    /// What changes no result that it is combined with.
+    nothing: f64,
+    /// What the results are divided by, where they can be.
+    divisor: Option<&'a mut cpu::Literal>,
     /// What else it can do with its results, where it can.
     finish: Option<&'a mut Option<cpu::Finish>>,
     /// What it reads.
@@ -312,6 +328,15 @@ impl Target<'_> {
     fn of(call: &mut cpu::Call) -> Option<Target<'_>> {
         match call {
             cpu::Call::Tile(tile) => Some(Target {
+                operands: [tile.a].into_iter().chain(tile.b()).collect(),
+                nothing: match tile.terms {
+                    cpu::Terms::Products { .. } | cpu::Terms::Sum { .. } => 0.0,
+                    cpu::Terms::Largest => f64::NEG_INFINITY,
+                },
+                divisor: match &mut tile.terms {
+                    cpu::Terms::Sum { divisor } => Some(divisor),
+                    cpu::Terms::Products { .. } | cpu::Terms::Largest => None,
+                },
                 access: &mut tile.c,
                 dims: [
                     tile.lines.clone(),
@@ -322,7 +347,6 @@ impl Target<'_> {
                 strides: [&mut tile.c_line_stride, &mut tile.c_row_stride, &mut tile.c_block_stride],
                 accumulate: &mut tile.accumulate,
                 finish: Some(&mut tile.finish),
-                operands: vec![tile.a, tile.b],
             }),
             cpu::Call::Transform(transform) => {
                 let side = cpu::Trip::Constant(transform.matrix.rows().len());
@@ -335,6 +359,8 @@ impl Target<'_> {
                         &mut transform.y_col_stride,
                     ],
                     accumulate: &mut transform.accumulate,
+                    nothing: 0.0,
+                    divisor: None,
                     finish: None,
                     operands: vec![transform.x],
                 })
@@ -398,14 +424,21 @@ fn along(
 
 /// `activation(clamp(sum of addends, low, high))`.
 struct Steps<'b> {
-    addends: Vec<(cpu::AccessId, &'b [i64])>,
+    addends: Vec<Addend<'b>>,
     low: cpu::Literal,
     high: cpu::Literal,
     activation: Option<Activation>,
 }
 
-/// What a straight-line program computes in `value`, if it is the clamped sum of at most three reads, an activation of that, and
-/// nothing else.
+/// A read, divided by a constant.
+struct Addend<'b> {
+    access: cpu::AccessId,
+    strides: &'b [i64],
+    over: f64,
+}
+
+/// What a straight-line program computes in `value`, if it is the clamped sum of at most three reads or quotients of them, an
+/// activation of that, and nothing else.
 fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
     let set_by = |register: cpu::Register| ops.iter().find(|op| op.result() == Some(register));
     let constant = |register: cpu::Register| match set_by(register) {
@@ -430,15 +463,19 @@ fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
     let (low, high) = (low.unwrap_or(f64::NEG_INFINITY), high.unwrap_or(f64::INFINITY));
     let (mut addends, mut left) = (vec![], vec![clamped]);
     while let Some(register) = left.pop() {
-        match set_by(register)? {
+        let (read, over) = match set_by(register)? {
             cpu::BlockOp::Binary { op: BinaryOp::Add, a, b, .. } if addends.len() + left.len() < 3 => {
                 left.extend([*a, *b]);
+                continue;
             }
-            cpu::BlockOp::Load { access, strides, guard, .. } if guard.is_empty() => {
-                addends.push((*access, strides.as_slice()));
-            }
-            _other => return None,
+            cpu::BlockOp::Binary { op: BinaryOp::Div, a, b, .. } => (set_by(*a)?, constant(*b)?),
+            other => (other, 1.0),
+        };
+        let cpu::BlockOp::Load { access, strides, guard, .. } = read else { return None };
+        if !guard.is_empty() {
+            return None;
         }
+        addends.push(Addend { access: *access, strides, over });
     }
     let all_used = ops.iter().all(|op| {
         matches!(

@@ -10,7 +10,7 @@ use paisley_kernels::program as cpu;
 pub(super) fn emit(emitter: &mut Emitter, of: &Loop, wanted: &Instruction) -> Result<cpu::Node, String> {
     let found = unify(&mut emitter.pool, of, wanted)?;
     match wanted.emission {
-        Emission::Tile => tile(emitter, &found),
+        Emission::Tile => tile(emitter, wanted, &found),
         Emission::Window => window(emitter, wanted, &found),
         Emission::Transform => transform(emitter, wanted, &found),
     }
@@ -29,9 +29,9 @@ fn operand(
     Ok((emitter.code.access(buffer, value), strides))
 }
 
-fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
+fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cpu::Node, String> {
     let (a, a_strides) = operand(emitter, found, &found.operands[0])?;
-    let (b, b_strides) = operand(emitter, found, &found.operands[1])?;
+    let b = found.operands.get(1).map(|b| operand(emitter, found, b)).transpose()?;
     let (c, c_strides) = operand(emitter, found, &found.result)?;
     let limits = emitter.limits(&found.conditions, &found.loops);
     if !limits.rest.is_empty() {
@@ -52,17 +52,26 @@ fn tile(emitter: &mut Emitter, found: &Match) -> Result<cpu::Node, String> {
     let depths = depths.iter().enumerate().map(|(level, trip)| cpu::Depth {
         trip: trip.clone(),
         a_stride: a_strides[level],
-        b_stride: b_strides[level],
+        b_stride: b.as_ref().map_or(0, |(_, strides)| strides[level]),
     });
     let row = found.levels;
     let block_stride = |strides: &[i64]| if columns.len() == 2 { strides[row + 1] } else { 0 };
+    let terms = match (&b, wanted.combine) {
+        (Some((b, strides)), Combiner::Add) => {
+            cpu::Terms::Products { b: *b, b_block_stride: block_stride(strides) }
+        }
+        (None, Combiner::Add) => cpu::Terms::Sum { divisor: cpu::Literal::Float(1.0) },
+        (None, Combiner::Max) => cpu::Terms::Largest,
+        (_, Combiner::Mul | Combiner::Min) | (Some(_), Combiner::Max) => {
+            return Err("no tile combines like this".into());
+        }
+    };
     let tile = cpu::Tile {
         a,
         a_line_stride: 0,
         a_row_stride: a_strides[row],
         a_col_stride: a_strides.last().copied().unwrap_or(0),
-        b,
-        b_block_stride: block_stride(&b_strides),
+        terms,
         c,
         c_line_stride: 0,
         c_row_stride: c_strides[row],

@@ -166,6 +166,85 @@ replace r by fma_lanes_8";
     );
 }
 
+/// A pooling of blocks, of which windows of 3 x 3 reach beyond the edge.
+const POOLING: &str = "nest pool
+  in    x: f32[3, 12, 10, 8]
+  in    z: f32[3, 6, 5, 8]
+  out   y: f32[3, 6, 5, 8]
+  for c.0 in 3, p in 6, q in 5, c.1 in 8:
+    register acc: f32
+    init: acc = START
+    for r in 3, s in 3:
+      update: acc TERM
+    store: y[c.0, p, q, c.1] = RESULT
+";
+
+fn pooling(start: &str, term: &str, result: &str) -> String {
+    let inside = "p * 2 + r >= 1 and q * 2 + s >= 1";
+    let read = format!("guard({inside}, x[c.0, p * 2 + r + -1, q * 2 + s + -1, c.1])");
+    let term = term.replace("INSIDE", inside).replace("READ", &read);
+    POOLING.replace("START", start).replace("TERM", &term).replace("RESULT", result)
+}
+
+fn of_lanes(instruction: &str) -> String {
+    format!("stage_out acc at c.0 in register\nreorder r s q c.1\nreplace r by {instruction}")
+}
+
+#[test]
+fn a_maximum_starts_from_nothing_and_writes_its_result() {
+    check(
+        &pooling("-inf", "max= select(INSIDE, READ, -inf)", "max(acc, 0.0)"),
+        &of_lanes("pool_max_lanes_8"),
+        expect![[r#"
+            phase 0
+              for c.0 in 3
+                tile 6 x 5 x 8 x (3 x 3): y[240 c.0 + 40 line + 8 row + col] = max x[960 c.0 + 160 line + 16 row + col + 80 depth0 + 8 depth1 - 88] where 0 <= 2 line + depth0 - 1 < 281474976710656 and 0 <= 2 row + depth1 - 1 < 281474976710656 within 0.0 to inf
+        "#]],
+    );
+}
+
+#[test]
+fn a_mean_divides_and_finishes_its_sum() {
+    check(
+        &pooling("0.0", "+= READ", "z[c.0, p, q, c.1] + acc / 9.0"),
+        &of_lanes("pool_sum_lanes_8"),
+        expect![[r#"
+            phase 0
+              for c.0 in 3
+                tile 6 x 5 x 8 x (3 x 3): y[240 c.0 + 40 line + 8 row + col] = sum x[960 c.0 + 160 line + 16 row + col + 80 depth0 + 8 depth1 - 88] / 9.0 where 0 <= 2 line + depth0 - 1 < 281474976710656 and 0 <= 2 row + depth1 - 1 < 281474976710656 plus z[240 c.0 + 40 line + 8 row + col] within -inf to inf
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_beyond_an_edge_changes_no_maximum() {
+    for term in ["max= READ", "max= select(INSIDE, READ, 0.0)"] {
+        let mut nest = Nest::parse(&pooling("-inf", term, "acc")).unwrap();
+        let refused = Trace::parse(&of_lanes("pool_max_lanes_8")).unwrap().apply(&mut nest);
+        assert!(refused.unwrap_err().to_string().contains("operand 'a' is not a plain read"), "{term}");
+    }
+}
+
+#[test]
+fn a_quotient_of_what_is_not_pooled_stays() {
+    check(
+        &pooling("-inf", "max= select(INSIDE, READ, -inf)", "acc + z[c.0, p, q, c.1] / 9.0"),
+        &of_lanes("pool_max_lanes_8"),
+        expect![[r#"
+            phase 0
+              for c.0 in 3
+                tile 6 x 5 x 8 x (3 x 3): acc[40 line + 8 row + col] = max x[960 c.0 + 160 line + 16 row + col + 80 depth0 + 8 depth1 - 88] where 0 <= 2 line + depth0 - 1 < 281474976710656 and 0 <= 2 row + depth1 - 1 < 281474976710656
+                block store over d0 in 6, d1 in 5, d2 in 8
+                  v0: f32 = acc[40 d0 + 8 d1 + d2]
+                  v1: f32 = z[240 c.0 + 40 d0 + 8 d1 + d2]
+                  v2: f32 = 9.0
+                  v3: f32 = div(v1, v2)
+                  v4: f32 = add(v0, v3)
+                  y[240 c.0 + 40 d0 + 8 d1 + d2] = v4
+        "#]],
+    );
+}
+
 fn check_transform(mut nest: Nest, trace: &str, expected: Expect) {
     if let Err(error) = Trace::parse(trace).unwrap().apply(&mut nest) {
         panic!("{error}\n{nest}");

@@ -198,6 +198,76 @@ fn a_depthwise_convolution() {
 }
 
 #[test]
+fn a_max_pool_of_blocks() {
+    let nest = "nest pool
+  in    x: f32[20, 56, 56, 16]
+  out   y: f32[20, 28, 28, 16]
+  for c.0 in 20, p in 28, q in 28, c.1 in 16:
+    register acc: f32
+    init: acc = -inf
+    for r in 3, s in 3:
+      update: acc max= select(p * 2 + r < 56 and q * 2 + s < 56, guard(p * 2 + r < 56 and q * 2 + s < 56, x[c.0, p * 2 + r, q * 2 + s, c.1]), -inf)
+    store: y[c.0, p, q, c.1] = acc
+";
+    check(
+        &Nest::parse(nest).unwrap(),
+        expect![[r#"
+        split p = [_, 6]
+        stage_out acc at p.0 in register
+        reorder r s q c.1
+        replace r by pool_max_lanes_16
+        parallel c.0
+        nest pool
+          in    x: f32[20, 56, 56, 16]
+          out   y: f32[20, 28, 28, 16]
+          for c.0 in 20 parallel, p.0 in 5:
+            register acc: f32[6, 28, 16]
+            for p.1 in 6, q in 28, c.1 in 16:
+              init: acc[p.1, q, c.1] = -inf if p.0 * 6 + p.1 < 28
+            for p.1 in 6, r in 3 by pool_max_lanes_16, s in 3, q in 28, c.1 in 16:
+              update: acc[p.1, q, c.1] max= select(r + p.0 * 12 + p.1 * 2 < 56 and s + q * 2 < 56, guard(r + p.0 * 12 + p.1 * 2 < 56 and s + q * 2 < 56, x[c.0, r + p.0 * 12 + p.1 * 2, s + q * 2, c.1]), -inf) if p.0 * 6 + p.1 < 28
+            for p.1 in 6, q in 28, c.1 in 16:
+              store: y[c.0, p.0 * 6 + p.1, q, c.1] = acc[p.1, q, c.1] if p.0 * 6 + p.1 < 28
+    "#]],
+    );
+}
+
+#[test]
+fn a_mean_over_the_places_of_blocks() {
+    let nest = "nest mean
+  in    x: f32[20, 196, 16]
+  out   y: f32[320]
+  for c.0 in 20, c.1 in 16:
+    register acc: f32
+    init: acc = 0.0
+    for r in 196:
+      update: acc += x[c.0, r, c.1]
+    store: y[c.0 * 16 + c.1] = acc / 196.0
+";
+    check(
+        &Nest::parse(nest).unwrap(),
+        expect![[r#"
+        split c.0 = [_, 2]
+        stage_out acc at c.0.0 in register
+        reorder r c.0.1 c.1
+        replace r by pool_sum_lanes_16
+        parallel c.0.0
+        nest mean
+          in    x: f32[20, 196, 16]
+          out   y: f32[320]
+          for c.0.0 in 10 parallel:
+            register acc: f32[2, 16]
+            for c.0.1 in 2, c.1 in 16:
+              init: acc[c.0.1, c.1] = 0.0
+            for r in 196 by pool_sum_lanes_16, c.0.1 in 2, c.1 in 16:
+              update: acc[c.0.1, c.1] += x[c.0.0 * 2 + c.0.1, r, c.1]
+            for c.0.1 in 2, c.1 in 16:
+              store: y[c.0.0 * 32 + c.0.1 * 16 + c.1] = acc[c.0.1, c.1] / 196.0
+    "#]],
+    );
+}
+
+#[test]
 fn a_max_pool() {
     check(
         &windows(64, 56, false),

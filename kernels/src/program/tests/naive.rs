@@ -2,7 +2,7 @@
 
 use crate::program::{
     AccessId, Affine, Block, BlockOp, Call, Code, Combine, Condition, Depth, ElementType, Finish, Literal,
-    Loop, Node, Register, Tile, Transform, Window, WindowKind,
+    Loop, Node, Register, Terms, Tile, Transform, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 use half::{bf16, f16};
@@ -145,6 +145,10 @@ impl Naive<'_> {
     }
 
     fn tile(&mut self, tile: &Tile) {
+        let limit = |literal: &Literal| match literal {
+            Literal::Float(value) => *value,
+            Literal::Int(value) => *value as f64,
+        };
         let accumulate = tile.accumulate.evaluate(&self.counters);
         let counts: Vec<i64> =
             tile.depths.iter().map(|level| level.trip.evaluate(&self.counters) as i64).collect();
@@ -154,7 +158,7 @@ impl Naive<'_> {
         for (p, i) in (0..lines).flat_map(|p| (0..rows).map(move |i| (p, i))) {
             for block in 0..tile.blocks as i64 {
                 for j in 0..tile.cols.evaluate(&self.counters) as i64 {
-                    let mut sum = 0.0;
+                    let mut sum = if tile.terms == Terms::Largest { f64::NEG_INFINITY } else { 0.0 };
                     for term in 0..counts.iter().product() {
                         let mut rest = term;
                         let mut at: Vec<i64> =
@@ -171,12 +175,22 @@ impl Naive<'_> {
                         let own = [tile.a_line_stride, tile.a_row_stride, tile.a_col_stride];
                         let a_strides = [&own, &*a_depths].concat();
                         let a = self.place(tile.a, &a_strides, &[&[p, i, j], &*at].concat()).float();
-                        let b_strides = [&[tile.b_block_stride, 1], &*b_depths].concat();
-                        sum += a * self.place(tile.b, &b_strides, &[&[block, j], &*at].concat()).float();
+                        match tile.terms {
+                            Terms::Products { b, b_block_stride } => {
+                                let strides = [&[b_block_stride, 1], &*b_depths].concat();
+                                sum += a * self.place(b, &strides, &[&[block, j], &*at].concat()).float();
+                            }
+                            Terms::Sum { .. } => sum += a,
+                            Terms::Largest => sum = sum.max(a),
+                        }
                     }
                     let strides = [tile.c_line_stride, tile.c_row_stride, tile.c_block_stride, 1];
                     if accumulate {
-                        sum += self.place(tile.c, &strides, &[p, i, block, j]).float();
+                        let held = self.place(tile.c, &strides, &[p, i, block, j]).float();
+                        sum = if tile.terms == Terms::Largest { sum.max(held) } else { sum + held };
+                    }
+                    if let Terms::Sum { divisor } = &tile.terms {
+                        sum /= limit(divisor);
                     }
                     if let Some(Finish { start, addend, low, high, activation }) = &tile.finish {
                         if let Some((start, block_stride)) = start {
@@ -186,10 +200,6 @@ impl Naive<'_> {
                             let strides = [*line, *row, *block_stride, 1];
                             sum += self.place(*addend, &strides, &[p, i, block, j]).float();
                         }
-                        let limit = |literal: &Literal| match literal {
-                            Literal::Float(value) => *value,
-                            Literal::Int(value) => *value as f64,
-                        };
                         sum = sum.clamp(limit(low), limit(high));
                         if let Some(activation) = activation {
                             sum = activation.eval_f64(sum);

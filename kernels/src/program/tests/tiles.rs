@@ -1,13 +1,27 @@
-//! Random convolutions over blocks of channels, whose tiles leave out the terms beyond an edge and finish their sums.
+//! Random convolutions and poolings over blocks of channels, whose tiles leave out the terms beyond an edge and finish their results.
 
 use super::*;
 use crate::activation::Activation;
 use crate::table::KernelTable;
 
-/// A convolution of one image: a tile for some lines of results of each panel of blocks. With `lanewise` each channel is convolved
-/// by itself, a panel is one block, and the image has edges; without, it is as large as its windows reach.
-fn convolution(random: &mut Random, table: &KernelTable, lanewise: bool) -> Code {
-    let mut code = Code::new("convolution");
+/// What is computed of windows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Convolution,
+    Depthwise,
+    Average,
+    Largest,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [Kind::Convolution, Kind::Depthwise, Kind::Average, Kind::Largest];
+}
+
+/// A convolution or pooling of one image: a tile for some lines of results of each panel of blocks. But for a convolution over all
+/// channels a panel is one block, and the image has edges; for that it is as large as its windows reach.
+fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
+    let lanewise = kind != Kind::Convolution;
+    let mut code = Code::new("windows");
     let lanes = table.lanes as i64;
     let mut upto = |count: u64| 1 + random.below(count) as i64;
     let (taps_down, taps_across, step_down, step_across) = (upto(4), upto(4), upto(2), upto(2));
@@ -74,8 +88,14 @@ fn convolution(random: &mut Random, table: &KernelTable, lanewise: bool) -> Code
         a_line_stride: line,
         a_row_stride: step_across * channels,
         a_col_stride: i64::from(lanewise),
-        b: code.access(w, affine(0, &[(g, terms * blocks * lanes)])),
-        b_block_stride: lanes,
+        terms: match kind {
+            Kind::Convolution | Kind::Depthwise => Terms::Products {
+                b: code.access(w, affine(0, &[(g, terms * blocks * lanes)])),
+                b_block_stride: lanes,
+            },
+            Kind::Average => Terms::Sum { divisor: Literal::Float(terms as f64) },
+            Kind::Largest => Terms::Largest,
+        },
         c: code.access(y, results),
         c_line_stride: columns_long,
         c_row_stride: lanes,
@@ -99,8 +119,8 @@ fn terms_beyond_the_edge_are_left_out_and_sums_finished() {
     let mut random = Random(0x711e5);
     for case in 0..100 {
         for isa in Isa::available() {
-            for lanewise in [false, true] {
-                let code = convolution(&mut random, table(isa), lanewise);
+            for kind in Kind::ALL {
+                let code = windows(&mut random, table(isa), kind);
                 compare(&code, &contents(&code, case + 1), 1e-5, &[isa], &[2]);
             }
         }
@@ -110,7 +130,7 @@ fn terms_beyond_the_edge_are_left_out_and_sums_finished() {
 #[test]
 fn conditions_that_do_not_keep_to_the_buffer_are_refused() {
     let mut random = Random(3);
-    let code = convolution(&mut random, table(Isa::Generic), true);
+    let code = windows(&mut random, table(Isa::Generic), Kind::Depthwise);
     let refused = |change: &dyn Fn(&mut Tile)| {
         let mut code = code.clone();
         let Node::Loop(panel) = &mut code.body[0] else { panic!("a loop") };

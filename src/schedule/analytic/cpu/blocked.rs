@@ -1,4 +1,4 @@
-//! Matrix tiles for convolutions whose results lie in blocks of channels.
+//! Tiles for convolutions and poolings of blocks of channels.
 //!
 //! A vector holds the output channels of a block, the weights are packed in vectors when the nest is compiled, and the input is
 //! read where it is: an element is a factor of a whole vector, or a vector is one of another where each channel is convolved
@@ -17,6 +17,7 @@ use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
 use super::contraction::fuses;
 use super::{balanced, share_out};
 use crate::expr::{Role, Scope, VarId};
+use crate::loopir::Combiner;
 use crate::target::{CpuIsa, CpuTarget};
 
 /// The micro-kernel of a processor: vectors of columns and the instruction, and the instruction for each channel by itself.
@@ -28,10 +29,25 @@ pub(super) fn tile(isa: CpuIsa) -> (usize, &'static str, &'static str) {
     }
 }
 
+/// The instruction for the largest of each channel, or for the sum.
+fn pool(isa: CpuIsa, combine: Combiner) -> Option<&'static str> {
+    let (largest, sum) = match isa {
+        CpuIsa::Generic => ("pool_max_lanes_4", "pool_sum_lanes_4"),
+        CpuIsa::Avx2 => ("pool_max_lanes_8", "pool_sum_lanes_8"),
+        CpuIsa::Avx512 => ("pool_max_lanes_16", "pool_sum_lanes_16"),
+    };
+    match combine {
+        Combiner::Max => Some(largest),
+        Combiner::Add => Some(sum),
+        Combiner::Mul | Combiner::Min => None,
+    }
+}
+
 #[cfg(test)]
-pub(super) fn instructions(isa: CpuIsa) -> [&'static str; 2] {
+pub(super) fn instructions(isa: CpuIsa) -> Vec<&'static str> {
     let (_, together, lane_by_lane) = tile(isa);
-    [together, lane_by_lane]
+    let pools = [Combiner::Max, Combiner::Add].into_iter().filter_map(|combine| pool(isa, combine));
+    [together, lane_by_lane].into_iter().chain(pools).collect()
 }
 
 /// Results of a strip: a third of the smallest first-level cache, so that weights have room beside them.
@@ -179,5 +195,39 @@ pub(super) fn blocked_tiles(
     scheduler.reorder(&[&*depth, std::slice::from_ref(&tile_row), &columns].concat())?;
     scheduler.replace(depth.first()?, if lanewise { lane_by_lane } else { together })?;
     share_out(scheduler, &outside[..free], target);
+    Some(())
+}
+
+/// Poolings of blocks: of windows, a strip of lines at a time, or of all places, some blocks at a time.
+pub(super) fn blocked_pools(
+    scheduler: &mut Scheduler,
+    reduction: &Reduction,
+    target: &CpuTarget,
+) -> Option<()> {
+    let instruction = pool(target.isa, reduction.update.combine?)?;
+    let contiguous = reduction.contiguous_loop(&mut scheduler.nest)?;
+    let [outer, depth] = [&reduction.outer, &reduction.inner].map(|vars| loop_names(&scheduler.nest, vars));
+    let [around @ .., row, lane] = outer.as_slice() else { return None };
+    if reduction.outer.last() != Some(&contiguous) || scheduler.extent(lane) != target.isa.vector_lanes_f32()
+    {
+        return None;
+    }
+    // The loop that is cut, and what each of its iterations has.
+    let (outside, lines, width) = match around {
+        [] => (around, row, scheduler.extent(lane)),
+        [outside @ .., lines] => (outside, lines, scheduler.extent(row) * scheduler.extent(lane)),
+    };
+    let height = scheduler.extent(lines);
+    let pieces = outside.iter().map(|of| scheduler.extent(of)).product::<usize>();
+    let for_threads = height / (4 * target.threads).div_ceil(pieces.max(1));
+    let strip = balanced(height, (STRIP_ELEMENTS / width).min(for_threads));
+    scheduler.split(lines, &[strip])?;
+    let strips = format!("{lines}.0");
+    let row = if around.is_empty() { format!("{row}.1") } else { row.clone() };
+    let accumulator = buffer_name(&scheduler.nest, reduction.accumulator);
+    scheduler.stage_out(&accumulator, Some(&strips))?;
+    scheduler.reorder(&[&*depth, &[row, lane.clone()]].concat())?;
+    scheduler.replace(depth.first()?, instruction)?;
+    share_out(scheduler, &[outside, &[strips]].concat(), target);
     Some(())
 }

@@ -3,11 +3,11 @@
 //! - A contraction becomes matrix tiles: rows and columns are cut to the micro-kernel's tile, constant factors packed when the
 //!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
 //!   finished tile by tile while they are in the first-level cache. Planes that fill no row of a tile become its rows.
-//! - A convolution whose results lie in blocks of channels becomes matrix tiles of their vectors, and reads its input in place.
+//! - A convolution whose results lie in blocks of channels becomes matrix tiles of their vectors, and reads its input in place; so does
+//!   a pooling of blocks, over windows or over all places.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
 //!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
 //!   plane becomes a window instruction; small planes are done several at once.
-//! - A reduction over the places of blocks of channels is a window over all of them, a block at a time.
 //! - Short reductions over adjacent terms run many together, and so do reductions that follow one another, as in a softmax: with
 //!   a result a lane where the results are adjacent.
 //! - Everything else runs its innermost loops as vectors.
@@ -61,7 +61,7 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
         {
             return;
         }
-        if scheduler.attempt(|scheduler| reduction::block_sums(scheduler, reduction, target)) {
+        if scheduler.attempt(|scheduler| blocked::blocked_pools(scheduler, reduction, target)) {
             return;
         }
         let _first = scheduler.attempt(|scheduler| reduction::accumulator_tile(scheduler, reduction, target))

@@ -2,7 +2,7 @@
 
 use super::super::shape::Reduction;
 use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
-use super::{balanced, share_out};
+use super::balanced;
 use crate::expr::{Expr, Role, Scope, VarId};
 use crate::loopir::{Nest, Stmt, walk};
 use crate::schedule::Step;
@@ -83,33 +83,6 @@ pub(super) fn accumulator_tile(
             }
         }
     }
-    Some(())
-}
-
-/// Reductions of images whose channels lie in blocks: a block at a time, its sums in a register.
-pub(super) fn block_sums(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTarget) -> Option<()> {
-    let contiguous = reduction.contiguous_loop(&mut scheduler.nest)?;
-    let names = |vars: &[VarId]| loop_names(&scheduler.nest, vars);
-    let ([.., block, lane], [terms]) = (&*names(&reduction.outer), &*names(&reduction.inner)) else {
-        return None;
-    };
-    let [block, lane, terms] = [block, lane, terms].map(String::clone);
-    if reduction.outer.last() != Some(&contiguous) || scheduler.extent(&lane) != target.isa.vector_lanes_f32()
-    {
-        return None;
-    }
-    let outer = names(&reduction.outer[..reduction.outer.len() - 2]);
-    let accumulator = buffer_name(&scheduler.nest, reduction.accumulator);
-    // The micro-kernel is one of windows: one place, whose window is all terms.
-    scheduler.split(&block, &[1])?;
-    scheduler.split(&terms, &[1])?;
-    let [block, place] = [0, 1].map(|level| format!("{block}.{level}"));
-    let [row, column] = [0, 1].map(|level| format!("{terms}.{level}"));
-    scheduler.stage_out(&accumulator, Some(&block))?;
-    scheduler.reorder(&[row.clone(), column, place, lane])?;
-    let windows = ["pool_sum", "pool_max"];
-    windows.iter().find(|instruction| scheduler.replace(&row, instruction).is_some())?;
-    share_out(scheduler, &[outer, vec![block]].concat(), target);
     Some(())
 }
 
