@@ -165,6 +165,9 @@ fn cut_long_loop(
     let row = scheduler.extent(innermost);
     let mut inside = outer.iter().fold(row, |elements, of| elements * scheduler.extent(of));
     for (place, of) in outer.iter().enumerate() {
+        if needed == 1 {
+            return outer[..place].to_vec();
+        }
         let extent = scheduler.extent(of);
         let elements = inside;
         inside /= extent.max(1);
