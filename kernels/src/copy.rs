@@ -220,6 +220,10 @@ pub(crate) mod body {
 
     /// As many rows and columns as a vector has lanes, transposed in registers: of an element's place among all, the bits that
     /// say its column become those of its row, one with each round.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "iterator calls taking vectors may stay calls without their features"
+    )]
     #[inline(always)]
     unsafe fn tile<V: Vector>((target, pitch): (*mut f32, isize), (source, stride): (*const f32, isize)) {
         // SAFETY: the caller grants `LANES` rows and columns of the target and of the source, which is transposed.

@@ -251,7 +251,7 @@ impl Emitter {
         if !results[0] && results.contains(&true) {
             return None;
         }
-        if self.ends_apart(&dims, &store) {
+        if self.ends_apart(&dims, store) {
             return None;
         }
         let touched = accesses(&self.pool, &of.body);
