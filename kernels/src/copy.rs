@@ -31,7 +31,7 @@ pub(crate) struct CopyArgs<'a> {
 /// The loops. Each is unsafe for the same reason: the caller grants the instruction set of `V` and the contract of [`CopyArgs`].
 pub(crate) mod body {
     use super::{CopyArgs, Limit};
-    use crate::simd::Vector;
+    use crate::simd::{MOST_LANES, Vector};
 
     /// An interval of indices, empty where `from == to`.
     #[derive(Clone, Copy)]
@@ -192,18 +192,57 @@ pub(crate) mod body {
                     zero::<V>(target.wrapping_offset(row as isize * pitch), cols);
                 }
             }
+            let whole = |from: usize, to: usize| to - (to - from) % V::LANES;
+            let (first_col, tiled_cols) = (across.from, whole(across.from, across.to));
             let mut first = inside.from;
             while first < inside.to {
                 let behind = inside.to.min(first + LINE);
-                for col in across.from..across.to {
+                let tiled_rows = whole(first, behind);
+                for col in (first_col..tiled_cols).step_by(V::LANES) {
+                    for row in (first..tiled_rows).step_by(V::LANES) {
+                        let target = target.wrapping_offset(row as isize * pitch).wrapping_add(col);
+                        let source = source.wrapping_offset(col as isize * stride).wrapping_add(row);
+                        tile::<V>((target, pitch), (source, stride));
+                    }
+                }
+                for col in first_col..across.to {
                     let source = source.wrapping_offset(col as isize * stride);
                     let target = target.wrapping_add(col);
-                    for row in first..behind {
+                    for row in if col < tiled_cols { tiled_rows } else { first }..behind {
                         *target.wrapping_offset(row as isize * pitch) =
                             source.wrapping_add(row).read_unaligned();
                     }
                 }
                 first = behind;
+            }
+        }
+    }
+
+    /// As many rows and columns as a vector has lanes, transposed in registers: of an element's place among all, the bits that
+    /// say its column become those of its row, one with each round.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "iterator calls taking vectors may stay calls without their features"
+    )]
+    #[inline(always)]
+    unsafe fn tile<V: Vector>((target, pitch): (*mut f32, isize), (source, stride): (*const f32, isize)) {
+        // SAFETY: the caller grants `LANES` rows and columns of the target and of the source, which is transposed.
+        unsafe {
+            let mut tile = [V::splat(0.0); MOST_LANES];
+            for col in 0..V::LANES {
+                tile[col] = V::load(source.wrapping_offset(col as isize * stride));
+            }
+            let mut round = 1;
+            while round < V::LANES {
+                let before = tile;
+                for pair in 0..V::LANES / 2 {
+                    let (even, odd) = before[2 * pair].deinterleave(before[2 * pair + 1]);
+                    (tile[pair], tile[pair + V::LANES / 2]) = (even, odd);
+                }
+                round *= 2;
+            }
+            for row in 0..V::LANES {
+                tile[row].store(target.wrapping_offset(row as isize * pitch));
             }
         }
     }

@@ -24,25 +24,36 @@ pub(crate) mod body {
     macro_rules! planewise {
         ($vector:ty, $target:expr, $extents:expr, |$($name:ident = $operand:ident, $single:tt),*| $value:expr) => {{
             let ((target, target_pitch), (rows, cols)) = ($target, $extents);
-            for row in 0..rows as isize {
-                // SAFETY: `row < rows`, and `at + LANES <= cols` in the loop and `at + rest == cols` behind it.
-                unsafe {
-                    let target: *mut f32 = target.offset(row * target_pitch);
-                    $(let $name = {
-                        let from: *const f32 = $operand.pointer.offset(row * $operand.pitch);
-                        (from, if $single { <$vector>::splat(*from) } else { <$vector>::splat(0.0) })
-                    };)*
-                    let mut at = 0;
-                    while at + <$vector>::LANES <= cols {
-                        $(let $name = if $single { $name.1 } else { <$vector>::load($name.0.add(at)) };)*
-                        $value.store(target.add(at));
-                        at += <$vector>::LANES;
+            // SAFETY: `row < rows`, and `at + LANES <= cols` in the loop over columns and `at + rest == cols` behind it.
+            unsafe {
+                if cols == <$vector>::LANES {
+                    for row in 0..rows as isize {
+                        $(let $name = {
+                            let from: *const f32 = $operand.pointer.offset(row * $operand.pitch);
+                            if $single { <$vector>::splat(*from) } else { <$vector>::load(from) }
+                        };)*
+                        let target: *mut f32 = target.offset(row * target_pitch);
+                        $value.store(target);
                     }
-                    if at < cols {
-                        let rest = cols - at;
-                        $(let $name =
-                            if $single { $name.1 } else { <$vector>::load_first($name.0.add(at), rest) };)*
-                        $value.store_first(target.add(at), rest);
+                } else {
+                    for row in 0..rows as isize {
+                        let target: *mut f32 = target.offset(row * target_pitch);
+                        $(let $name = {
+                            let from: *const f32 = $operand.pointer.offset(row * $operand.pitch);
+                            (from, if $single { <$vector>::splat(*from) } else { <$vector>::splat(0.0) })
+                        };)*
+                        let mut at = 0;
+                        while at + <$vector>::LANES <= cols {
+                            $(let $name = if $single { $name.1 } else { <$vector>::load($name.0.add(at)) };)*
+                            $value.store(target.add(at));
+                            at += <$vector>::LANES;
+                        }
+                        if at < cols {
+                            let rest = cols - at;
+                            $(let $name =
+                                if $single { $name.1 } else { <$vector>::load_first($name.0.add(at), rest) };)*
+                            $value.store_first(target.add(at), rest);
+                        }
                     }
                 }
             }

@@ -11,6 +11,9 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 
+/// Lanes of the widest vector of an instruction set.
+pub(crate) const MOST_LANES: usize = 16;
+
 /// A vector of [`LANES`](Vector::LANES) f32 values.
 ///
 /// A value is also the proof that the CPU has the instruction set: only the unsafe constructors (`splat`, `load`, ...)
@@ -104,8 +107,8 @@ pub(crate) trait Vector: Copy {
     /// The lanes as an array would hold them, combined in pairs: `combine` must be associative and commutative.
     #[inline(always)]
     fn fold(self, combine: impl Fn(f32, f32) -> f32) -> f32 {
-        let mut lanes = [0.0; 16];
-        // SAFETY: no vector has more than 16 lanes, and `self` proves the instruction set.
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: no vector has more lanes, and `self` proves the instruction set.
         unsafe { self.store(lanes.as_mut_ptr()) };
         let mut width = Self::LANES;
         while width > 1 {

@@ -154,7 +154,9 @@ macro_rules! kernels {
             vector::multiply_add(form: Form, target: *mut f32, left: *const f32, right: *const f32, count: usize);
             vector::select(target: *mut f32, mask: *const u8, yes: *const f32, no: *const f32, count: usize);
             vector::reduce(op: BinaryOp, source: *const f32, count: usize, start: f32) -> f32;
+            vector::reduce_rows(op: BinaryOp, target: (*mut f32, isize), source: (*const f32, isize), extents: (usize, usize));
             vector::sum_product(left: *const f32, right: *const f32, count: usize) -> f32;
+            vector::sum_product_rows(target: (*mut f32, isize), left: (*const f32, isize), right: (*const f32, isize), extents: (usize, usize));
             vector::gather_strided(target: *mut f32, source: *const f32, stride: isize, count: usize);
             vector::scatter_strided(target: *mut f32, stride: isize, source: *const f32, count: usize);
             vector::f16_to_f32(target: *mut f32, source: *const f16, count: usize);

@@ -85,7 +85,7 @@ unsafe fn lines<V: Vector, T: Tap>(args: &PoolArgs) {
                 // Null stays null, since it has no strides.
                 addend: finish.addend.wrapping_offset(p * args.addend_line),
                 taps: end - first,
-                form: across.start + across.line * p as i64,
+                form: across.at_line(p),
             };
             match (line.taps, inner.count, columns_apart(args)) {
                 (1, 2, Some(2)) => columns::<V, T, 1, 2, 2>(args, &line, &ending),

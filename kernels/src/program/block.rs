@@ -250,6 +250,22 @@ impl Machine<'_> {
                         self.store_guarded((view, *dtype, *combine), value, (guard, mask), chunk);
                     }
                 }
+                LaneOp::SumProduct { view, a, b } => {
+                    let (Chunk { rows, cols, .. }, [a, b]) = (chunk, [self.values[*a], self.values[*b]]);
+                    let (target, step) = (self.first(view, chunk).cast::<f32>(), view.strides[1]);
+                    if a.wide && b.wide {
+                        let [left, right] = [a, b].map(|plane| (plane.pointer.cast(), plane.pitch / 4));
+                        (self.table.raw.sum_product_rows)((target, step), left, right, (rows, cols));
+                        return Ok(());
+                    }
+                    let [first, second, ..] = self.temporaries().each();
+                    for row in 0..rows {
+                        let [left, right] = [(a, first), (b, second)]
+                            .map(|(plane, temporary)| plane.line(row).spread(4, cols, temporary).cast());
+                        let place = (target.offset(row as isize * step), 0);
+                        (self.table.raw.sum_product_rows)(place, (left, 0), (right, 0), (1, cols));
+                    }
+                }
                 LaneOp::Scatter { dtype, buffer, index, value, combine, mask } => {
                     let (index, value) = (self.values[*index], self.values[*value]);
                     let mask = mask.map(|mask| self.values[mask]);
@@ -432,6 +448,11 @@ impl Machine<'_> {
                 && let Some(flat) = value.flat(rows, cols)
             {
                 self.store_row((dtype, combine), (first, col_stride), flat, rows * cols);
+                return;
+            }
+            if let (Some(op), ElementType::F32, 0, true) = (combine.op(), dtype, col_stride, value.wide) {
+                let (target, source) = ((first.cast(), row_stride), (value.pointer.cast(), value.pitch / 4));
+                (self.table.raw.reduce_rows)(op, target, source, (rows, cols));
                 return;
             }
             for row in 0..rows {

@@ -494,6 +494,19 @@ pub enum Combine {
     Max,
 }
 
+impl Combine {
+    /// The operation of what is there and the value, unless the value overwrites it.
+    pub fn op(self) -> Option<BinaryOp> {
+        match self {
+            Combine::Replace => None,
+            Combine::Add => Some(BinaryOp::Add),
+            Combine::Mul => Some(BinaryOp::Mul),
+            Combine::Min => Some(BinaryOp::Min),
+            Combine::Max => Some(BinaryOp::Max),
+        }
+    }
+}
+
 /// One operation of a block. `strides` give elements per step of each dimension of the block, outermost first. Unless said,
 /// operands and result have one type, and an operation means what [`UnaryOp`] and [`BinaryOp`] say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -30,7 +30,7 @@ impl Value {
     }
 
     /// The value as one of `count` lanes, spread into `temporary` if it is uniform.
-    unsafe fn spread(self, size: usize, count: usize, temporary: *mut u8) -> *const u8 {
+    pub(super) unsafe fn spread(self, size: usize, count: usize, temporary: *mut u8) -> *const u8 {
         if self.uniform && count > 1 {
             // SAFETY: the caller grants the element and room for `count`.
             unsafe { fill(size, temporary, self.pointer, count) };
@@ -368,18 +368,12 @@ pub(super) unsafe fn combine(
 ) {
     let size = dtype.size_bytes();
     let [first, second, third, _] = temporaries.each();
-    let op = match combine {
-        Combine::Replace => {
-            // SAFETY: the module's contract, with the target's elements at its step.
-            unsafe {
-                copy_strided(size, (target, step), (value.pointer, value.step() as isize), count);
-            }
-            return;
+    let Some(op) = combine.op() else {
+        // SAFETY: the module's contract, with the target's elements at its step.
+        unsafe {
+            copy_strided(size, (target, step), (value.pointer, value.step() as isize), count);
         }
-        Combine::Add => BinaryOp::Add,
-        Combine::Mul => BinaryOp::Mul,
-        Combine::Min => BinaryOp::Min,
-        Combine::Max => BinaryOp::Max,
+        return;
     };
     // SAFETY: the module's contract, with the target's elements at its step; what is computed in temporaries uses each
     // for one thing.

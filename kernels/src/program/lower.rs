@@ -187,6 +187,12 @@ pub(super) enum LaneOp {
         guard: Box<[Guard]>,
         mask: Option<usize>,
     },
+    /// The sum of `a * b` over the columns of a row, in f32, added to what the view holds: one element a row.
+    SumProduct {
+        view: View,
+        a: usize,
+        b: usize,
+    },
     Scatter {
         dtype: ElementType,
         buffer: BufferId,
@@ -359,7 +365,10 @@ impl Lowering<'_> {
         let bytes = TEMPORARIES * TEMPORARY_BYTES + places.bytes_per_element * chunk;
         self.register_bytes = self.register_bytes.max(bytes);
         let lanes = LaneLowering { code: self.code, block, shape: &shape, places: &places, chunk };
-        let ops = block.ops.iter().enumerate().map(|(at, op)| lanes.op(at, op)).collect();
+        let ops = (0..block.ops.len())
+            .filter(|&at| lanes.sum_product(at + 1).is_none())
+            .map(|at| lanes.sum_product(at).unwrap_or_else(|| lanes.op(at, &block.ops[at])))
+            .collect();
         self.uses(block.ops.iter().filter_map(accessed), used);
         for op in &block.ops {
             if let BlockOp::Scatter { buffer, .. } = op {
@@ -440,7 +449,36 @@ impl Shape {
             shape.dims[first + at] = trip;
             shape.source[first + at] = Some(source);
         }
+        if shape.stores_across(block) {
+            shape.dims.swap(0, 1);
+            shape.source.swap(0, 1);
+        }
         shape
+    }
+
+    /// Whether what is stored lies next to one another over the outer dimension and the columns, rows are apart, and the outer
+    /// dimension is longer than they are many: they then serve better the other way around.
+    fn stores_across(&self, block: &Block) -> bool {
+        let [outer, rows, Trip::Constant(columns)] = &self.dims else { return false };
+        let run = (outer.max() * columns) as i64;
+        let fits = |op: &BlockOp| match op {
+            BlockOp::Store { strides, combine: Combine::Replace, .. } => {
+                let [of_outer, of_rows, of_columns] = self.strides(strides);
+                of_columns == 1 && of_outer == *columns as i64 && of_rows.abs() >= run
+            }
+            BlockOp::Store { .. } | BlockOp::Scatter { .. } => false,
+            BlockOp::Load { .. }
+            | BlockOp::Constant { .. }
+            | BlockOp::Index { .. }
+            | BlockOp::Unary { .. }
+            | BlockOp::Activate { .. }
+            | BlockOp::Binary { .. }
+            | BlockOp::MultiplyAdd { .. }
+            | BlockOp::Select { .. }
+            | BlockOp::Cast { .. }
+            | BlockOp::Gather { .. } => true,
+        };
+        outer.max() > rows.max() && block.ops.iter().all(fits)
     }
 
     fn strides(&self, strides: &[i64]) -> [i64; 3] {
@@ -592,6 +630,40 @@ impl LaneLowering<'_> {
                 mask: mask(own),
             },
         }
+    }
+
+    /// Operation `at` and the one before as one, where they sum products over columns.
+    fn sum_product(&self, at: usize) -> Option<LaneOp> {
+        let [
+            BlockOp::Binary { to, op: BinaryOp::Mul, a, b },
+            BlockOp::Store { access, strides, value, combine: Combine::Add, guard, mask: None },
+        ] = self.block.ops.get(at.checked_sub(1)?..=at)?
+        else {
+            return None;
+        };
+        let view = self.view(*access, strides);
+        let written = self.code.accesses[access.index()].buffer;
+        let elsewhere = self.block.ops.iter().all(|op| match op {
+            BlockOp::Load { access, .. } => self.code.accesses[access.index()].buffer != written,
+            BlockOp::Constant { .. }
+            | BlockOp::Index { .. }
+            | BlockOp::Unary { .. }
+            | BlockOp::Activate { .. }
+            | BlockOp::Binary { .. }
+            | BlockOp::MultiplyAdd { .. }
+            | BlockOp::Select { .. }
+            | BlockOp::Cast { .. }
+            | BlockOp::Gather { .. }
+            | BlockOp::Store { .. }
+            | BlockOp::Scatter { .. } => true,
+        });
+        let fits = value == to
+            && self.places.uses[to.index()] == 1
+            && self.block.registers[to.index()] == ElementType::F32
+            && guard.is_empty()
+            && view.strides[2] == 0
+            && elsewhere;
+        fits.then_some(LaneOp::SumProduct { view, a: a.index(), b: b.index() })
     }
 
     fn view(&self, access: AccessId, strides: &[i64]) -> View {

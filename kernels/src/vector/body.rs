@@ -349,6 +349,17 @@ pub(crate) unsafe fn reduce<V: Vector>(op: BinaryOp, source: *const f32, count: 
                     totals[0] = $vectors;
                     at += V::LANES;
                 }
+                let again = matches!(op, BinaryOp::Min | BinaryOp::Max) && V::LANES <= count;
+                if at < count && (again || op == BinaryOp::Add) {
+                    // Elements that are there twice change neither minimum nor maximum, and zeros no sum.
+                    let ($a, $b) = if again {
+                        (totals[1], V::load(source.add(count - V::LANES)))
+                    } else {
+                        (totals[1], V::load_first(source.add(at), count - at))
+                    };
+                    totals[1] = $vectors;
+                    at = count;
+                }
                 for t in 1..4 {
                     let ($a, $b) = (totals[0], totals[t]);
                     totals[0] = $vectors;
@@ -394,6 +405,23 @@ pub(crate) unsafe fn reduce<V: Vector>(op: BinaryOp, source: *const f32, count: 
     }
 }
 
+/// `target[i * step] = op(target[i * step], row)` for each row of `source`, combined as by [`reduce`], and its place in the target.
+#[inline(always)]
+pub(crate) unsafe fn reduce_rows<V: Vector>(
+    op: BinaryOp,
+    (target, step): (*mut f32, isize),
+    (source, pitch): (*const f32, isize),
+    (rows, cols): (usize, usize),
+) {
+    for row in 0..rows as isize {
+        // SAFETY: the caller grants the instruction set, the rows and their places.
+        unsafe {
+            let place = target.offset(row * step);
+            *place = reduce::<V>(op, source.offset(row * pitch), cols, *place);
+        }
+    }
+}
+
 #[inline(always)]
 fn min(a: f32, b: f32) -> f32 {
     if a.is_nan() || a < b { a } else { b }
@@ -419,18 +447,41 @@ pub(crate) unsafe fn sum_product<V: Vector>(left: *const f32, right: *const f32,
             }
             at += SUMS * V::LANES;
         }
-        while at + V::LANES <= count {
-            sums[0] = V::load(left.add(at)).mul_add(V::load(right.add(at)), sums[0]);
-            at += V::LANES;
+        for s in 0..SUMS {
+            if at + V::LANES <= count {
+                sums[s] = V::load(left.add(at)).mul_add(V::load(right.add(at)), sums[s]);
+                at += V::LANES;
+            }
         }
         if at < count {
             let (a, b) = (V::load_first(left.add(at), count - at), V::load_first(right.add(at), count - at));
-            sums[1] = a.mul_add(b, sums[1]);
+            sums[SUMS - 1] = a.mul_add(b, sums[SUMS - 1]);
         }
-        for s in 1..SUMS {
-            sums[0] = sums[0].add(sums[s]);
+        let mut width = SUMS;
+        while width > 1 {
+            width /= 2;
+            for s in 0..width {
+                sums[s] = sums[s].add(sums[s + width]);
+            }
         }
         sums[0].fold(|a, b| a + b)
+    }
+}
+
+/// `target[i * step] += sum of left[i, j] * right[i, j]` for rows `i` with pitches, in any grouping.
+#[inline(always)]
+pub(crate) unsafe fn sum_product_rows<V: Vector>(
+    (target, step): (*mut f32, isize),
+    (left, left_pitch): (*const f32, isize),
+    (right, right_pitch): (*const f32, isize),
+    (rows, cols): (usize, usize),
+) {
+    for row in 0..rows as isize {
+        // SAFETY: the caller grants the instruction set, the rows of both and their places.
+        unsafe {
+            let (left, right) = (left.offset(row * left_pitch), right.offset(row * right_pitch));
+            *target.offset(row * step) += sum_product::<V>(left, right, cols);
+        }
     }
 }
 

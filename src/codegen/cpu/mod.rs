@@ -251,6 +251,9 @@ impl Emitter {
         if !results[0] && results.contains(&true) {
             return None;
         }
+        if self.ends_apart(&dims, store) {
+            return None;
+        }
         let touched = accesses(&self.pool, &of.body);
         let list = touched.get(&store.buffer)?;
         let only_combined = list.iter().all(|access| access.combine.is_some());
@@ -267,6 +270,16 @@ impl Emitter {
             }
         };
         lanes.then(|| (dims, store.clone()))
+    }
+
+    /// Whether a condition of the store is over the outermost of three dimensions and the innermost: with a loop for the outermost it
+    /// is the length of the innermost, and over both a choice by element.
+    fn ends_apart(&mut self, dims: &[VarId], store: &Store) -> bool {
+        let (&[outer, _, inner], Some(condition)) = (dims, store.condition) else { return false };
+        self.pool
+            .conjuncts(condition)
+            .into_iter()
+            .any(|conjunct| [outer, inner].iter().all(|&dim| self.pool.uses_var(conjunct, dim)))
     }
 
     /// `form` over counters and, for the variables in `dims`, strides; `None` where an atom is not a variable.

@@ -298,3 +298,23 @@ fn a_transform_keeps_a_copy_that_does_more() {
         "#]],
     );
 }
+
+#[test]
+fn an_end_over_the_outermost_and_the_innermost_loop_is_a_length() {
+    check(
+        "nest view
+  in    x: f32[8, 784, 8]
+  out   y: f32[58, 784]
+  for b in 8, i in 784, l in 8:
+    store: y[b * 8 + l, i] = x[b, i, l] if b * 8 + l < 58
+",
+        "",
+        expect![[r#"
+            phase 0
+              for b in 8
+                block store over d0 in 784, d1 in min(8, 58 - 8 b)
+                  v0: f32 = x[6272 b + 8 d0 + d1]
+                  y[6272 b + d0 + 784 d1] = v0
+        "#]],
+    );
+}

@@ -552,3 +552,22 @@ fn a_patch_embedding_is_divided_over_threads() {
     "#]],
     );
 }
+
+#[test]
+fn a_map_over_blocks_is_divided_by_planes() {
+    let map = Nest::parse(
+        "nest map
+  in    x: f32[20, 196, 16]
+  const w: f32[320]
+  out   y: f32[20, 196, 16]
+  for b in 20, i in 196, l in 16:
+    store: y[b, i, l] = x[b, i, l] * w[b * 16 + l]
+",
+    );
+    check_trace(
+        &map.unwrap(),
+        expect![[r#"
+        parallel b
+    "#]],
+    );
+}

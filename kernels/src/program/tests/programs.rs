@@ -161,6 +161,44 @@ fn sums_of_f32_keep_their_precision() {
     assert!((found - wanted).abs() < 1e-5 * wanted, "{found} {wanted}");
 }
 
+#[test]
+fn sums_of_products_of_every_form() {
+    for (a_strides, b_strides) in [([40, 1], [37, 1]), ([37, 1], [0, 1]), ([1, 0], [40, 1]), ([1, 0], [0, 0])]
+    {
+        for (step, columns) in [(1, 1), (1, 7), (2, 8), (0, 16), (1, 37)] {
+            let mut code = Code::new("products");
+            let [a, b] = [0, 1].map(|index| input(&mut code, index, ElementType::F32, 9 * 40));
+            let y = output(&mut code, 2, ElementType::F32, 20);
+            let [a, b, y] = [a, b, y].map(|buffer| code.access(buffer, affine(0, &[])));
+            let mut block = Block::new("sum", vec![Trip::Constant(9), Trip::Constant(columns)]);
+            let a = block.load(&code, a, &a_strides, vec![]);
+            let b = block.load(&code, b, &b_strides, vec![]);
+            let product = block.binary(BinaryOp::Mul, a, b);
+            block.store(y, &[step, 0], product, Combine::Add);
+            code.body.push(block.node());
+            check(&code);
+        }
+    }
+}
+
+#[test]
+fn rows_that_are_stored_apart() {
+    for (outer, rows) in [(7, 3), (3, 7)] {
+        let mut code = Code::new("apart");
+        let x = input(&mut code, 0, ElementType::F32, 7 * 7 * 8);
+        let scale = input(&mut code, 1, ElementType::F32, 7 * 8);
+        let y = output(&mut code, 2, ElementType::F32, 7 * 100);
+        let [x, scale, y] = [x, scale, y].map(|buffer| code.access(buffer, affine(0, &[])));
+        let mut block = Block::new("apart", [outer, rows, 8].map(Trip::Constant).to_vec());
+        let x = block.load(&code, x, &[8 * rows as i64, 8, 1], vec![]);
+        let scale = block.load(&code, scale, &[0, 8, 1], vec![]);
+        let product = block.binary(BinaryOp::Mul, x, scale);
+        block.store(y, &[8, 100, 1], product, Combine::Replace);
+        code.body.push(block.node());
+        check(&code);
+    }
+}
+
 /// `y[i] = table[index[i]]` where a mask holds.
 fn gather(masked: bool) -> Code {
     let mut code = Code::new("gather");

@@ -34,7 +34,7 @@ fn tile(isa: CpuIsa) -> (usize, usize, &'static str) {
     }
 }
 
-/// Elements of a row that are few for a call of a vector program.
+/// Elements that are few for a call of a vector program.
 const SHORT_ROW: usize = 256;
 
 /// Elements that are worth a second thread.
@@ -153,8 +153,8 @@ fn divide(scheduler: &mut Scheduler, target: &CpuTarget) {
     }
 }
 
-/// Cuts the first of `outer` that has more iterations than the threads need pieces where the innermost loop is short: a piece then has
-/// two loops for vectors. The loops that may be divided.
+/// Cuts the first of `outer` that has more iterations than the threads need pieces where an iteration is short: a piece then has
+/// several loops for vectors. The loops that may be divided.
 fn cut_long_loop(
     scheduler: &mut Scheduler,
     outer: &[String],
@@ -162,10 +162,17 @@ fn cut_long_loop(
     target: &CpuTarget,
 ) -> Vec<String> {
     let mut needed = 4 * target.threads;
+    let row = scheduler.extent(innermost);
+    let mut inside = outer.iter().fold(row, |elements, of| elements * scheduler.extent(of));
     for (place, of) in outer.iter().enumerate() {
+        if needed == 1 {
+            return outer[..place].to_vec();
+        }
         let extent = scheduler.extent(of);
-        if extent > 2 * needed && scheduler.extent(innermost) < SHORT_ROW {
-            let pieces = needed.min(extent * scheduler.extent(innermost) / SHORT_ROW).max(1);
+        let elements = inside;
+        inside /= extent.max(1);
+        if extent > 2 * needed && inside < SHORT_ROW {
+            let pieces = needed.min(elements / SHORT_ROW).max(1);
             if scheduler.split(of, &[extent.div_ceil(pieces)]).is_some() {
                 return [&outer[..place], &[format!("{of}.0")]].concat();
             }
