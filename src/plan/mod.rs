@@ -278,3 +278,6 @@ impl Plan {
         self.values.iter().map(size).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,8 @@ impl Plan {
 
     /// Which of `parts`, each whole value once, together all of `whole`, can lie within it. A part cannot
     /// - that has no memory in the arena: what is given, known or given back lies where it must;
-    /// - that lies within a value of which another part of `whole` does not lie beside it as it is to lie here, as the same value
-    ///   twice, or in another order. So a value that is the beginning of `whole` lies within it with all its parts.
+    /// - that lies within a value of which another part of `whole` does not lie beside it as it is to lie here, or whose parts are
+    ///   there twice. So a value that is the beginning of `whole` lies within it with all its parts.
     pub fn can_lie_within(&self, whole: ValueId, parts: &[Part]) -> Vec<bool> {
         let bytes = |value: ValueId| self.values[value].storage_bytes();
         let moved = |part: &Part| {
@@ -43,8 +43,12 @@ impl Plan {
                 && end <= bytes(whole)
                 && parts.iter().filter(meets).all(|other| moved(other) == Some((owner, start)))
         };
-        // Of a value that is there twice, the first keeps its place.
-        let is_first = |at: usize| parts[..at].iter().all(|other| other.value != parts[at].value);
+        // What is there twice lies where it is first.
+        let is_first = |at: usize| {
+            let owner = |part: &Part| self.memory(part.value).0;
+            let mut alike = parts[..at].iter().filter(|other| owner(other) == owner(&parts[at]));
+            alike.all(|other| moved(other) == moved(&parts[at]))
+        };
         parts.iter().enumerate().map(|(at, part)| is_first(at) && fits(part)).collect()
     }
 
