@@ -96,7 +96,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// Bytes that one inference touches: constants, intermediate values, inputs and outputs.
 fn working_set_bytes(plan: &Plan) -> u64 {
     let own = plan.values.iter().map(|value| match value.place {
-        Place::Arena { .. } => 0,
+        Place::Arena { .. } | Place::Within { .. } => 0,
         Place::Constant(_) | Place::Resident | Place::Input(_) | Place::Output(_) => value.fact.size_bytes(),
     });
     (plan.arena_bytes + own.sum::<usize>()) as u64

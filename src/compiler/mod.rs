@@ -105,6 +105,9 @@ pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<
         if group.is_view(graph) && planner.alias(group.inputs[0], group.outputs[0], device, timings)? {
             continue;
         }
+        if planner.concatenate(group, layout, device, timings)? {
+            continue;
+        }
         let origin = group.origin(graph);
         let nest = define(graph, group, layout, &origin, timings)?;
         let kernel = planner.kernel(nest, device, &origin, timings)?;
@@ -300,18 +303,9 @@ impl<'a> Planner<'a> {
         let made = self.values.keys().copied().filter(|(known, _)| *known == id).min();
         match made {
             Some((_, from)) if !self.values.contains_key(&(id, layout)) => {
-                let value = &self.graph.values()[id];
-                let origin = format!("layout of {}", value.name);
-                let (fact, copy) = (value.fact.clone(), View { shape: value.fact.shape.clone() });
-                let group = ops::Group::single(&copy, std::slice::from_ref(&fact), vec![fact.clone()]);
-                let nest =
-                    timings.stage("define", || define_group(&group, &[from, layout])).map_err(|error| {
-                        CompileError::Define { origin: origin.clone(), reason: error.to_string() }
-                    })?;
-                check(&nest, "defined")?;
-                let kernel = self.kernel(nest, device, &origin, timings)?;
-                let bindings = vec![self.value(id, from), self.value(id, layout)];
-                self.plan.steps.push(Step { origin, kernel, bindings, flop: 0 });
+                let origin = format!("layout of {}", self.graph.values()[id].name);
+                let bindings = [self.value(id, from), self.value(id, layout)];
+                self.copy(bindings, origin, device, timings)?;
             }
             Some(_) | None => {}
         }
@@ -332,6 +326,73 @@ impl<'a> Planner<'a> {
             self.values.insert((view, MemoryLayout::Rows), known);
         }
         Ok(!needed)
+    }
+
+    /// A step that gives the first value's elements to the second, which may lie otherwise.
+    fn copy(
+        &mut self,
+        bindings: [plan::ValueId; 2],
+        origin: String,
+        device: &Device,
+        timings: &mut Timings,
+    ) -> Result<(), CompileError> {
+        let [from, to] = bindings.map(|value| &self.plan.values[value]);
+        let copy = View { shape: to.fact.shape.clone() };
+        let group = ops::Group::single(&copy, std::slice::from_ref(&from.fact), vec![to.fact.clone()]);
+        let layouts = [from.layout, to.layout];
+        let nest = timings
+            .stage("define", || define_group(&group, &layouts))
+            .map_err(|error| CompileError::Define { origin: origin.clone(), reason: error.to_string() })?;
+        check(&nest, "defined")?;
+        let kernel = self.kernel(nest, device, &origin, timings)?;
+        self.plan.steps.push(Step { origin, kernel, bindings: bindings.to_vec(), flop: 0 });
+        Ok(())
+    }
+
+    /// Concatenates in place on a processor: what `group` would join is made within the result, but for one operand at most, which
+    /// is copied there. False where the group has to be a step: it does more, its operands are no ranges of the result's memory,
+    /// or several of them [cannot lie](Plan::can_lie_within) there.
+    fn concatenate(
+        &mut self,
+        group: &passes::Group,
+        layout: &GroupLayout,
+        device: &Device,
+        timings: &mut Timings,
+    ) -> Result<bool, CompileError> {
+        let graph = self.graph;
+        match device {
+            Device::Cpu(_) => {}
+            // Each value of a GPU is bound by itself, at offsets of its own.
+            Device::Reference | Device::Gpu(..) => return Ok(false),
+        }
+        let Some(operands) = group.adjacent(graph, layout) else { return Ok(false) };
+        let (&[output], &[lies]) = (&group.outputs[..], &layout.outputs[..]) else { return Ok(false) };
+        let mut parts = vec![];
+        let mut offset_bytes = 0;
+        for &operand in operands {
+            let value = self.read(operand, lies, device, timings)?;
+            let bytes = self.plan.values[value].storage_bytes();
+            if bytes > 0 {
+                parts.push(plan::Part { value, offset_bytes });
+            }
+            offset_bytes += bytes;
+        }
+        let whole = self.value(output, lies);
+        let in_place = self.plan.can_lie_within(whole, &parts);
+        if in_place.iter().filter(|&&fits| !fits).count() > 1 {
+            return Ok(false);
+        }
+        for (part, fits) in parts.into_iter().zip(in_place) {
+            if fits {
+                self.plan.place_within(whole, part);
+                continue;
+            }
+            let place = Place::Within { whole, offset_bytes: part.offset_bytes };
+            let copied = plan::Value { place, ..self.plan.values[part.value].clone() };
+            let copied = self.plan.values.push(copied);
+            self.copy([part.value, copied], group.origin(graph), device, timings)?;
+        }
+        Ok(true)
     }
 
     /// The kernel for `nest`: a known one where there is one of the same structure.

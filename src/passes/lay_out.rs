@@ -43,6 +43,29 @@ impl GroupLayout {
     }
 }
 
+impl Group {
+    /// The operands of a group that is a concatenation and nothing else, if each of them is a range of the result's memory, where
+    /// they follow one another in this order. So it is where no axis before theirs has several elements, and blocks of channels
+    /// are full.
+    pub fn adjacent<'a>(&self, graph: &'a Graph, layout: &GroupLayout) -> Option<&'a [ValueId]> {
+        let anchor = self.anchor.filter(|_| self.prologue.is_empty() && self.epilogue.is_empty())?;
+        let Node { op: Op::Concat(concat), inputs, outputs, .. } = &graph.nodes()[anchor] else {
+            return None;
+        };
+        let lies = *layout.outputs.first()?;
+        let full = match lies {
+            MemoryLayout::Rows => true,
+            MemoryLayout::ChannelBlocks(block) => {
+                let whole = |&input: &ValueId| graph.fact(input).shape[1].is_multiple_of(block);
+                concat.axis == 1 && inputs.iter().all(whole)
+            }
+        };
+        let before: usize = graph.fact(outputs[0]).shape[..concat.axis].iter().product();
+        let alike = layout.inputs.iter().all(|&input| input == lies);
+        (before == 1 && full && alike).then_some(inputs)
+    }
+}
+
 /// What a group can do with blocks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {

@@ -2,11 +2,15 @@
 //!
 //! A plan is for one model at concrete shapes and names no device's types: a step is a kernel with the values it reads and
 //! writes. Kernels that are equal are stored once. Intermediate values share an arena: two values overlap in it only when no
-//! step needs both ([`verify`](Plan::verify) proves it).
+//! step needs both, or when one is meant to lie [within](Place::Within) the other ([`verify`](Plan::verify) proves it).
 
 mod arena;
+mod verify;
+mod within;
 
 pub use arena::{Lifetime, allocate};
+pub use verify::PlanError;
+pub use within::Part;
 
 use crate::analysis;
 use crate::base::IdVec;
@@ -36,6 +40,13 @@ pub enum Place {
     },
     /// It is made by a step and given back: the output of that index.
     Output(usize),
+    /// It is a part of another value's memory: whatever makes it makes that part.
+    Within {
+        /// The value it is a part of.
+        whole: ValueId,
+        /// From where that begins.
+        offset_bytes: usize,
+    },
 }
 
 /// A tensor of the plan.
@@ -185,41 +196,6 @@ pub struct Plan {
     pub arena_bytes: usize,
 }
 
-/// A defect of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// Two values overlap while both are needed.
-    #[error("values '{first}' and '{second}' share memory and are both needed at step {step}")]
-    Overlap {
-        /// A value.
-        first: String,
-        /// Another.
-        second: String,
-        /// The step.
-        step: usize,
-    },
-    /// A value is read before a step has made it.
-    #[error("step {step} reads value '{value}' before it is made")]
-    Early {
-        /// The step.
-        step: usize,
-        /// The value.
-        value: String,
-    },
-    /// A step's values are not its kernel's parameters.
-    #[error("step {step} gives {given} values to kernel '{kernel}' of {wanted} parameters")]
-    Bindings {
-        /// The step.
-        step: usize,
-        /// The kernel.
-        kernel: String,
-        /// Values given.
-        given: usize,
-        /// Parameters.
-        wanted: usize,
-    },
-}
-
 impl Plan {
     /// The kernel of a step.
     pub fn kernel(&self, step: &Step) -> &Kernel {
@@ -247,13 +223,14 @@ impl Plan {
             .map(|(value, _)| value)
     }
 
-    /// From which step to which each value of the arena is needed.
+    /// From which step to which each value of the arena is needed, with all that lies within it.
     pub fn lifetimes(&self) -> Vec<(ValueId, Lifetime)> {
         let mut lifetimes: Vec<Option<Lifetime>> = vec![None; self.values.len()];
         for (place, step) in self.steps.iter().enumerate() {
             for &value in &step.bindings {
-                if let Place::Arena { .. } = self.values[value].place {
-                    let stored = &self.values[value];
+                let (value, _) = self.memory(value);
+                let stored = &self.values[value];
+                if let Place::Arena { .. } = stored.place {
                     // A device may store any element in 4 bytes.
                     let size_bytes = stored.storage_bytes().max(4 * stored.storage_len());
                     let lifetime = lifetimes[value.index()].get_or_insert(Lifetime {
@@ -300,51 +277,7 @@ impl Plan {
             |value: &Value| if let Place::Constant(tensor) = &value.place { tensor.bytes().len() } else { 0 };
         self.values.iter().map(size).sum()
     }
-
-    /// Checks what the module promises.
-    ///
-    /// # Errors
-    /// The first defect.
-    pub fn verify(&self) -> Result<(), PlanError> {
-        let mut made: Vec<bool> = self
-            .values
-            .iter()
-            .map(|value| matches!(value.place, Place::Input(_) | Place::Constant(_) | Place::Resident))
-            .collect();
-        for (place, step) in self.steps.iter().enumerate() {
-            let kernel = self.kernel(step);
-            if step.bindings.len() != kernel.nest.params.len() {
-                return Err(PlanError::Bindings {
-                    step: place,
-                    kernel: kernel.name.clone(),
-                    given: step.bindings.len(),
-                    wanted: kernel.nest.params.len(),
-                });
-            }
-            if let Some(early) = self.read(step).find(|value| !made[value.index()]) {
-                return Err(PlanError::Early { step: place, value: self.values[early].name.clone() });
-            }
-            for value in self.written(step).collect::<Vec<_>>() {
-                made[value.index()] = true;
-            }
-        }
-        let lifetimes = self.lifetimes();
-        for (i, (a, first)) in lifetimes.iter().enumerate() {
-            for (b, second) in &lifetimes[..i] {
-                let span = |value: &Value, lifetime: &Lifetime| match value.place {
-                    Place::Arena { offset_bytes } => offset_bytes..offset_bytes + lifetime.size_bytes,
-                    Place::Input(_) | Place::Constant(_) | Place::Resident | Place::Output(_) => 0..0,
-                };
-                let (x, y) = (span(&self.values[*a], first), span(&self.values[*b], second));
-                if first.meets(second) && x.start < y.end && y.start < x.end {
-                    return Err(PlanError::Overlap {
-                        first: self.values[*a].name.clone(),
-                        second: self.values[*b].name.clone(),
-                        step: first.first.max(second.first),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
 }
+
+#[cfg(test)]
+mod tests;

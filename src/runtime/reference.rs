@@ -18,9 +18,10 @@ pub fn run(plan: &Plan, inputs: &[Tensor]) -> Result<Run, RuntimeError> {
     let value = |made: &HashMap<ValueId, Tensor>, id: ValueId| match (&plan.values[id].place, made.get(&id)) {
         (_, Some(tensor)) => Ok(tensor.clone()),
         (Place::Constant(tensor), None) => Ok(tensor.clone()),
-        (Place::Input(_) | Place::Resident | Place::Arena { .. } | Place::Output(_), None) => {
-            Err(RuntimeError::Defect(format!("value '{}' was not made", plan.values[id].name)))
-        }
+        (
+            Place::Input(_) | Place::Resident | Place::Arena { .. } | Place::Output(_) | Place::Within { .. },
+            None,
+        ) => Err(RuntimeError::Defect(format!("value '{}' was not made", plan.values[id].name))),
     };
     for step in &plan.steps {
         let nest = &plan.kernel(step).nest;

@@ -59,7 +59,7 @@ impl fmt::Display for Placement {
 /// for themselves on each thread.
 fn host_bytes(plan: &Plan, device: &OpenDevice) -> usize {
     let own = |value: &Value| match (&value.place, device) {
-        (Place::Constant(_) | Place::Resident, _) => 0,
+        (Place::Constant(_) | Place::Resident | Place::Within { .. }, _) => 0,
         (Place::Arena { .. }, OpenDevice::Cpu(_) | OpenDevice::Gpu(..)) => 0,
         (Place::Arena { .. }, OpenDevice::Reference) | (Place::Input(_) | Place::Output(_), _) => {
             value.storage_bytes()

@@ -104,7 +104,7 @@ impl CpuExecutor {
                         Tensor::new(value.fact.dtype, value.fact.shape.clone(), bytes)
                             .map_err(RuntimeError::defect)?
                     }
-                    Place::Arena { .. } | Place::Resident => {
+                    Place::Arena { .. } | Place::Resident | Place::Within { .. } => {
                         return Err(RuntimeError::Defect("an output is not kept".into()));
                     }
                 })
@@ -177,13 +177,13 @@ impl StepRunner {
                             Region::Constant(constants.tensor(value, tensor, compiled.alignment(at)))
                         }
                         Place::Resident => return Err(packed_already(plan, value)),
-                        Place::Input(_) | Place::Arena { .. } | Place::Output(_)
+                        Place::Input(_) | Place::Arena { .. } | Place::Output(_) | Place::Within { .. }
                             if nest.pool.buffers[*buffer].role == Role::Output =>
                         {
                             writes.push((value, AlignedBytes::zeroed(plan.values[value].storage_bytes())));
                             Region::Output(writes.len() - 1)
                         }
-                        Place::Input(_) | Place::Arena { .. } | Place::Output(_) => {
+                        Place::Input(_) | Place::Arena { .. } | Place::Output(_) | Place::Within { .. } => {
                             reads.push(value);
                             Region::Input(reads.len() - 1)
                         }
@@ -299,16 +299,18 @@ fn bind(
             }
             let value = param_value(step, &nest.params, *buffer)
                 .ok_or_else(|| RuntimeError::Defect("a buffer is not bound".into()))?;
-            Ok(match &plan.values[value].place {
-                Place::Input(index) => Binding { region: Region::Input(*index), offset_bytes: 0 },
-                Place::Output(index) => Binding { region: Region::Output(*index), offset_bytes: 0 },
+            let (owner, start) = plan.memory(value);
+            Ok(match &plan.values[owner].place {
+                Place::Input(index) => Binding { region: Region::Input(*index), offset_bytes: start },
+                Place::Output(index) => Binding { region: Region::Output(*index), offset_bytes: start },
                 Place::Arena { offset_bytes } => {
-                    Binding { region: Region::Arena, offset_bytes: *offset_bytes }
+                    Binding { region: Region::Arena, offset_bytes: offset_bytes + start }
                 }
                 Place::Constant(tensor) => {
                     let index = constants.tensor(value, tensor, program.alignment(at));
                     Binding { region: Region::Constant(index), offset_bytes: 0 }
                 }
+                Place::Within { .. } => return Err(RuntimeError::Defect("a value has no memory".into())),
                 Place::Resident => return Err(packed_already(plan, value)),
             })
         })

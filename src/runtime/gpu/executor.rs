@@ -176,7 +176,9 @@ fn nanoseconds(since: Instant) -> u64 {
 fn host_value<'a>(plan: &'a Plan, host: &'a HashMap<ValueId, Tensor>, value: ValueId) -> Option<&'a Tensor> {
     host.get(&value).or_else(|| match &plan.values[value].place {
         Place::Constant(tensor) => Some(tensor),
-        Place::Input(_) | Place::Resident | Place::Arena { .. } | Place::Output(_) => None,
+        Place::Input(_) | Place::Resident | Place::Arena { .. } | Place::Output(_) | Place::Within { .. } => {
+            None
+        }
     })
 }
 
@@ -229,6 +231,9 @@ fn place_values(
                 arena.range(round_up(*offset_bytes, alignment) as u64, bytes)
             }
             (Place::Arena { .. }, None) => return Err(RuntimeError::Defect("the arena is empty".into())),
+            (Place::Within { .. }, _) => {
+                return Err(RuntimeError::Defect("a value of a GPU lies within another".into()));
+            }
             (Place::Input(_) | Place::Output(_) | Place::Constant(_) | Place::Resident, _) => {
                 gpu.allocate(bytes)?.range(0, bytes)
             }
