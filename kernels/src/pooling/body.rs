@@ -78,6 +78,7 @@ unsafe fn lines<V: Vector, T: Tap>(args: &PoolArgs) {
         };
         for p in 0..args.lines {
             let (first, end) = down.terms(down.at_line(p), outer.count);
+            let form = across.at_line(p);
             let p = p as isize;
             let line = Line {
                 a: args.a.wrapping_offset(p * args.a_line + first as isize * outer.a),
@@ -85,7 +86,7 @@ unsafe fn lines<V: Vector, T: Tap>(args: &PoolArgs) {
                 // Null stays null, since it has no strides.
                 addend: finish.addend.wrapping_offset(p * args.addend_line),
                 taps: end - first,
-                form: across.at_line(p),
+                form,
             };
             match (line.taps, inner.count, columns_apart(args)) {
                 (1, 2, Some(2)) => columns::<V, T, 1, 2, 2>(args, &line, &ending),
