@@ -6,8 +6,9 @@
 //!
 //! # Rules
 //! In the order of evaluation: a convolution whose channels fill blocks, those of a group for itself, gives blocks, and reads either
-//! layout; by Winograd's algorithm it reads blocks, and of a slice it reads rows. Pooling, concatenation and what works element by
-//! element follow the larger part of what they read. A mean over all places reads either layout. All else works on rows.
+//! layout; by Winograd's algorithm and where each channel is convolved by itself it reads blocks, and of sliced or shuffled
+//! channels it reads rows. Pooling, concatenation and what works element by element follow the larger part of what they read. A
+//! mean over all places reads either layout. All else works on rows.
 //!
 //! A transpose may make the channels the last axis, or the last axis the channels, as around normalisations over channels. Behind
 //! the first a value lies in rows, in which the channels of a place are adjacent as in a block; so a convolution writes them itself.
@@ -15,7 +16,7 @@
 
 use super::Group;
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
-use crate::ops::{ConvAlgorithm, Fact};
+use crate::ops::{ConvAlgorithm, Fact, Transpose};
 use crate::tensor::{DType, MemoryLayout};
 use std::collections::BTreeMap;
 
@@ -197,12 +198,29 @@ fn works_on_last_axis(graph: &Graph, node: NodeId) -> bool {
     matches!(graph.nodes()[node].op, Op::MatMul(_) | Op::Normalize(_))
 }
 
+/// Whether nodes take some channels of an image or shuffle them, which begin anywhere in a block then, and leave its places in their order.
+fn moves_channels(graph: &Graph, nodes: &[NodeId]) -> bool {
+    let places = |value: ValueId| {
+        let shape = &graph.fact(value).shape;
+        (shape.len() > 3).then(|| (shape[0], shape[shape.len() - 2..].to_vec()))
+    };
+    nodes.iter().map(|&node| &graph.nodes()[node]).all(|Node { op, inputs, outputs, .. }| {
+        if let Op::Transpose(Transpose { perm }) = op {
+            let rank = perm.len();
+            rank > 3 && [0, rank - 2, rank - 1].into_iter().all(|axis| perm[axis] == axis)
+        } else if matches!(op, Op::View(_)) {
+            places(inputs[0]).is_some() && places(inputs[0]) == places(outputs[0])
+        } else {
+            matches!(op, Op::Slice(_)) && nodes.len() == 1
+        }
+    })
+}
+
 fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: usize) -> Use {
-    // What is sliced of channels begins anywhere in a block.
-    let sliced = match group.prologue.as_slice() {
+    let moved = match group.prologue.as_slice() {
         [] => None,
-        &[node] if matches!(graph.nodes()[node].op, Op::Slice(_)) => Some(&graph.nodes()[node]),
-        _several => return Use::Rows,
+        nodes if moves_channels(graph, nodes) => group.prologue.last().map(|&node| &graph.nodes()[node]),
+        _others => return Use::Rows,
     };
     let Some(anchor) = group.anchor else { return Use::Keeps };
     let Node { op, inputs, outputs, .. } = &graph.nodes()[anchor];
@@ -220,8 +238,8 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
         let channels_last = group.outputs.iter().any(|output| axes.get(output) != Some(&1));
         // Blocks of a group are no other group's.
         let whole = [x, outputs[0]].into_iter().all(|of| channels(of).is_multiple_of(conv.groups * block));
-        if let Some(slice) = sliced {
-            let dense = filled && !winograd && conv.groups == 1 && slice.outputs[0] == x;
+        if let Some(last) = moved {
+            let dense = filled && !winograd && conv.groups == 1 && last.outputs[0] == x;
             return if dense { Use::Gives(x) } else { Use::Rows };
         }
         return match conv.groups {
@@ -229,14 +247,12 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
             1 if winograd && channels_last => Use::Rows,
             1 if filled && winograd => Use::Blocks,
             1 if filled => Use::Gives(x),
-            // Rows of channels could only be written an element at a time.
-            _ if depthwise && filled && channels_last => Use::Blocks,
-            _ if depthwise && filled => Use::Keeps,
+            _ if depthwise && filled => Use::Blocks,
             _ if whole && filled => Use::Gives(x),
             _ => Use::Rows,
         };
     }
-    if sliced.is_some() {
+    if moved.is_some() {
         return Use::Rows;
     }
     if works_on_last_axis(graph, anchor) {

@@ -16,7 +16,7 @@ use paisley::target::{CpuIsa, CpuTarget};
 use paisley::tensor::{DType, MemoryLayout, Tensor, Tolerance, compare};
 
 /// Networks on each instruction set.
-const CASES: u64 = 16;
+const CASES: u64 = 20;
 
 /// A random network over images.
 struct Network {
@@ -105,7 +105,7 @@ impl Network {
     /// A value behind `x`; `None` where the network becomes too small for what was drawn.
     fn layer(&mut self, x: ValueId) -> Option<ValueId> {
         let filters = *self.rng.pick(&[3, 12, 16, 24, 32, 40, 48]);
-        match self.rng.below(11) {
+        match self.rng.below(13) {
             0 | 1 => self.conv(x, filters, 1),
             2 => {
                 // Groups of as many channels as a block, or as several of them fill.
@@ -142,6 +142,22 @@ impl Network {
                 self.add(Concat { axis: 1 }, &[y, z]).or(Some(y))
             }
             8 | 9 => self.channels_last(x),
+            10 | 11 => {
+                // A shuffle of channels and a convolution, alone or beside another reader of what is shuffled.
+                let shape = self.shape(x);
+                let groups = if shape[1].is_multiple_of(4) { 4 } else { 1 };
+                let divided = vec![shape[0], groups, shape[1] / groups, shape[2], shape[3]];
+                let y = self.add(View { shape: divided }, &[x])?;
+                let y = self.add(Transpose { perm: vec![0, 2, 1, 3, 4] }, &[y])?;
+                let y = self.add(View { shape: shape.clone() }, &[y])?;
+                let own = if self.rng.below(2) == 0 { shape[1] } else { 1 };
+                let z = self.conv(y, filters.next_multiple_of(own), own)?;
+                if self.rng.below(2) == 0 {
+                    return Some(z);
+                }
+                let y = self.conv(y, filters.next_multiple_of(own), 1)?;
+                self.add(Concat { axis: 1 }, &[y, z]).or(Some(z))
+            }
             _ => {
                 // What works on rows only.
                 let turned = self.add(Transpose { perm: vec![0, 1, 3, 2] }, &[x])?;

@@ -44,6 +44,8 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if let ([reduction], 1) = (find_reductions(&scheduler.nest).as_slice(), scheduler.nest.body.len()) {
         let stored = reduction.stores.iter().flat_map(|store| store.index.to_vec()).collect();
         cut_divided_loops(scheduler, &reduction.outer, stored);
+        // What is shuffled before it is combined.
+        cut_divided_loops(scheduler, &reduction.inner, vec![reduction.update.value]);
     }
     if scheduler.attempt(|scheduler| winograd::winograd_tiles(scheduler, target)) {
         return;
