@@ -571,3 +571,72 @@ fn a_map_over_blocks_is_divided_by_planes() {
     "#]],
     );
 }
+
+#[test]
+fn places_of_a_stride_are_read_as_one_row() {
+    let nest: Nest = "nest pointwise
+  in    x: f32[4, 14, 14, 16]
+  const w: f32[64, 64]
+  out   y: f32[4, 7, 7, 16]
+  for k in 4, p in 7, q in 7, l in 16:
+    register acc: f32
+    init: acc = 0.0
+    for c in 4, d in 16:
+      update: acc += x[c, p * 2, q * 2, d] * w[k * 16 + l, c * 16 + d]
+    store: y[k, p, q, l] = acc
+"
+    .parse()
+    .unwrap();
+    check_trace(
+        &nest,
+        expect![[r#"
+        stage_in x in global by c p q d
+        parallel x_s.c
+        parallel x_s.p
+        split k = [_, 2]
+        fuse p q as i
+        split i = [_, 1, 49]
+        reorder k.0 i.0 i.1 k.1 i.2 l
+        relayout w by k.0 c d k.1 l
+        stage_out acc at i.1 in register
+        reorder c d i.2 k.1 l
+        replace c by fma_12x2x16
+        parallel k.0
+        parallel i.0
+        parallel i.1
+    "#]],
+    );
+}
+
+#[test]
+fn a_shuffle_before_a_sum_divides_its_loop() {
+    let nest: Nest = "nest shuffled
+  in    x: f32[64, 49]
+  const w: f32[64, 64]
+  out   y: f32[4, 49, 16]
+  for k in 4, p in 49, l in 16:
+    register acc: f32
+    init: acc = 0.0
+    for c in 64:
+      update: acc += x[c // 2 + c % 2 * 32, p] * w[k * 16 + l, c]
+    store: y[k, p, l] = acc
+"
+    .parse()
+    .unwrap();
+    check_trace(
+        &nest,
+        expect![[r#"
+        split c = [_, 2]
+        split k = [_, 2]
+        split p = [_, 1, 49]
+        reorder k.0 p.0 p.1 k.1 p.2 l
+        relayout w by k.0 c.0 c.1 k.1 l
+        stage_out acc at p.1 in register
+        reorder c.0 c.1 p.2 k.1 l
+        replace c.0 by fma_12x2x16
+        parallel k.0
+        parallel p.0
+        parallel p.1
+    "#]],
+    );
+}

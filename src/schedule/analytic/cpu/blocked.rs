@@ -12,7 +12,7 @@
 //! panels, and copy the input together. Groups of channels that are convolved with one another are outside of
 //! both: a band is then one of a group.
 
-use super::super::shape::{Factor, Reduction};
+use super::super::shape::{Factor, Reduction, find_reductions};
 use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
 use super::contraction::fuses;
 use super::{balanced, share_out};
@@ -95,6 +95,34 @@ fn convolution(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTar
         && reduction.inner.iter().all(|&var| extent(var) == 1 || (x.uses(nest, var) && w.uses(nest, var)));
     let &[block] = blocks.as_slice() else { return None };
     (fits && !rows.is_empty()).then_some(Convolution { x, w, lanewise, lane, block, groups, rows })
+}
+
+/// Tiles over a copy of the places that a convolution reads, where they are less than half of its input, as of a 1x1 convolution with
+/// a stride: all panels read them, and they follow one another as a single row then.
+pub(super) fn blocked_tiles_of_places(
+    scheduler: &mut Scheduler,
+    reduction: &Reduction,
+    target: &CpuTarget,
+) -> Option<()> {
+    let Convolution { x, lanewise, groups, rows, .. } = convolution(scheduler, reduction, target)?;
+    let nest = &scheduler.nest;
+    let depth = &reduction.inner;
+    let read: usize = [&*groups, &rows, depth].map(|vars| iterations(nest, vars)).iter().product();
+    if lanewise || x.guarded || 2 * read > nest.pool.buffers[x.buffer].shape.iter().product() {
+        return None;
+    }
+    let (images, places) = rows.split_at(rows.len().saturating_sub(2));
+    let (within, blocks) = depth.split_last()?;
+    let by = [&*groups, images, blocks, places, &[*within]].concat();
+    let by = loop_names(nest, &by);
+    let x = buffer_name(nest, x.buffer);
+    let by = scheduler.loops_of_reads(&x, &by);
+    let copy = scheduler.stage_in(&x, None, Scope::Global, &by)?;
+    let copying: Vec<String> = by.iter().map(|of| format!("{copy}.{of}")).collect();
+    share_out(scheduler, &copying, target);
+    let reductions = find_reductions(&scheduler.nest);
+    let [reduction] = reductions.as_slice() else { return None };
+    blocked_tiles(scheduler, reduction, target)
 }
 
 pub(super) fn blocked_tiles(

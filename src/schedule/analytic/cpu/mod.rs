@@ -52,7 +52,9 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     }
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
-        if scheduler.attempt(|scheduler| blocked::blocked_tiles(scheduler, reduction, target)) {
+        if scheduler.attempt(|scheduler| blocked::blocked_tiles_of_places(scheduler, reduction, target))
+            || scheduler.attempt(|scheduler| blocked::blocked_tiles(scheduler, reduction, target))
+        {
             return;
         }
         if let Some(contraction) = reduction.contraction(&mut scheduler.nest)
