@@ -4,6 +4,7 @@ mod suite {
     mod algorithms;
     mod bad_models;
     mod cli;
+    mod concatenations;
     mod conformance;
     mod goldens;
     mod layouts;

@@ -1,19 +1,14 @@
 //! Values in blocks of channels: convolutional networks on every instruction set against the reference, which works on rows.
 
-use super::support::{note, processor};
+use super::support::{compare_with_reference, note};
 use paisley::base::Random;
-use paisley::compiler::{self, Timings};
 use paisley::expr::UnaryOp;
 use paisley::graph::{Graph, Op, ValueId};
 use paisley::ops::{
     Concat, Conv, ConvAlgorithm, Fact, Map, MatMul, Normalize, Pool, PoolKind, Reduce, ReduceKind, Scalar,
     Transpose, View,
 };
-use paisley::plan::Plan;
-use paisley::runtime::cpu::CpuExecutor;
-use paisley::runtime::reference;
-use paisley::target::{CpuIsa, CpuTarget};
-use paisley::tensor::{DType, MemoryLayout, Tensor, Tolerance, compare};
+use paisley::tensor::{DType, MemoryLayout, Tensor};
 
 /// Networks on each instruction set.
 const CASES: u64 = 20;
@@ -187,34 +182,13 @@ impl Network {
     }
 }
 
-fn compile(graph: &Graph, device: &compiler::Device) -> Plan {
-    compiler::compile(graph, device, &mut Timings::default())
-        .unwrap_or_else(|error| panic!("{error}\n{graph}"))
-}
-
 #[test]
 fn networks_in_blocks_give_what_the_reference_gives() {
     let (mut in_blocks, mut values) = (0, 0);
     for seed in 0..CASES {
-        let graph = Network::draw(seed);
-        let mut rng = Random::new(seed);
-        let fact = graph.fact(graph.inputs()[0]);
-        let input = Tensor::from_fn(DType::F32, &fact.shape, |_| rng.unit() - 0.5);
-        let expected =
-            reference::run(&compile(&graph, &compiler::Device::Reference), std::slice::from_ref(&input))
-                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        for isa in CpuIsa::ALL.into_iter().filter(|&isa| isa <= processor().isa) {
-            let target = CpuTarget::preset(isa, 2);
-            let mut plan = compile(&graph, &compiler::Device::Cpu(target.clone()));
+        for plan in compare_with_reference(&Network::draw(seed), seed) {
             in_blocks += plan.values.iter().filter(|value| value.layout != MemoryLayout::Rows).count();
             values += plan.values.len();
-            let run = CpuExecutor::new(&mut plan, &target)
-                .and_then(|mut executor| executor.run(&plan, std::slice::from_ref(&input), false))
-                .unwrap_or_else(|error| panic!("seed {seed}, {isa:?}: {error}"));
-            for (output, (actual, expected)) in run.outputs.iter().zip(&expected.outputs).enumerate() {
-                let comparison = compare(actual, expected, Tolerance::KERNEL_F32);
-                assert!(comparison.within, "seed {seed}, {isa:?}, output {output}: {comparison:?}\n{graph}");
-            }
         }
     }
     note(format_args!("layouts: {in_blocks} of {values} values in blocks"));

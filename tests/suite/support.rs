@@ -1,5 +1,6 @@
 //! What several subjects share: the devices, files of arrays, and notes that show in every test run.
 
+use paisley::base::Random;
 use paisley::compiler::{self, Timings};
 use paisley::graph::Graph;
 use paisley::loopir::Nest;
@@ -8,8 +9,8 @@ use paisley::runtime::cpu::CpuExecutor;
 use paisley::runtime::gpu::{Gpu, GpuError, GpuExecutor, GpuOptions};
 use paisley::runtime::{cpu, reference};
 use paisley::schedule::Trace;
-use paisley::target::CpuTarget;
-use paisley::tensor::{DType, Element, Tensor};
+use paisley::target::{CpuIsa, CpuTarget};
+use paisley::tensor::{DType, Element, Tensor, Tolerance, compare};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
@@ -143,4 +144,31 @@ pub(crate) fn read_npz(path: &Path) -> BTreeMap<String, Tensor> {
         (name, tensor)
     };
     names.into_iter().map(read).collect()
+}
+
+/// Runs a network of one input on each instruction set of this machine and compares its outputs with those of the reference; the plans.
+pub(crate) fn compare_with_reference(graph: &Graph, seed: u64) -> Vec<Plan> {
+    let compile = |device: &compiler::Device| {
+        compiler::compile(graph, device, &mut Timings::default())
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}\n{graph}"))
+    };
+    let mut rng = Random::new(seed);
+    let fact = graph.fact(graph.inputs()[0]);
+    let input = Tensor::from_fn(DType::F32, &fact.shape, |_| rng.unit() - 0.5);
+    let expected = reference::run(&compile(&compiler::Device::Reference), std::slice::from_ref(&input))
+        .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let mut plans = vec![];
+    for isa in CpuIsa::ALL.into_iter().filter(|&isa| isa <= processor().isa) {
+        let target = CpuTarget::preset(isa, 2);
+        let mut plan = compile(&compiler::Device::Cpu(target.clone()));
+        let run = CpuExecutor::new(&mut plan, &target)
+            .and_then(|mut executor| executor.run(&plan, std::slice::from_ref(&input), false))
+            .unwrap_or_else(|error| panic!("seed {seed}, {isa:?}: {error}"));
+        for (output, (actual, expected)) in run.outputs.iter().zip(&expected.outputs).enumerate() {
+            let comparison = compare(actual, expected, Tolerance::KERNEL_F32);
+            assert!(comparison.within, "seed {seed}, {isa:?}, output {output}: {comparison:?}\n{graph}");
+        }
+        plans.push(plan);
+    }
+    plans
 }
