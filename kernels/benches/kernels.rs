@@ -10,7 +10,7 @@ use paisley_kernels::pooling::PoolArgs;
 use paisley_kernels::program::AlignedBytes;
 use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
-use paisley_kernels::tile::lanes::Edge;
+use paisley_kernels::tile::lanes::{Edge, Windows};
 use paisley_kernels::transform::{Matrix, TransformArgs};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
 use paisley_kernels::{Activation, BinaryOp, Finish, Isa, TileArgs, UnaryOp, table};
@@ -303,8 +303,7 @@ fn pool_lanes(criterion: &mut Criterion) {
                 step: 1,
                 limit: size as i64,
             };
-            let args = PoolArgs {
-                pool,
+            let windows = Windows {
                 lines: results,
                 rows: results,
                 depths: [Depth { count: side, a: row, b: 0 }, Depth { count: side, a: column, b: 0 }],
@@ -316,10 +315,10 @@ fn pool_lanes(criterion: &mut Criterion) {
                 c_line: results as isize * column,
                 c_row: column,
                 accumulate: false,
-                divisor: 1.0,
                 finish: Finish::NONE,
                 addend_line: 0,
             };
+            let args = PoolArgs { pool, windows, divisor: 1.0 };
             let vectors = if side < size { results * results } else { size * size };
             group.throughput(Throughput::Elements(vectors as u64));
             group.bench_function(BenchmarkId::new(isa.name(), name), |bencher| {

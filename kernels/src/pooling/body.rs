@@ -1,7 +1,7 @@
 //! The loops behind the pooling of lanes, written once for every instruction set.
 //!
 //! The unsafe functions share one contract: the CPU has the instruction set of `V`, and the arguments keep the contract of
-//! [`PoolArgs`].
+//! [`Windows`].
 
 #![expect(
     clippy::needless_range_loop,
@@ -12,6 +12,7 @@ use super::PoolArgs;
 use crate::activation::body::activate;
 use crate::simd::Vector;
 use crate::tile::Finish;
+use crate::tile::lanes::Windows;
 use crate::window::Pool;
 use crate::window::body::{Largest, Sum, Tap};
 
@@ -60,13 +61,14 @@ pub(crate) unsafe fn pool_lanes<V: Vector>(args: &PoolArgs) {
 
 #[inline(always)]
 unsafe fn lines<V: Vector, T: Tap>(args: &PoolArgs) {
-    let PoolArgs { rows, depths: [outer, inner], edges: [down, across], c_row, finish, .. } = args;
+    let windows = &args.windows;
+    let Windows { rows, depths: [outer, inner], edges: [down, across], c_row, finish, .. } = windows;
     // SAFETY: the caller grants the start of the finish if there is one, and every line.
     unsafe {
         let start = if finish.start.is_null() { V::splat(0.0) } else { V::load(finish.start) };
         let unlimited = finish.low == f32::NEG_INFINITY && finish.high == f32::INFINITY;
         let ending = Ending {
-            plain: !args.accumulate
+            plain: !windows.accumulate
                 && args.divisor == 1.0
                 && finish.start.is_null()
                 && finish.addend.is_null()
@@ -76,28 +78,28 @@ unsafe fn lines<V: Vector, T: Tap>(args: &PoolArgs) {
             low: V::splat(finish.low),
             high: V::splat(finish.high),
         };
-        for p in 0..args.lines {
+        for p in 0..windows.lines {
             let (first, end) = down.terms(down.at_line(p), outer.count);
             let form = across.at_line(p);
             let p = p as isize;
             let line = Line {
-                a: args.a.wrapping_offset(p * args.a_line + first as isize * outer.a),
-                c: args.c.wrapping_offset(p * args.c_line),
+                a: windows.a.wrapping_offset(p * windows.a_line + first as isize * outer.a),
+                c: windows.c.wrapping_offset(p * windows.c_line),
                 // Null stays null, since it has no strides.
-                addend: finish.addend.wrapping_offset(p * args.addend_line),
+                addend: finish.addend.wrapping_offset(p * windows.addend_line),
                 taps: end - first,
                 form,
             };
-            match (line.taps, inner.count, columns_apart(args)) {
-                (1, 2, Some(2)) => columns::<V, T, 1, 2, 2>(args, &line, &ending),
-                (2, 2, Some(2)) => columns::<V, T, 2, 2, 2>(args, &line, &ending),
-                (1, 3, Some(1)) => columns::<V, T, 1, 3, 1>(args, &line, &ending),
-                (2, 3, Some(1)) => columns::<V, T, 2, 3, 1>(args, &line, &ending),
-                (3, 3, Some(1)) => columns::<V, T, 3, 3, 1>(args, &line, &ending),
-                (1, 3, Some(2)) => columns::<V, T, 1, 3, 2>(args, &line, &ending),
-                (2, 3, Some(2)) => columns::<V, T, 2, 3, 2>(args, &line, &ending),
-                (3, 3, Some(2)) => columns::<V, T, 3, 3, 2>(args, &line, &ending),
-                _any => windows::<V, T>(args, &line, &ending),
+            match (line.taps, inner.count, columns_apart(windows)) {
+                (1, 2, Some(2)) => columns::<V, T, 1, 2, 2>(windows, &line, &ending),
+                (2, 2, Some(2)) => columns::<V, T, 2, 2, 2>(windows, &line, &ending),
+                (1, 3, Some(1)) => columns::<V, T, 1, 3, 1>(windows, &line, &ending),
+                (2, 3, Some(1)) => columns::<V, T, 2, 3, 1>(windows, &line, &ending),
+                (3, 3, Some(1)) => columns::<V, T, 3, 3, 1>(windows, &line, &ending),
+                (1, 3, Some(2)) => columns::<V, T, 1, 3, 2>(windows, &line, &ending),
+                (2, 3, Some(2)) => columns::<V, T, 2, 3, 2>(windows, &line, &ending),
+                (3, 3, Some(2)) => columns::<V, T, 3, 3, 2>(windows, &line, &ending),
+                _any => each::<V, T>(windows, &line, &ending),
             }
             if let Some(activation) = finish.activation {
                 let lanes = V::LANES;
@@ -110,28 +112,28 @@ unsafe fn lines<V: Vector, T: Tap>(args: &PoolArgs) {
 
 /// How many columns the windows of neighbouring rows are apart, where a row moves as that many terms do.
 #[inline(always)]
-fn columns_apart(args: &PoolArgs) -> Option<usize> {
-    let ([_, inner], [_, across]) = (&args.depths, &args.edges);
+fn columns_apart(windows: &Windows) -> Option<usize> {
+    let ([_, inner], [_, across]) = (&windows.depths, &windows.edges);
     let apart =
-        |columns: isize| args.a_row == columns * inner.a && across.row == columns as i64 * across.step;
+        |columns: isize| windows.a_row == columns * inner.a && across.row == columns as i64 * across.step;
     (1..=2).find(|&columns| apart(columns as isize))
 }
 
 /// A line of windows of `ROWS` x `COLUMNS` terms, `STEP` columns apart: a column is combined once and serves all of its windows.
 #[inline(always)]
 unsafe fn columns<V: Vector, T: Tap, const ROWS: usize, const COLUMNS: usize, const STEP: usize>(
-    args: &PoolArgs,
+    windows: &Windows,
     line: &Line,
     ending: &Ending<V>,
 ) {
     const { assert!((COLUMNS == 2 || COLUMNS == 3) && (STEP == 1 || STEP == 2)) };
-    let ([outer, inner], [_, across]) = (&args.depths, &args.edges);
-    let all = args.rows.saturating_sub(1) * STEP + COLUMNS;
+    let ([outer, inner], [_, across]) = (&windows.depths, &windows.edges);
+    let all = windows.rows.saturating_sub(1) * STEP + COLUMNS;
     let (from, to) = across.terms(line.form, all);
     let mut at = Columns { a: line.a, row: outer.a, step: inner.a, place: 0, from, to };
     // The rows whose last columns, which are taken for them, all count.
-    let begin = from.saturating_sub(COLUMNS - STEP).div_ceil(STEP).min(args.rows);
-    let end = (to.saturating_sub(COLUMNS - STEP) / STEP).clamp(begin, args.rows);
+    let begin = from.saturating_sub(COLUMNS - STEP).div_ceil(STEP).min(windows.rows);
+    let end = (to.saturating_sub(COLUMNS - STEP) / STEP).clamp(begin, windows.rows);
     // SAFETY: the caller grants the contract; the columns are those of the windows of the line, each taken once, and not looked at
     // where all count.
     unsafe {
@@ -143,13 +145,13 @@ unsafe fn columns<V: Vector, T: Tap, const ROWS: usize, const COLUMNS: usize, co
             kept[1] = at.take::<V, T, ROWS, true>();
         }
         for i in 0..begin {
-            kept = row::<V, T, ROWS, COLUMNS, STEP, true>(args, line, ending, i, &mut at, kept);
+            kept = row::<V, T, ROWS, COLUMNS, STEP, true>(windows, line, ending, i, &mut at, kept);
         }
         for i in begin..end {
-            kept = row::<V, T, ROWS, COLUMNS, STEP, false>(args, line, ending, i, &mut at, kept);
+            kept = row::<V, T, ROWS, COLUMNS, STEP, false>(windows, line, ending, i, &mut at, kept);
         }
-        for i in end..args.rows {
-            kept = row::<V, T, ROWS, COLUMNS, STEP, true>(args, line, ending, i, &mut at, kept);
+        for i in end..windows.rows {
+            kept = row::<V, T, ROWS, COLUMNS, STEP, true>(windows, line, ending, i, &mut at, kept);
         }
     }
 }
@@ -164,7 +166,7 @@ unsafe fn row<
     const STEP: usize,
     const EDGE: bool,
 >(
-    args: &PoolArgs,
+    windows: &Windows,
     line: &Line,
     ending: &Ending<V>,
     i: usize,
@@ -185,7 +187,7 @@ unsafe fn row<
             last = at.take::<V, T, ROWS, EDGE>();
             total = T::take(total, last, last);
         }
-        finish::<V, T>(args, line, ending, i, total);
+        finish::<V, T>(windows, line, ending, i, total);
         if STEP == 1 { [second, last] } else { [last, last] }
     }
 }
@@ -228,19 +230,19 @@ impl Columns {
 
 /// A line of windows of any size and distance.
 #[inline(always)]
-unsafe fn windows<V: Vector, T: Tap>(args: &PoolArgs, line: &Line, ending: &Ending<V>) {
-    let PoolArgs { rows, depths: [_, inner], edges: [_, across], .. } = args;
+unsafe fn each<V: Vector, T: Tap>(windows: &Windows, line: &Line, ending: &Ending<V>) {
+    let Windows { rows, depths: [_, inner], edges: [_, across], .. } = windows;
     let (from, to) = across.whole(line.form, inner.count, *rows);
     let mut row = 0;
     while row < *rows {
         // SAFETY: the caller grants the contract; these are rows of the line, with the terms that count for all of them.
         unsafe {
             if from <= row && row + GROUP <= to && inner.count < MANY {
-                window::<V, T, GROUP, 1>(args, line, ending, row, (0, inner.count));
+                window::<V, T, GROUP, 1>(windows, line, ending, row, (0, inner.count));
                 row += GROUP;
             } else {
                 let terms = across.terms(line.form + across.row * row as i64, inner.count);
-                window::<V, T, 1, PARTS>(args, line, ending, row, terms);
+                window::<V, T, 1, PARTS>(windows, line, ending, row, terms);
                 row += 1;
             }
         }
@@ -250,17 +252,17 @@ unsafe fn windows<V: Vector, T: Tap>(args: &PoolArgs, line: &Line, ending: &Endi
 /// `ROWS` rows from `row` on, of which the terms `from..to` of the inner level count, in `SUMS` partial results of each.
 #[inline(always)]
 unsafe fn window<V: Vector, T: Tap, const ROWS: usize, const SUMS: usize>(
-    args: &PoolArgs,
+    windows: &Windows,
     line: &Line,
     ending: &Ending<V>,
     row: usize,
     (from, to): (usize, usize),
 ) {
-    let [outer, inner] = &args.depths;
+    let [outer, inner] = &windows.depths;
     // SAFETY: the caller grants the contract, with the terms that are read here.
     unsafe {
         let mut totals = [[V::splat(T::IDENTITY); ROWS]; SUMS];
-        let first = line.a.wrapping_offset(row as isize * args.a_row + from as isize * inner.a);
+        let first = line.a.wrapping_offset(row as isize * windows.a_row + from as isize * inner.a);
         for r in 0..line.taps {
             let mut a = first.wrapping_offset(r as isize * outer.a);
             let mut left = to - from;
@@ -268,7 +270,7 @@ unsafe fn window<V: Vector, T: Tap, const ROWS: usize, const SUMS: usize>(
                 for sum in 0..SUMS {
                     if sum < left {
                         for i in 0..ROWS {
-                            let x = V::load(a.wrapping_offset(i as isize * args.a_row));
+                            let x = V::load(a.wrapping_offset(i as isize * windows.a_row));
                             totals[sum][i] = T::take(totals[sum][i], x, x);
                         }
                         a = a.wrapping_offset(inner.a);
@@ -281,7 +283,7 @@ unsafe fn window<V: Vector, T: Tap, const ROWS: usize, const SUMS: usize>(
             for sum in 1..SUMS {
                 totals[0][i] = T::take(totals[0][i], totals[sum][i], totals[sum][i]);
             }
-            finish::<V, T>(args, line, ending, row + i, totals[0][i]);
+            finish::<V, T>(windows, line, ending, row + i, totals[0][i]);
         }
     }
 }
@@ -289,19 +291,19 @@ unsafe fn window<V: Vector, T: Tap, const ROWS: usize, const SUMS: usize>(
 /// Finishes and writes the result of a row.
 #[inline(always)]
 unsafe fn finish<V: Vector, T: Tap>(
-    args: &PoolArgs,
+    windows: &Windows,
     line: &Line,
     ending: &Ending<V>,
     row: usize,
     mut total: V,
 ) {
-    let Finish { addend_row, .. } = args.finish;
+    let Finish { addend_row, .. } = windows.finish;
     let row = row as isize;
     // SAFETY: the caller grants the row of `c` and of what is added.
     unsafe {
-        let c = line.c.wrapping_offset(row * args.c_row);
+        let c = line.c.wrapping_offset(row * windows.c_row);
         if !ending.plain {
-            if args.accumulate {
+            if windows.accumulate {
                 let held = V::load(c);
                 total = T::take(total, held, held);
             }

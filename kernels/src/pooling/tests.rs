@@ -3,7 +3,7 @@ use crate::activation::Activation;
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
-use crate::tile::lanes::Edge;
+use crate::tile::lanes::{Edge, Windows};
 use crate::tile::{Depth, Finish};
 use crate::window::Pool;
 
@@ -30,8 +30,7 @@ impl Problem {
             let (start, step) = (-before[axis] as i64, dilation[axis] as i64);
             Edge { start, line, row, step, limit: self.image[axis] as i64 }
         };
-        PoolArgs {
-            pool,
+        let windows = Windows {
             lines: self.results[0],
             rows: self.results[1],
             depths: [depth(0), depth(1)],
@@ -43,10 +42,10 @@ impl Problem {
             c_line: self.results[1] as isize * lanes,
             c_row: lanes,
             accumulate: false,
-            divisor: 1.0,
             finish: Finish::NONE,
             addend_line: 0,
-        }
+        };
+        PoolArgs { pool, windows, divisor: 1.0 }
     }
 
     /// The places in the image that the window of a result has.
@@ -114,7 +113,8 @@ fn windows_are_shorter_at_an_edge() {
             for (pool, accumulate) in [Pool::Max, Pool::Sum].into_iter().flat_map(|p| [(p, false), (p, true)])
             {
                 let y = results.last(problem.results_len() * lanes, |_| 0.25);
-                let args = PoolArgs { accumulate, ..problem.args(lanes, pool, x, y) };
+                let mut args = problem.args(lanes, pool, x, y);
+                args.windows.accumulate = accumulate;
                 // SAFETY: the slices span what the arguments name.
                 unsafe { table(isa).pool_lanes(&args) };
                 for (at, &got) in y.iter().enumerate() {
@@ -168,7 +168,7 @@ fn results_are_finished() {
             addend[5] = f32::NAN;
             for activation in [None, Some(Activation::HardSwish)] {
                 let mut y = vec![0.0; problem.results_len() * lanes];
-                let args = problem.args(lanes, pool, &x, &mut y);
+                let PoolArgs { windows, .. } = problem.args(lanes, pool, &x, &mut y);
                 let (low, high) = (-0.5, 0.75);
                 let finish = Finish {
                     start: start.as_ptr(),
@@ -180,7 +180,8 @@ fn results_are_finished() {
                     high,
                     activation,
                 };
-                let args = PoolArgs { divisor: 4.0, finish, addend_line: args.c_line, ..args };
+                let windows = Windows { finish, addend_line: windows.c_line, ..windows };
+                let args = PoolArgs { pool, windows, divisor: 4.0 };
                 // SAFETY: the slices span what the arguments name.
                 unsafe { table(isa).pool_lanes(&args) };
                 for (at, &got) in y.iter().enumerate() {

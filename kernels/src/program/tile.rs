@@ -6,7 +6,7 @@ use super::machine::Machine;
 use crate::activation::Activation;
 use crate::pooling::PoolArgs;
 use crate::table::KernelTable;
-use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel};
+use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel, Windows};
 use crate::tile::{DEPTHS, Depth, Finish, TileArgs, TileKernel};
 use crate::window::Pool;
 
@@ -197,7 +197,21 @@ impl Machine<'_> {
         let c = self.pointers[op.c].cast();
         let (finish, addend_line) = self.finish(&op.finish);
         let TileOp { a_line, a_row, c_line, c_row, .. } = *op;
-        let inner = [depths[DEPTHS - 2], depths[DEPTHS - 1]];
+        let windows = |edges| Windows {
+            lines,
+            rows,
+            depths: [depths[DEPTHS - 2], depths[DEPTHS - 1]],
+            edges,
+            a,
+            a_line,
+            a_row,
+            c,
+            c_line,
+            c_row,
+            accumulate,
+            finish,
+            addend_line,
+        };
         match &op.kernel {
             Kernel::Matrix { kernel, b, b_vector } => {
                 let (b, b_vector) = (read(*b), *b_vector);
@@ -226,45 +240,14 @@ impl Machine<'_> {
                 }
             }
             Kernel::Lanes { kernel, b, edges } => {
-                let args = LaneArgs {
-                    lines,
-                    rows,
-                    depths: inner,
-                    edges: self.edges(edges),
-                    a,
-                    a_line,
-                    a_row,
-                    b: read(*b),
-                    c,
-                    c_line,
-                    c_row,
-                    accumulate,
-                    finish,
-                    addend_line,
-                };
+                let args = LaneArgs { windows: windows(self.edges(edges)), b: read(*b) };
                 // SAFETY: as above, where the elements of `a` in range are those of the terms that count, and columns are vectors.
                 unsafe { (kernel.run)(&args) };
             }
             Kernel::Pool { pool, divisor, edges } => {
-                let args = PoolArgs {
-                    pool: *pool,
-                    lines,
-                    rows,
-                    depths: inner,
-                    edges: self.edges(edges),
-                    a,
-                    a_line,
-                    a_row,
-                    c,
-                    c_line,
-                    c_row,
-                    accumulate,
-                    divisor: *divisor,
-                    finish,
-                    addend_line,
-                };
+                let windows = windows(self.edges(edges));
                 // SAFETY: as above.
-                unsafe { self.table.pool_lanes(&args) };
+                unsafe { self.table.pool_lanes(&PoolArgs { pool: *pool, windows, divisor: *divisor }) };
             }
         }
     }

@@ -92,20 +92,20 @@ impl Edge {
     }
 }
 
-/// The operands of a tile over lanes: `c[p, i] (+)= sum over k of a[p, i, k] * b[k]` for `p < lines`, `i < rows`, where `k` runs over
-/// all levels of `depths` but the terms that `edges` leave out, and the sum is finished as `finish` says.
+/// Results in lines of rows and the terms of each: `c[p, i]` for `p < lines`, `i < rows`, of `a[p, i, k]`, where `k` runs over all
+/// levels of `depths` but the terms that `edges` leave out.
 ///
 /// Every element is a vector of the kernel's instruction set; strides count f32 and may have any sign. Nothing outside the named
-/// elements is read or written: `a[p, i, k]` of the terms that count, `b[k]`, `start` and `addend[p, i]` must be valid for
-/// reads, `c[p, i]` for reads and writes (of what they held before, only with `accumulate`), the elements of `c` must not overlap one
-/// another, and `c` must not overlap what is read.
+/// elements is read or written: `a[p, i, k]` of the terms that count, `start` and `addend[p, i]` must be valid for reads, `c[p, i]`
+/// for reads and writes (of what they held before, only with `accumulate`), the elements of `c` must not overlap one another, and
+/// `c` must not overlap what is read.
 #[derive(Clone, Copy, Debug)]
-pub struct LaneArgs {
+pub struct Windows {
     /// Lines of rows.
     pub lines: usize,
-    /// Rows of a line; those beyond what the kernel's registers hold are done after the first.
+    /// Rows of a line, at least 1.
     pub rows: usize,
-    /// The levels of each sum, outermost first; a count of 0 gives sums of 0.
+    /// The levels of terms, outermost first; of a count of 0 there are none.
     pub depths: [Depth; LANE_DEPTHS],
     /// The terms of each level that count.
     pub edges: [Edge; LANE_DEPTHS],
@@ -115,20 +115,28 @@ pub struct LaneArgs {
     pub a_line: isize,
     /// Stride of `i` in `a`.
     pub a_row: isize,
-    /// Address of `b[0]`.
-    pub b: *const f32,
     /// Address of `c[0, 0]`.
     pub c: *mut f32,
     /// Stride of `p` in `c`.
     pub c_line: isize,
     /// Stride of `i` in `c`.
     pub c_row: isize,
-    /// Whether what `c` holds is added to the sums before they are finished.
+    /// Whether what `c` holds is one more term.
     pub accumulate: bool,
-    /// What becomes of the sums.
+    /// What becomes of what the terms are combined to.
     pub finish: Finish,
     /// Stride of `p` in `addend`.
     pub addend_line: isize,
+}
+
+/// The operands of a tile over lanes: `c[p, i]` is the sum over `k` of `a[p, i, k] * b[k]`, finished. The vectors `b[k]` must be
+/// valid for reads, and outside of `c`.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneArgs {
+    /// The results and their terms.
+    pub windows: Windows,
+    /// Address of `b[0]`.
+    pub b: *const f32,
 }
 
 /// Rows at either end of a piece at most that may miss terms.
@@ -155,7 +163,8 @@ pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const
     args: &LaneArgs,
     piece: &Piece,
 ) {
-    let LaneArgs { depths: [outer, inner], edges: [down, across], a_row, c_row, finish, .. } = args;
+    let LaneArgs { windows, b: factors } = args;
+    let Windows { depths: [outer, inner], edges: [down, across], a_row, c_row, finish, .. } = windows;
     debug_assert!(STEP == 0 || *a_row == (STEP * V::LANES) as isize);
     let a_row = if STEP == 0 { *a_row } else { (STEP * V::LANES) as isize };
     // SAFETY: the caller grants the instruction set.
@@ -163,8 +172,8 @@ pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const
     for line in piece.line..piece.line + piece.lines {
         let (down_form, form) = (down.at_line(line), across.at_line(line) + across.row * piece.row as i64);
         let (line, row) = (line as isize, piece.row as isize);
-        let x = args.a.wrapping_offset(line * args.a_line + row * a_row);
-        let c = args.c.wrapping_offset(line * args.c_line + row * c_row);
+        let x = windows.a.wrapping_offset(line * windows.a_line + row * a_row);
+        let c = windows.c.wrapping_offset(line * windows.c_line + row * c_row);
         // SAFETY: the caller grants the instruction set, the elements of `a` for the terms that count, which are those read, all
         // of `b`, the rows of `c`, and what `finish` names.
         unsafe {
@@ -174,7 +183,7 @@ pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const
                     continue;
                 }
                 let mut a = x.wrapping_offset(o * outer.a);
-                let mut b = args.b.offset(o * outer.b);
+                let mut b = factors.offset(o * outer.b);
                 let mut form = form;
                 for _ in 0..inner.count {
                     let factor = V::load(b);
@@ -189,13 +198,13 @@ pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const
                     form += across.step;
                 }
             }
-            if args.accumulate {
+            if windows.accumulate {
                 for i in 0..ROWS {
                     sums[i] = sums[i].add(V::load(c.offset(i as isize * c_row)));
                 }
             }
             if !finish.addend.is_null() {
-                let addend = finish.addend.offset(line * args.addend_line + row * finish.addend_row);
+                let addend = finish.addend.offset(line * windows.addend_line + row * finish.addend_row);
                 for i in 0..ROWS {
                     sums[i] = sums[i].add(V::load(addend.offset(i as isize * finish.addend_row)));
                 }
@@ -223,17 +232,18 @@ pub(crate) unsafe fn dispatch<const ROWS: usize>(
     lanes: usize,
     args: &LaneArgs,
 ) {
-    let LaneArgs { rows, edges: [_, across], c_row, finish, .. } = args;
-    let steps = match args.a_row {
+    let LaneArgs { windows, .. } = args;
+    let Windows { rows, edges: [_, across], c_row, finish, .. } = windows;
+    let steps = match windows.a_row {
         row if row == lanes as isize => 1,
         row if row == 2 * lanes as isize => 4,
         _any => 0,
     };
     // Where the rows that miss terms are the same in each line, a piece has all lines.
-    let lines_at_once = if across.line == 0 { args.lines } else { 1 };
+    let lines_at_once = if across.line == 0 { windows.lines } else { 1 };
     let mut line = 0;
-    while line < args.lines {
-        let (from, to) = across.whole(across.at_line(line), args.depths[1].count, *rows);
+    while line < windows.lines {
+        let (from, to) = across.whole(across.at_line(line), windows.depths[1].count, *rows);
         let height = rows.div_ceil(rows.div_ceil(ROWS));
         let mut row = 0;
         while row < *rows {
@@ -254,8 +264,8 @@ pub(crate) unsafe fn dispatch<const ROWS: usize>(
         line += lines_at_once;
     }
     let Some(activation) = finish.activation else { return };
-    for line in 0..args.lines as isize {
-        let results = args.c.wrapping_offset(line * args.c_line);
+    for line in 0..windows.lines as isize {
+        let results = windows.c.wrapping_offset(line * windows.c_line);
         let extents = if *c_row == lanes as isize { (1, rows * lanes) } else { (*rows, lanes) };
         // SAFETY: these are the rows of the line, all of which the caller grants.
         unsafe { activate(activation, (results, *c_row), (results, *c_row), extents) };

@@ -1,4 +1,4 @@
-use super::lanes::{Edge, LaneArgs};
+use super::lanes::{Edge, LaneArgs, Windows};
 use super::{DEPTHS, Depth, Finish, TileArgs};
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
@@ -248,7 +248,7 @@ fn lanes_leave_out_what_is_beyond_an_edge() {
                     a: dilation as isize * a,
                     b: (b * lanes) as isize,
                 };
-                let args = LaneArgs {
+                let windows = Windows {
                     lines: out_lines,
                     rows: out_count,
                     depths: [depth(line, size), depth(place, 1)],
@@ -259,7 +259,6 @@ fn lanes_leave_out_what_is_beyond_an_edge() {
                     a: x.as_ptr().wrapping_offset(-(pad as isize) * (line + place)),
                     a_line: stride as isize * line,
                     a_row: stride as isize * place,
-                    b: w.as_ptr(),
                     c: y.as_mut_ptr(),
                     c_line: (out_count * lanes) as isize,
                     c_row: lanes as isize,
@@ -267,6 +266,7 @@ fn lanes_leave_out_what_is_beyond_an_edge() {
                     finish: Finish { start: start.as_ptr(), ..Finish::NONE },
                     addend_line: 0,
                 };
+                let args = LaneArgs { windows, b: w.as_ptr() };
                 // SAFETY: the table is of an available instruction set; terms inside the edges are elements of the vectors.
                 unsafe { (kernels.lane_tile.run)(&args) };
                 for (at, &got) in y.iter().enumerate() {
