@@ -642,21 +642,10 @@ impl LaneLowering<'_> {
             return None;
         };
         let view = self.view(*access, strides);
-        let written = self.code.accesses[access.index()].buffer;
-        let elsewhere = self.block.ops.iter().all(|op| match op {
-            BlockOp::Load { access, .. } => self.code.accesses[access.index()].buffer != written,
-            BlockOp::Constant { .. }
-            | BlockOp::Index { .. }
-            | BlockOp::Unary { .. }
-            | BlockOp::Activate { .. }
-            | BlockOp::Binary { .. }
-            | BlockOp::MultiplyAdd { .. }
-            | BlockOp::Select { .. }
-            | BlockOp::Cast { .. }
-            | BlockOp::Gather { .. }
-            | BlockOp::Store { .. }
-            | BlockOp::Scatter { .. } => true,
-        });
+        let buffer = |access: AccessId| self.code.accesses[access.index()].buffer;
+        let mut others = self.block.ops.iter().enumerate().filter(|(other, _)| *other != at);
+        let elsewhere =
+            others.all(|(_, op)| accessed(op).is_none_or(|other| buffer(other) != buffer(*access)));
         let fits = value == to
             && self.places.uses[to.index()] == 1
             && self.block.registers[to.index()] == ElementType::F32
