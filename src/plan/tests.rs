@@ -106,3 +106,12 @@ fn defects_of_parts_are_found() {
     assert_eq!(whole(2, 16), Err(PlanError::Early { step: 2, value: "ab".into() }));
     assert_eq!(whole(8, 16), Err(PlanError::Outside { part: "b".into(), whole: "ab".into() }));
 }
+
+#[test]
+fn parts_of_each_other_are_refused() {
+    let mut plan = plan(&[("a", 4), ("b", 4)]);
+    for (value, whole) in [(0, 1), (1, 0)] {
+        plan.values[id(value)].place = Place::Within { whole: id(whole), offset_bytes: 0 };
+    }
+    assert_eq!(plan.verify(), Err(PlanError::Outside { part: "a".into(), whole: "b".into() }));
+}

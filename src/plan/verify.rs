@@ -61,10 +61,10 @@ impl Plan {
     /// # Errors
     /// The first defect.
     pub fn verify(&self) -> Result<(), PlanError> {
-        for value in self.values.iter() {
-            if let Place::Within { whole, offset_bytes } = value.place
-                && offset_bytes + value.storage_bytes() > self.values[whole].storage_bytes()
-            {
+        for (id, value) in self.values.iter_with_ids() {
+            let Place::Within { whole, offset_bytes } = value.place else { continue };
+            let fits = offset_bytes + value.storage_bytes() <= self.values[whole].storage_bytes();
+            if !fits || !self.ends(id) {
                 let (part, whole) = (value.name.clone(), self.values[whole].name.clone());
                 return Err(PlanError::Outside { part, whole });
             }
@@ -123,6 +123,19 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Whether the chain of values that a value lies within ends, as it does unless it closes a circle.
+    fn ends(&self, value: ValueId) -> bool {
+        let whole = |id: &ValueId| match self.values[*id].place {
+            Place::Within { whole, .. } => Some(whole),
+            Place::Input(_)
+            | Place::Constant(_)
+            | Place::Resident
+            | Place::Output(_)
+            | Place::Arena { .. } => None,
+        };
+        std::iter::successors(Some(value), whole).nth(self.values.len()).is_none()
     }
 
     /// The value in whose memory a value lies, and the bytes of it.
