@@ -361,7 +361,7 @@ fn a_pointwise_convolution_in_blocks() {
         expect![[r#"
             split k.0 = [_, 2]
             fuse p q as i
-            split i = [_, 9, 88]
+            split i = [_, 8, 98]
             reorder i.0 k.0.0 i.1 k.0.1 i.2 k.1
             relayout w by k.0.0 c.0 c.1 k.0.1 k.1
             stage_out acc at i.1 in register
@@ -376,14 +376,14 @@ fn a_pointwise_convolution_in_blocks() {
                 packed w_p: f32[8, 4, 16, 2, 16]
                 for w_p.k.0.0 in 8, w_p.c.0 in 4, w_p.c.1 in 16, w_p.k.0.1 in 2, w_p.k.1 in 16:
                   pack_w: w_p[w_p.k.0.0, w_p.c.0, w_p.c.1, w_p.k.0.1, w_p.k.1] = w[w_p.k.0.0 * 32 + w_p.k.0.1 * 16 + w_p.k.1, w_p.c.0 * 16 + w_p.c.1]
-              for i.0 in 4 parallel, k.0.0 in 8, i.1 in 9:
-                register acc: f32[2, 88, 16]
-                for k.0.1 in 2, i.2 in 88, k.1 in 16:
-                  init: acc[k.0.1, i.2, k.1] = 0.0 if i.0 * 792 + i.1 * 88 + i.2 < 3136
-                for c.0 in 4 by fma_12x2x16, c.1 in 16, i.2 in 88, k.0.1 in 2, k.1 in 16:
-                  update: acc[k.0.1, i.2, k.1] += x[c.0, (i.0 * 792 + i.1 * 88 + i.2) // 56, (i.0 * 792 + i.1 * 88 + i.2) % 56, c.1] * w_p[k.0.0, c.0, c.1, k.0.1, k.1] if i.0 * 792 + i.1 * 88 + i.2 < 3136
-                for k.0.1 in 2, i.2 in 88, k.1 in 16:
-                  store: y[k.0.0 * 2 + k.0.1, (i.0 * 792 + i.1 * 88 + i.2) // 56, (i.0 * 792 + i.1 * 88 + i.2) % 56, k.1] = max(acc[k.0.1, i.2, k.1], 0.0) if i.0 * 792 + i.1 * 88 + i.2 < 3136
+              for i.0 in 4 parallel, k.0.0 in 8, i.1 in 8:
+                register acc: f32[2, 98, 16]
+                for k.0.1 in 2, i.2 in 98, k.1 in 16:
+                  init: acc[k.0.1, i.2, k.1] = 0.0
+                for c.0 in 4 by fma_12x2x16, c.1 in 16, i.2 in 98, k.0.1 in 2, k.1 in 16:
+                  update: acc[k.0.1, i.2, k.1] += x[c.0, i.0 * 14 + (i.1 * 98 + i.2) // 56, (i.1 * 98 + i.2) % 56, c.1] * w_p[k.0.0, c.0, c.1, k.0.1, k.1]
+                for k.0.1 in 2, i.2 in 98, k.1 in 16:
+                  store: y[k.0.0 * 2 + k.0.1, i.0 * 14 + (i.1 * 98 + i.2) // 56, (i.1 * 98 + i.2) % 56, k.1] = max(acc[k.0.1, i.2, k.1], 0.0)
         "#]],
     );
 }
@@ -397,15 +397,13 @@ fn a_depthwise_convolution_in_blocks() {
             "r in 3, s in 3:\n      update: acc += x[k.0, p * 2 + r, q * 2 + s, k.1] * w[k.0 * 16 + k.1, r, s]",
         ),
         expect![[r#"
-            split p = [_, 5, 6]
+            split p = [_, 1, 7]
             reorder p.0 k.0 p.1 p.2 q k.1
             relayout w by k.0 r s k.1
             stage_out acc at p.1 in register
             reorder r s q k.1
             replace r by fma_lanes_16
             parallel p.0
-            parallel k.0
-            parallel p.1
             nest conv
               in    x: f32[4, 57, 57, 16]
               const w: f32[64, 3, 3]
@@ -414,14 +412,14 @@ fn a_depthwise_convolution_in_blocks() {
                 packed w_p: f32[4, 3, 3, 16]
                 for w_p.k.0 in 4, w_p.r in 3, w_p.s in 3, w_p.k.1 in 16:
                   pack_w: w_p[w_p.k.0, w_p.r, w_p.s, w_p.k.1] = w[w_p.k.0 * 16 + w_p.k.1, w_p.r, w_p.s]
-              for p.0 in 1 parallel, k.0 in 4 parallel, p.1 in 5 parallel:
-                register acc: f32[6, 28, 16]
-                for p.2 in 6, q in 28, k.1 in 16:
-                  init: acc[p.2, q, k.1] = 0.0 if p.1 * 6 + p.2 < 28
-                for p.2 in 6, r in 3 by fma_lanes_16, s in 3, q in 28, k.1 in 16:
-                  update: acc[p.2, q, k.1] += x[k.0, r + p.1 * 12 + p.2 * 2, s + q * 2, k.1] * w_p[k.0, r, s, k.1] if p.1 * 6 + p.2 < 28
-                for p.2 in 6, q in 28, k.1 in 16:
-                  store: y[k.0, p.1 * 6 + p.2, q, k.1] = max(acc[p.2, q, k.1], 0.0) if p.1 * 6 + p.2 < 28
+              for p.0 in 4 parallel, k.0 in 4, p.1 in 1:
+                register acc: f32[7, 28, 16]
+                for p.2 in 7, q in 28, k.1 in 16:
+                  init: acc[p.2, q, k.1] = 0.0
+                for p.2 in 7, r in 3 by fma_lanes_16, s in 3, q in 28, k.1 in 16:
+                  update: acc[p.2, q, k.1] += x[k.0, r + p.0 * 14 + p.2 * 2, s + q * 2, k.1] * w_p[k.0, r, s, k.1]
+                for p.2 in 7, q in 28, k.1 in 16:
+                  store: y[k.0, p.0 * 7 + p.2, q, k.1] = max(acc[p.2, q, k.1], 0.0)
         "#]],
     );
 }

@@ -7,15 +7,16 @@
 //! that are computed at once; a *strip* is the rows of the image whose results stay in the first-level cache until what
 //! follows the convolution has used them.
 //!
-//! Where the input does not stay in the second-level cache, or is padded and larger than the weights, threads divide the image into
-//! *bands*, each of which does and is used for all panels, and whose edge its thread copies for itself; else they divide the
-//! panels, and copy the input together. Groups of channels that are convolved with one another are outside of
-//! both: a band is then one of a group.
+//! Where the input does not stay in the second-level cache, or is larger than the weights, threads divide the image into *bands*,
+//! each of which is used for all panels, and whose edge its thread copies for itself; else they divide the panels, and copy the
+//! input together. So a thread mostly reads what it has written itself, also where a convolution of each channel by itself
+//! follows: its rows are divided as those of a 1x1 convolution would be. Groups of channels that are convolved with one another
+//! are outside of both: a band is then one of a group.
 
 use super::super::shape::{Factor, Reduction, find_reductions};
 use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
 use super::contraction::fuses;
-use super::{balanced, share_out};
+use super::{balanced, even, share_out};
 use crate::expr::{Role, Scope, VarId};
 use crate::loopir::Combiner;
 use crate::target::{CpuIsa, CpuTarget};
@@ -170,12 +171,18 @@ pub(super) fn blocked_tiles(
     } else {
         in_cache.next_multiple_of(target.threads)
     };
-    let bands = bands.min(height);
+    let shared = target.threads > 1;
     let from_cache = x_bytes / pieces <= target.l2_bytes / 2;
-    let divides = height >= target.threads && ((padded && more_input) || !from_cache);
-    let by_bands = !lanewise && (divides || (padded && grouped));
+    let by_bands = if lanewise {
+        // A 1x1 convolution to as many channels has more input than weights where a plane has more elements than there are channels.
+        shared && !grouped && height * width > count * scheduler.extent(&lane)
+    } else {
+        let divides = !from_cache || (more_input && (padded || shared));
+        (divides && height >= target.threads) || (padded && grouped)
+    };
+    let bands = if lanewise { 2 * target.threads } else { bands }.min(height);
     let of_band = if by_bands { height.div_ceil(bands) } else { height };
-    let strip = balanced(of_band, STRIP_ELEMENTS / (at_once * width * scheduler.extent(&lane)));
+    let strip = even(of_band, STRIP_ELEMENTS / (at_once * width * scheduler.extent(&lane)));
     let strips = of_band.div_ceil(strip);
     scheduler.split(&row, &[strips, strip])?;
     let [band, outer, row] = [0, 1, 2].map(|level| format!("{row}.{level}"));
@@ -197,7 +204,7 @@ pub(super) fn blocked_tiles(
     let mut free = outside.len();
     if by_bands {
         free = images.len() + groups.len() + 1;
-        if padded {
+        if padded && !lanewise {
             scheduler.stage_in(&x, Some(&band), Scope::Workgroup, &[])?;
         }
     } else if padded && !lanewise {

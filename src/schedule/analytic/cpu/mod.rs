@@ -119,6 +119,16 @@ fn balanced(extent: usize, wanted: usize) -> usize {
     extent.div_ceil(extent.div_ceil(wanted.clamp(1, extent.max(1))).max(1))
 }
 
+/// About `wanted` of `extent`: what divides it where that is near, so that all pieces are of one size, else at most `wanted`.
+fn even(extent: usize, wanted: usize) -> usize {
+    let wanted = wanted.clamp(1, extent.max(1));
+    let apart = |size: usize| size.max(wanted) as f32 / size.min(wanted) as f32;
+    (1..=extent)
+        .filter(|&size| extent.is_multiple_of(size) && apart(size) <= 1.5)
+        .min_by(|&a, &b| apart(a).total_cmp(&apart(b)))
+        .unwrap_or_else(|| balanced(extent, wanted))
+}
+
 /// Divides the outermost loops of each statement at the top over the threads where there is enough to do.
 fn divide(scheduler: &mut Scheduler, target: &CpuTarget) {
     if target.threads < 2 {
