@@ -50,7 +50,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn store_first(self, target: *mut f32, count: usize);
     /// Asks for the line of memory at `target`, which will be written; any address will do.
     #[inline(always)]
-    fn prefetch(_target: *const f32) {}
+    fn prefetch_to_write(_target: *const f32) {}
+    /// Asks for the line of memory at `source`, which will be read; any address will do.
+    #[inline(always)]
+    fn prefetch(_source: *const f32) {}
     /// Asks for the line of memory at `source` to come to the second-level cache; any address will do.
     #[inline(always)]
     fn prefetch_far(_source: *const f32) {}

@@ -256,7 +256,7 @@ unsafe fn piece<
         // Results may lie far away: their lines come while the sums are computed.
         for i in 0..ROWS {
             for v in 0..VECTORS {
-                V::prefetch(c.wrapping_offset(i as isize * c_row + v as isize * c_vector));
+                V::prefetch_to_write(c.wrapping_offset(i as isize * c_row + v as isize * c_vector));
             }
         }
         if !finish.start.is_null() {
@@ -270,12 +270,23 @@ unsafe fn piece<
             }
         }
         let [outer, middle, inner, terms] = depths;
+        // Rows are lines of their own then, and those of the next block of `a` too far for the processor to ask for by itself; the
+        // inner of several levels are windows over lines that are near.
+        let blocks_inside = outer.count * middle.count == 1;
         for o in 0..outer.count {
             for m in 0..middle.count {
                 let mut a = a.wrapping_offset(o as isize * outer.a + m as isize * middle.a);
                 let mut b = b.wrapping_offset(o as isize * outer.b + m as isize * middle.b);
                 for _ in 0..inner.count {
                     ahead.ask::<V>();
+                    if STEP >= V::LANES && blocks_inside {
+                        let next = a.wrapping_offset(inner.a);
+                        for i in 0..ROWS {
+                            if i.is_multiple_of(LINE_ELEMENTS.div_ceil(STEP)) {
+                                V::prefetch(next.wrapping_offset(i as isize * a_row));
+                            }
+                        }
+                    }
                     let (mut a_term, mut b_term) = (a, b);
                     for _ in 0..terms.count / SUMS {
                         for sum in 0..SUMS {

@@ -1,5 +1,6 @@
 //! Vectors of AVX-512 (F, BW, DQ, VL).
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::Vector;
@@ -93,9 +94,15 @@ impl Vector for Avx512 {
         unsafe { _mm512_mask_storeu_ps(target, first(count), self.0) }
     }
     #[inline(always)]
-    fn prefetch(target: *const f32) {
+    fn prefetch_to_write(target: *const f32) {
+        // SAFETY: a hint that changes no memory; processors that do not know it do nothing. The intrinsic would ask for the line
+        // as one to be read, which other cores may keep, and it would have to be asked for again.
+        unsafe { asm!("prefetchw [{}]", in(reg) target, options(readonly, nostack, preserves_flags)) }
+    }
+    #[inline(always)]
+    fn prefetch(source: *const f32) {
         // SAFETY: a hint that touches no memory, of the instruction set that every x86-64 has.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(target.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(source.cast()) }
     }
     #[inline(always)]
     fn prefetch_far(source: *const f32) {

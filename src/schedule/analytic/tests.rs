@@ -588,21 +588,19 @@ fn places_of_a_stride_are_read_as_one_row() {
     check_trace(
         &nest,
         expect![[r#"
-        stage_in x in global by c p q d
-        parallel x_s.c
-        parallel x_s.p
-        split k = [_, 2]
-        fuse p q as i
-        split i = [_, 1, 49]
-        reorder k.0 i.0 i.1 k.1 i.2 l
-        relayout w by k.0 c d k.1 l
-        stage_out acc at i.1 in register
-        reorder c d i.2 k.1 l
-        replace c by fma_12x2x16
-        parallel k.0
-        parallel i.0
-        parallel i.1
-    "#]],
+            stage_in x in global by c p q d
+            parallel x_s.c
+            parallel x_s.p
+            split k = [_, 2]
+            fuse p q as i
+            split i = [_, 1, 25]
+            reorder i.0 k.0 i.1 k.1 i.2 l
+            relayout w by k.0 c d k.1 l
+            stage_out acc at i.1 in register
+            reorder c d i.2 k.1 l
+            replace c by fma_12x2x16
+            parallel i.0
+        "#]],
     );
 }
 
@@ -624,17 +622,15 @@ fn a_shuffle_before_a_sum_divides_its_loop() {
     check_trace(
         &nest,
         expect![[r#"
-        split c = [_, 2]
-        split k = [_, 2]
-        split p = [_, 1, 49]
-        reorder k.0 p.0 p.1 k.1 p.2 l
-        relayout w by k.0 c.0 c.1 k.1 l
-        stage_out acc at p.1 in register
-        reorder c.0 c.1 p.2 k.1 l
-        replace c.0 by fma_12x2x16
-        parallel k.0
-        parallel p.0
-        parallel p.1
-    "#]],
+            split c = [_, 2]
+            split k = [_, 2]
+            split p = [_, 1, 25]
+            reorder p.0 k.0 p.1 k.1 p.2 l
+            relayout w by k.0 c.0 c.1 k.1 l
+            stage_out acc at p.1 in register
+            reorder c.0 c.1 p.2 k.1 l
+            replace c.0 by fma_12x2x16
+            parallel p.0
+        "#]],
     );
 }

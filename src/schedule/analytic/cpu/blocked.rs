@@ -9,9 +9,9 @@
 //!
 //! Where the input does not stay in the second-level cache, or is larger than the weights, threads divide the image into *bands*,
 //! each of which is used for all panels, and whose edge its thread copies for itself; else they divide the panels, and copy the
-//! input together. So a thread mostly reads what it has written itself, also where a convolution of each channel by itself
-//! follows: its rows are divided as those of a 1x1 convolution would be. Groups of channels that are convolved with one another
-//! are outside of both: a band is then one of a group.
+//! input together. So a thread mostly reads what it has written itself, which takes a fraction of the time where threads share no
+//! cache, also where a convolution of each channel by itself follows: its rows are divided where those of a 1x1 convolution would
+//! be. Groups of channels that are convolved with one another are outside of both: a band is then one of a group.
 
 use super::super::shape::{Factor, Reduction, find_reductions};
 use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
@@ -53,6 +53,10 @@ pub(super) fn instructions(isa: CpuIsa) -> Vec<&'static str> {
 
 /// Results of a strip: a third of the smallest first-level cache, so that weights have room beside them.
 const STRIP_ELEMENTS: usize = 3072;
+
+/// Weights for each element of the input at most where threads divide rows that they need not copy. All of them read all weights then,
+/// but these they may keep together.
+const WEIGHTS_FOR_INPUT: usize = 2;
 
 /// The parts of a convolution over blocks.
 struct Convolution {
@@ -140,7 +144,8 @@ pub(super) fn blocked_tiles(
     let one_row = !x.guarded && fuses(nest, &x.address, places);
     let width = if one_row { 1 } else { iterations(nest, places.get(1..)?) };
     let elements = |factor: &Factor| nest.pool.buffers[factor.buffer].shape.iter().product::<usize>();
-    let (x_bytes, more_input) = (4 * elements(&x), elements(&x) > elements(&w));
+    let (x_elems, w_elems) = (elements(&x), elements(&w));
+    let (x_bytes, more_input) = (4 * x_elems, x_elems > w_elems);
     let (padded, filled) = (x.guarded, w.guarded);
     let pieces = iterations(nest, &groups);
     let [images, places, groups] = [images, places, &groups].map(|vars| loop_names(nest, vars));
@@ -174,13 +179,13 @@ pub(super) fn blocked_tiles(
     let shared = target.threads > 1;
     let from_cache = x_bytes / pieces <= target.l2_bytes / 2;
     let by_bands = if lanewise {
-        // A 1x1 convolution to as many channels has more input than weights where a plane has more elements than there are channels.
-        shared && !grouped && height * width > count * scheduler.extent(&lane)
+        // A 1x1 convolution to as many channels has a row of weights for each plane.
+        shared && !grouped && WEIGHTS_FOR_INPUT * height * width > count * scheduler.extent(&lane)
     } else {
-        let divides = !from_cache || (more_input && (padded || shared));
-        (divides && height >= target.threads) || (padded && grouped)
+        let enough_input = if padded { more_input } else { shared && WEIGHTS_FOR_INPUT * x_elems > w_elems };
+        ((!from_cache || enough_input) && height >= target.threads) || (padded && grouped)
     };
-    let bands = if lanewise { 2 * target.threads } else { bands }.min(height);
+    let bands = if lanewise { pieces_of_rows(height, target) } else { bands }.min(height);
     let of_band = if by_bands { height.div_ceil(bands) } else { height };
     let strip = even(of_band, STRIP_ELEMENTS / (at_once * width * scheduler.extent(&lane)));
     let strips = of_band.div_ceil(strip);
@@ -231,6 +236,12 @@ pub(super) fn blocked_tiles(
     scheduler.replace(depth.first()?, if lanewise { lane_by_lane } else { together })?;
     share_out(scheduler, &outside[..free], target);
     Some(())
+}
+
+/// How many pieces threads divide rows into: several for each, of one size where it can be.
+fn pieces_of_rows(height: usize, target: &CpuTarget) -> usize {
+    let pieces = [4, 2, 1].map(|each| each * target.threads);
+    pieces.into_iter().find(|pieces| height.is_multiple_of(*pieces)).unwrap_or(pieces[0])
 }
 
 /// Poolings of blocks: of windows, a strip of lines at a time, or of all places, some blocks at a time.
