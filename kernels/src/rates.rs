@@ -4,8 +4,9 @@ use crate::pool::{Pool, PoolError};
 use crate::scalar::BinaryOp;
 use crate::table::KernelTable;
 use crate::tile::{Depth, Finish, TileArgs};
-use std::hint::black_box;
+use std::hint::{black_box, spin_loop};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Depth of the panels that are multiplied: short enough for both to stay in a first-level cache of 32 KiB.
@@ -78,6 +79,54 @@ pub fn read_bytes_per_second(
     })
 }
 
+/// Times that two threads hand over to one another, after as many that are not counted.
+const HAND_OVERS: usize = 2000;
+/// Looks for what the other writes between two offers of the core, which it may need.
+const LOOKS: usize = 100;
+
+/// What two threads write in turn, in lines of a cache that hold nothing else.
+#[derive(Default)]
+#[repr(align(128))]
+struct Turns(AtomicUsize);
+
+/// Nanoseconds until a thread of `pool` sees what another has written, the mean over many times; `None` where there is one thread. It
+/// tells whether the cores that the threads run on have a cache in common: several times as long where they do not.
+///
+/// # Errors
+/// Those of [`Pool::run`].
+pub fn hand_over_ns(pool: &Pool) -> Result<Option<f64>, PoolError> {
+    if pool.threads() < 2 {
+        return Ok(None);
+    }
+    let (turns, measured) = (Turns::default(), Mutex::new(None));
+    pool.run(|thread| {
+        if thread > 1 {
+            return;
+        }
+        let mut start = Instant::now();
+        for turn in 0..2 * HAND_OVERS {
+            if turn == HAND_OVERS {
+                start = Instant::now();
+            }
+            if turn % 2 == thread {
+                turns.0.store(turn + 1, Ordering::Release);
+                continue;
+            }
+            let mut looks = 0;
+            while turns.0.load(Ordering::Acquire) <= turn {
+                looks += 1;
+                if looks % LOOKS == 0 {
+                    std::thread::yield_now();
+                }
+                spin_loop();
+            }
+        }
+        let ns = start.elapsed().as_nanos() as f64 / HAND_OVERS as f64;
+        *crate::pool::locked(&measured) = Some(ns);
+    })?;
+    Ok(*crate::pool::locked(&measured))
+}
+
 /// The rates of all threads together.
 fn rate(pool: &Pool, work: impl Fn(usize) -> f64 + Sync) -> Result<f64, PoolError> {
     let sum = Mutex::new(0.0);
@@ -117,5 +166,12 @@ mod tests {
         let read = read_bytes_per_second(table, &pool, &data, time).unwrap();
         assert!(read > 1e8 && read < 1e14, "{read}");
         assert_eq!(read_bytes_per_second(table, &pool, &[], time).unwrap(), 0.0);
+    }
+
+    #[test]
+    fn threads_hand_over() {
+        let ns = hand_over_ns(&Pool::new(3).unwrap()).unwrap();
+        assert!(ns.is_some_and(|ns| ns > 1.0), "{ns:?}");
+        assert_eq!(hand_over_ns(&Pool::new(1).unwrap()).unwrap(), None);
     }
 }

@@ -17,6 +17,8 @@ const RUNS: std::ops::RangeInclusive<usize> = 11..=101;
 pub(super) struct Profiled {
     /// The machine at its best.
     rates: MeasuredRates,
+    /// What a hand-over between threads took before the runs and after them: the system may have moved them to other cores.
+    hand_overs_ns: Vec<f64>,
     /// The longest first.
     steps: Vec<StepProfile>,
     runs: usize,
@@ -67,12 +69,13 @@ pub(super) fn profile(prepared: &mut Prepared, device: &OpenDevice) -> Result<Op
         profiles.push(profile);
     }
     // Before and after: the machine may have been slower for a while.
-    let rates = match rates(device)? {
-        Some(after) => before.or_faster(&after),
-        None => before,
-    };
+    let Some(after) = rates(device)? else { return Ok(None) };
+    let hand_overs_ns = before.hand_over_ns.into_iter().chain(after.hand_over_ns).collect();
     progress.done();
-    Ok(Some(Profiled::of(&prepared.session, rates, profiles)))
+    Ok(Some(Profiled {
+        hand_overs_ns,
+        ..Profiled::of(&prepared.session, before.or_faster(&after), profiles)
+    }))
 }
 
 fn rates(device: &OpenDevice) -> Result<Option<MeasuredRates>, CliError> {
@@ -133,7 +136,7 @@ impl Profiled {
         let runs = profiles.len();
         profiles.sort_by_key(|profile| profile.step_ns.iter().sum::<u64>());
         let typical = profiles.swap_remove(runs / 2);
-        Profiled { rates, steps, runs, typical, names }
+        Profiled { rates, hand_overs_ns: vec![], steps, runs, typical, names }
     }
 
     fn total_ns(&self) -> f64 {
@@ -231,6 +234,10 @@ impl Profiled {
             let rate = report::digits(self.rates.bytes_per_second(read.bytes) / 1e9);
             text += &format!("{comma} {} at {rate} GB/s", report::bytes(read.bytes));
         }
+        if let [before, after] = self.hand_overs_ns.as_slice() {
+            let [before, after] = [before, after].map(|ns| report::digits(*ns));
+            text += &format!("; a hand-over between threads took {before} ns before and {after} ns after");
+        }
         format!("{text}\n{}", table.print("  "))
     }
 
@@ -264,6 +271,7 @@ impl Profiled {
             "measured": {
                 "gflop_per_s": self.rates.flop_per_second / 1e9,
                 "reads": reads.collect::<Vec<_>>(),
+                "hand_over_ns": self.hand_overs_ns,
             },
             "total_ms": self.total_ns() / 1e6,
             "limit_ms": self.limit_ns() / 1e6,

@@ -8,6 +8,8 @@ pub struct MeasuredRates {
     pub flop_per_second: f64,
     /// Reads again and again of data of a size, smallest first.
     pub reads: Vec<ReadRate>,
+    /// Nanoseconds until a thread sees what another has written; `None` where no threads share work.
+    pub hand_over_ns: Option<f64>,
 }
 
 /// How fast data of some size is read.
@@ -75,6 +77,7 @@ impl MeasuredRates {
         MeasuredRates {
             flop_per_second: self.flop_per_second.max(other.flop_per_second),
             reads: reads.collect(),
+            hand_over_ns: self.hand_over_ns.into_iter().chain(other.hand_over_ns).reduce(f64::min),
         }
     }
 }
@@ -85,7 +88,8 @@ mod tests {
 
     fn rates() -> MeasuredRates {
         let read = |bytes, bytes_per_second| ReadRate { bytes, bytes_per_second };
-        MeasuredRates { flop_per_second: 1e9, reads: vec![read(1000, 1e9), read(1_000_000, 1e8)] }
+        let reads = vec![read(1000, 1e9), read(1_000_000, 1e8)];
+        MeasuredRates { flop_per_second: 1e9, reads, hand_over_ns: None }
     }
 
     #[test]
@@ -113,6 +117,12 @@ mod tests {
     fn the_higher_rate_counts() {
         let mut again = rates();
         (again.flop_per_second, again.reads[1].bytes_per_second) = (2e9, 1e7);
+        again.hand_over_ns = Some(50.0);
+        let both = rates().or_faster(&again);
+        assert_eq!(
+            both.or_faster(&MeasuredRates { hand_over_ns: Some(60.0), ..rates() }).hand_over_ns,
+            Some(50.0)
+        );
         let both = rates().or_faster(&again);
         assert_eq!((both.flop_per_second, both.bytes_per_second(u64::MAX)), (2e9, 1e8));
     }

@@ -4,7 +4,7 @@ use super::kernels;
 use crate::runtime::RuntimeError;
 use crate::target::{CpuTarget, MeasuredRates, ReadRate};
 use paisley_kernels::pool::Pool;
-use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
+use paisley_kernels::rates::{flop_per_second, hand_over_ns, read_bytes_per_second};
 use std::time::Duration;
 
 /// Sizes that are read: each power of two from what the first-level cache holds to what no cache does.
@@ -31,7 +31,8 @@ pub fn measure_rates(target: &CpuTarget) -> Result<MeasuredRates, RuntimeError> 
                 Ok(ReadRate { bytes: bytes as u64, bytes_per_second })
             })
             .collect::<Result<_, RuntimeError>>()?;
-        let round = MeasuredRates { flop_per_second, reads };
+        let hand_over_ns = hand_over_ns(&pool).map_err(RuntimeError::defect)?;
+        let round = MeasuredRates { flop_per_second, reads, hand_over_ns };
         best = Some(match best {
             Some(best) => best.or_faster(&round),
             None => round,

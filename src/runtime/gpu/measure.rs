@@ -38,7 +38,8 @@ pub fn measure_rates(gpu: &Gpu) -> Result<MeasuredRates, GpuError> {
         let bytes_per_second = 1e9 * (bytes * repeats) as f64 / ns.max(1) as f64;
         Ok(ReadRate { bytes, bytes_per_second })
     });
-    Ok(MeasuredRates { flop_per_second, reads: reads.collect::<Result<_, GpuError>>()? })
+    let reads = reads.collect::<Result<_, GpuError>>()?;
+    Ok(MeasuredRates { flop_per_second, reads, hand_over_ns: None })
 }
 
 /// The least device time of some runs, after one that is not counted.
