@@ -4,13 +4,28 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 /// Bytes aligned to 64 that never move: an arena, a packed constant, a thread's scratch. Zero at first.
 pub struct AlignedBytes {
     start: NonNull<u8>,
     length: usize,
-    /// Bytes of the allocation before `start`.
-    skipped: usize,
+    memory: Memory,
 }
+
+/// What holds the bytes.
+enum Memory {
+    /// Nothing: there are none.
+    Nothing,
+    /// An allocation, with so many bytes before them.
+    Heap { skipped: usize },
+    /// A mapping, until it is dropped.
+    Mapped(#[expect(dead_code, reason = "unmaps when it is dropped")] MmapMut),
+}
+
+/// Bytes of a huge page, as most systems have them. Memory of that size is mapped by itself and may lie in such pages, which the system
+/// makes ready at once, and which take few entries of a core's table of addresses.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// The alignment of [`AlignedBytes`]: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
@@ -26,7 +41,11 @@ impl AlignedBytes {
     /// A large piece takes memory only as far as it is touched, and whoever touches it first waits for the system.
     pub fn zeroed(length: usize) -> AlignedBytes {
         if length == 0 {
-            return AlignedBytes { start: NonNull::<Line>::dangling().cast(), length, skipped: 0 };
+            let start = NonNull::<Line>::dangling().cast();
+            return AlignedBytes { start, length, memory: Memory::Nothing };
+        }
+        if let Some(bytes) = AlignedBytes::mapped(length) {
+            return bytes;
         }
         let layout = AlignedBytes::layout(length);
         // SAFETY: the layout's size is not 0.
@@ -35,7 +54,22 @@ impl AlignedBytes {
         let skipped = block.as_ptr().addr().next_multiple_of(ALIGNMENT) - block.as_ptr().addr();
         // SAFETY: fewer than ALIGNMENT bytes are skipped, and the allocation is longer than `length` by as many.
         let start = unsafe { block.add(skipped) };
-        AlignedBytes { start, length, skipped }
+        AlignedBytes { start, length, memory: Memory::Heap { skipped } }
+    }
+
+    /// Bytes in a mapping of their own, where they are enough and the system grants it.
+    fn mapped(length: usize) -> Option<AlignedBytes> {
+        if length < HUGE_PAGE_BYTES {
+            return None;
+        }
+        let mut map = MmapMut::map_anon(length).ok()?;
+        #[cfg(target_os = "linux")]
+        {
+            // A wish: without huge pages the memory is as good, but slower.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        let start = NonNull::new(map.as_mut_ptr())?;
+        Some(AlignedBytes { start, length, memory: Memory::Mapped(map) })
     }
 
     /// A copy of the given bytes.
@@ -66,9 +100,12 @@ struct Line;
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
-        if self.length > 0 {
+        match self.memory {
             // SAFETY: `zeroed` allocated it with this layout, that many bytes before `start`, and it was not given away.
-            unsafe { dealloc(self.start.as_ptr().sub(self.skipped), AlignedBytes::layout(self.length)) };
+            Memory::Heap { skipped } => unsafe {
+                dealloc(self.start.as_ptr().sub(skipped), AlignedBytes::layout(self.length));
+            },
+            Memory::Nothing | Memory::Mapped(_) => {}
         }
     }
 }
@@ -107,7 +144,7 @@ mod tests {
 
     #[test]
     fn bytes_are_aligned_zero_and_kept() {
-        for length in [0, 1, 63, 4096] {
+        for length in [0, 1, 63, 4096, HUGE_PAGE_BYTES, HUGE_PAGE_BYTES + 1] {
             let mut bytes = AlignedBytes::zeroed(length);
             assert_eq!(bytes.as_ptr() as usize % ALIGNMENT, 0);
             assert!(bytes.iter().all(|byte| *byte == 0));
