@@ -72,10 +72,7 @@ pub(super) fn profile(prepared: &mut Prepared, device: &OpenDevice) -> Result<Op
     let Some(after) = rates(device)? else { return Ok(None) };
     let hand_overs_ns = before.hand_over_ns.into_iter().chain(after.hand_over_ns).collect();
     progress.done();
-    Ok(Some(Profiled {
-        hand_overs_ns,
-        ..Profiled::of(&prepared.session, before.or_faster(&after), profiles)
-    }))
+    Ok(Some(Profiled::of(&prepared.session, before.or_faster(&after), hand_overs_ns, profiles)))
 }
 
 fn rates(device: &OpenDevice) -> Result<Option<MeasuredRates>, CliError> {
@@ -106,7 +103,12 @@ fn working_set_bytes(plan: &Plan) -> u64 {
 }
 
 impl Profiled {
-    fn of(session: &Session, rates: MeasuredRates, mut profiles: Vec<Profile>) -> Profiled {
+    fn of(
+        session: &Session,
+        rates: MeasuredRates,
+        hand_overs_ns: Vec<f64>,
+        mut profiles: Vec<Profile>,
+    ) -> Profiled {
         let plan = session.plan();
         let working_set = working_set_bytes(plan);
         let step = |(place, step): (usize, &crate::plan::Step)| {
@@ -136,7 +138,7 @@ impl Profiled {
         let runs = profiles.len();
         profiles.sort_by_key(|profile| profile.step_ns.iter().sum::<u64>());
         let typical = profiles.swap_remove(runs / 2);
-        Profiled { rates, hand_overs_ns: vec![], steps, runs, typical, names }
+        Profiled { rates, hand_overs_ns, steps, runs, typical, names }
     }
 
     fn total_ns(&self) -> f64 {

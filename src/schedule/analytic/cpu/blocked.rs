@@ -7,7 +7,7 @@
 //! that are computed at once; a *strip* is the rows of the image whose results stay in the first-level cache until what
 //! follows the convolution has used them.
 //!
-//! Where the input does not stay in the second-level cache, or is larger than the weights, threads divide the image into *bands*,
+//! Where the input does not stay in the second-level cache, or is large beside the weights, threads divide the image into *bands*,
 //! each of which is used for all panels, and whose edge its thread copies for itself; else they divide the panels, and copy the
 //! input together. So a thread mostly reads what it has written itself, which takes a fraction of the time where threads share no
 //! cache, also where a convolution of each channel by itself follows: its rows are divided where those of a 1x1 convolution would
