@@ -13,6 +13,7 @@
 //!   of its result (behind a broadcast or a gather);
 //! - it does not follow an anchor that it could stay with instead: where the group reads it in a way that keeps the anchor
 //!   out, what follows an anchor forms a group with that anchor;
+//! - the group does more than part neighbours for one contraction, which reads them apart as well as an anchor would write them apart;
 //! - or it is an anchor, the group has none yet, and every element of the anchor's result is read exactly once (only maps of
 //!   the same shape, views and transposes lie between);
 //! - and the group does not read too many values with it, nor write the node out too many times: an expression is a tree
@@ -313,6 +314,7 @@ impl Grouping<'_> {
         let place = place?;
         let joins = match part(&self.node(id).op) {
             _ if !place.bijective && self.follows_anchor[id.index()] => false,
+            Part::Map | Part::Anchor { .. } if self.reorders_an_operand(unit) => false,
             Part::Map => !place.repeats || map_cost(self.node(id)) <= self.policy.repeated_cost,
             Part::Move | Part::Access { .. } => true,
             Part::Anchor { .. } => place.bijective && self.units[unit].anchor.is_none(),
@@ -321,6 +323,23 @@ impl Grouping<'_> {
         let fits = self.inputs_with(unit, id).len() <= self.policy.most_inputs
             && self.repeats(id) <= self.policy.most_repeats;
         (joins && fits).then_some((unit, place))
+    }
+
+    /// Whether the unit does no more than move elements for one contraction, neighbours apart from one another.
+    fn reorders_an_operand(&self, unit: usize) -> bool {
+        let Unit { anchor, members, .. } = &self.units[unit];
+        let part_neighbours = |node: &NodeId| match &self.node(*node).op {
+            Op::Transpose(transpose) => transpose.perm.last() != Some(&(transpose.perm.len() - 1)),
+            _other => false,
+        };
+        let moves = |node: &NodeId| part(&self.node(*node).op) == Part::Move;
+        let contracts = |value: ValueId| {
+            self.uses.only(value).is_some_and(|user| matches!(self.node(user).op, Op::MatMul(_)))
+        };
+        anchor.is_none()
+            && members.iter().all(moves)
+            && members.iter().any(part_neighbours)
+            && members.first().is_some_and(|&last| contracts(self.node(last).outputs[0]))
     }
 
     /// How often the expressions of its consumers, which are in one unit, contain the node of one result.

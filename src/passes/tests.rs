@@ -199,6 +199,32 @@ fn epilogues_stay_with_their_anchor() {
 }
 
 #[test]
+fn a_contraction_transposes_its_operand_itself() {
+    let mut graph = Graph::new("test");
+    let x = input(&mut graph, "x", &[5, 4]);
+    let mut projected = |name: &str, perm: &[usize]| {
+        let w = constant(&mut graph, &format!("{name}_w"), &[4, 6]);
+        let bias = constant(&mut graph, &format!("{name}_b"), &[6]);
+        let product = add(&mut graph, &format!("{name}_p"), MatMul::default(), &[x, w]);
+        let biased = add(&mut graph, &format!("{name}_s"), sum(), &[product, bias]);
+        let heads = add(&mut graph, &format!("{name}_v"), View { shape: vec![5, 2, 3] }, &[biased]);
+        add(&mut graph, name, Transpose { perm: perm.to_vec() }, &[heads])
+    };
+    let queries = projected("q", &[1, 0, 2]);
+    let keys = projected("k", &[1, 2, 0]);
+    let scores = add(&mut graph, "scores", MatMul::default(), &[queries, keys]);
+    graph.add_output("scores", scores);
+    groups(
+        &graph,
+        expect![[r#"
+            matmul + map + view + transpose -> q (x, q_w, q_b)
+            matmul + map -> k_s (x, k_w, k_b)
+            view + transpose + matmul -> scores (k_s, q)
+        "#]],
+    );
+}
+
+#[test]
 fn elements_read_at_two_places_keep_groups_apart() {
     let mut graph = Graph::new("test");
     let x = input(&mut graph, "x", &[4, 4]);
