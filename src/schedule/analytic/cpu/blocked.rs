@@ -16,7 +16,7 @@
 use super::super::shape::{Factor, Reduction, find_reductions};
 use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
 use super::contraction::fuses;
-use super::{balanced, even, share_out};
+use super::{balanced, divisor_near, even, share_out};
 use crate::expr::{Role, Scope, VarId};
 use crate::loopir::Combiner;
 use crate::target::{CpuIsa, CpuTarget};
@@ -187,7 +187,9 @@ pub(super) fn blocked_tiles(
     };
     let bands = if lanewise { pieces_of_rows(height, target) } else { bands }.min(height);
     let of_band = if by_bands { height.div_ceil(bands) } else { height };
-    let strip = even(of_band, STRIP_ELEMENTS / (at_once * width * scheduler.extent(&lane)));
+    let wanted = STRIP_ELEMENTS / (at_once * width * scheduler.extent(&lane));
+    // Bands keep their size where there are several.
+    let strip = if of_band < height { divisor_near(of_band, wanted) } else { even(of_band, wanted) };
     let strips = of_band.div_ceil(strip);
     scheduler.split(&row, &[strips, strip])?;
     let [band, outer, row] = [0, 1, 2].map(|level| format!("{row}.{level}"));

@@ -121,12 +121,19 @@ fn balanced(extent: usize, wanted: usize) -> usize {
 
 /// About `wanted` of `extent`: what divides it where that is near, so that all pieces are of one size, else at most `wanted`.
 fn even(extent: usize, wanted: usize) -> usize {
+    let near = divisor_near(extent, wanted);
+    let wanted = wanted.clamp(1, extent.max(1));
+    if 2 * near.max(wanted) <= 3 * near.min(wanted) { near } else { balanced(extent, wanted) }
+}
+
+/// The divisor of `extent` by whose ratio to `wanted` it is the nearest.
+fn divisor_near(extent: usize, wanted: usize) -> usize {
     let wanted = wanted.clamp(1, extent.max(1));
     let apart = |size: usize| size.max(wanted) as f32 / size.min(wanted) as f32;
     (1..=extent)
-        .filter(|&size| extent.is_multiple_of(size) && apart(size) <= 1.5)
+        .filter(|&size| extent.is_multiple_of(size))
         .min_by(|&a, &b| apart(a).total_cmp(&apart(b)))
-        .unwrap_or_else(|| balanced(extent, wanted))
+        .unwrap_or(1)
 }
 
 /// Divides the outermost loops of each statement at the top over the threads where there is enough to do.
