@@ -104,6 +104,7 @@ fn calls(criterion: &mut Criterion) {
                     rows: kernel.rows,
                     cols: kernel.cols,
                     depths: [tile::Depth::ONE; tile::DEPTHS],
+                    tail: None,
                     a: a[i * kernel.rows..].as_ptr(),
                     a_row: 1,
                     b: b[i * kernel.cols..].as_ptr(),

@@ -34,6 +34,7 @@ pub fn flop_per_second(table: &'static KernelTable, pool: &Pool, time: Duration)
                     rows: tile.rows,
                     cols: tile.cols,
                     depths: Depth::single(DEPTH, tile.rows as isize, tile.cols as isize),
+                    tail: None,
                     a: a.as_ptr(),
                     a_row: 1,
                     b: b.as_ptr(),

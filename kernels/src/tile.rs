@@ -52,6 +52,15 @@ impl Depth {
     }
 }
 
+/// The last level of a sum has fewer terms in the last iteration of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The place of the other in the levels.
+    pub level: usize,
+    /// The terms of the last level then.
+    pub terms: usize,
+}
+
 /// What becomes of the sums of a tile: `activation(clamp(start[j] + sum + addend[i, j], low, high))`.
 ///
 /// Strides count elements; columns are next to one another within a vector.
@@ -90,7 +99,7 @@ impl Finish {
 }
 
 /// The operands of a tile: `c[i, j] (+)= sum over k of a[k, i] * b[k, j]` for `i < rows`, `j < cols`, where `k` runs over all levels
-/// of `depths`, and the sum is finished as `finish` says.
+/// of `depths` but the terms that `tail` leaves out, and the sum is finished as `finish` says.
 ///
 /// Strides count elements and may have any sign. Columns are next to one another within a vector; from the first column of a
 /// vector to that of the next it is `b_vector` and `c_vector`. Nothing outside the named elements is read or written. `a[k, i]`,
@@ -105,6 +114,8 @@ pub struct TileArgs {
     pub cols: usize,
     /// The levels of each sum, outermost first; a count of 0 gives sums of 0.
     pub depths: [Depth; DEPTHS],
+    /// The terms that are left out.
+    pub tail: Option<Tail>,
     /// Address of `a[0, 0]`.
     pub a: *const f32,
     /// Stride of `i` in `a`.
@@ -204,8 +215,9 @@ impl Ahead {
             elements *= count;
         }
         let lines = if packed && elements <= AHEAD_ELEMENTS { elements / LINE_ELEMENTS } else { 0 };
+        let whole = args.tail.is_none();
         let [.., inner, terms] = &mut args.depths;
-        if lines > 0 && inner.count == 1 && terms.count.is_multiple_of(TERMS_AT_ONCE) {
+        if lines > 0 && whole && inner.count == 1 && terms.count.is_multiple_of(TERMS_AT_ONCE) {
             let (a, b) = (TERMS_AT_ONCE as isize * terms.a, TERMS_AT_ONCE as isize * terms.b);
             *inner = Depth { count: terms.count / TERMS_AT_ONCE, a, b };
             terms.count = TERMS_AT_ONCE;
@@ -241,13 +253,27 @@ unsafe fn piece<
     args: &TileArgs,
     ahead: &mut Ahead,
 ) {
-    let TileArgs { rows: _, cols, depths, a, a_row, b, b_vector, c, c_row, c_vector, accumulate, finish } =
-        *args;
+    let TileArgs {
+        rows: _,
+        cols,
+        depths,
+        tail,
+        a,
+        a_row,
+        b,
+        b_vector,
+        c,
+        c_row,
+        c_vector,
+        accumulate,
+        finish,
+    } = *args;
     debug_assert_eq!(cols.div_ceil(V::LANES), VECTORS);
     debug_assert_eq!(!cols.is_multiple_of(V::LANES), PARTIAL);
     debug_assert!(STEP == 0 || a_row == STEP as isize);
     let a_row = if STEP == 0 { a_row } else { STEP as isize };
     let last_lanes = cols - (VECTORS - 1) * V::LANES;
+    let tail = tail.unwrap_or(Tail { level: DEPTHS, terms: 0 });
     // SAFETY: the caller grants the instruction set, and `a[k, i]`, `b[k, j]`, `c[i, j]` of the tile for `k < depth`, and what
     // `finish` names; `step` is called once for each `k`, and the pointers beyond the last are not read. The last vector
     // of columns is cut at `cols` if it is partial.
@@ -277,8 +303,15 @@ unsafe fn piece<
             for m in 0..middle.count {
                 let mut a = a.wrapping_offset(o as isize * outer.a + m as isize * middle.a);
                 let mut b = b.wrapping_offset(o as isize * outer.b + m as isize * middle.b);
-                for _ in 0..inner.count {
+                let shorter_from = match tail {
+                    Tail { level: 0, .. } if o + 1 == outer.count => 0,
+                    Tail { level: 1, .. } if m + 1 == middle.count => 0,
+                    Tail { level: 2, .. } => inner.count.saturating_sub(1),
+                    Tail { .. } => inner.count,
+                };
+                for i in 0..inner.count {
                     ahead.ask::<V>();
+                    let count = if i < shorter_from { terms.count } else { tail.terms };
                     if STEP >= V::LANES && blocks_inside {
                         let next = a.wrapping_offset(inner.a);
                         for i in 0..ROWS {
@@ -288,7 +321,7 @@ unsafe fn piece<
                         }
                     }
                     let (mut a_term, mut b_term) = (a, b);
-                    for _ in 0..terms.count / SUMS {
+                    for _ in 0..count / SUMS {
                         for sum in 0..SUMS {
                             step::<V, ROWS, VECTORS, PARTIAL>(
                                 &mut sums[sum],
@@ -302,7 +335,7 @@ unsafe fn piece<
                             b_term = b_term.wrapping_offset(terms.b);
                         }
                     }
-                    for _ in 0..terms.count % SUMS {
+                    for _ in 0..count % SUMS {
                         step::<V, ROWS, VECTORS, PARTIAL>(
                             &mut sums[0],
                             a_term,

@@ -54,7 +54,7 @@ pub(super) fn lay_out(nest: &mut Nest, layouts: &[MemoryLayout]) {
 }
 
 /// Lets the loops `name.0` and `name.1` run over whole blocks: the channels that the last block has too many read 0 from what lies
-/// in rows, and are 0 in what lies in blocks.
+/// in rows, and are 0 in what lies in blocks. A sum over channels leaves them out.
 fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
     let lane = format!("{name}.1");
     let lanes: Vec<VarId> = nest.pool.vars.ids().filter(|&var| nest.pool.vars[var].name == lane).collect();
@@ -71,21 +71,28 @@ fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
     let mut zeros = Zeros::default();
     walk::change_stores(body, &mut |store| {
         let conjuncts = store.condition.map(|condition| pool.conjuncts(condition)).unwrap_or_default();
-        let on_lane = |conjunct: &ExprId| lanes.iter().any(|&var| pool.uses_var(*conjunct, var));
-        let (tail, others): (Vec<ExprId>, Vec<ExprId>) = conjuncts.into_iter().partition(on_lane);
+        let on_lane = |expr: &ExprId| lanes.iter().any(|&var| pool.uses_var(*expr, var));
+        let (tail, others): (Vec<ExprId>, Vec<ExprId>) = conjuncts.into_iter().partition(&on_lane);
         let &[inside] = tail.as_slice() else { return };
         if pool.buffers[store.buffer].role == Role::Output && !blocked.contains(&store.buffer) {
             return;
         }
-        let beyond = pool.vars_of(inside);
+        let beyond = Beyond { inside, blocked };
+        let own_target = own.contains(&store.buffer) || store.index.iter().any(on_lane);
+        let sums = store.combine == Some(Combiner::Add) && !own_target;
+        if sums && zeros.of(pool, store.value, &beyond) == Some(0.0) {
+            zeros.note(store.buffer, true);
+            return;
+        }
+        let moving = pool.vars_of(inside);
         store.value = pool.rewrite(store.value, &mut |pool, id| {
             let Expr::Load(of, _) = *pool.get(id) else { return None };
             let in_rows = !own.contains(&of) && !blocked.contains(&of);
-            let goes_beyond = in_rows && beyond.iter().any(|&var| pool.uses_var(id, var));
+            let goes_beyond = in_rows && moving.iter().any(|&var| pool.uses_var(id, var));
             goes_beyond.then(|| pool.guard(inside, id))
         });
         store.condition = (!others.is_empty()).then(|| pool.conjunction(&others));
-        let zero = zeros.of(pool, store.value, &Beyond { inside, blocked }) == Some(0.0);
+        let zero = zeros.of(pool, store.value, &beyond) == Some(0.0);
         zeros.note(store.buffer, zero);
         let adds_zero = zero && store.combine.is_none_or(|combine| combine == Combiner::Add);
         if !adds_zero && !own.contains(&store.buffer) {

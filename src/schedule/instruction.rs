@@ -81,6 +81,8 @@ pub struct Instruction {
     pub loops: &'static [(&'static str, usize, Runs)],
     /// How many loops the outermost one may stand for.
     pub levels: usize,
+    /// Whether a condition may leave out the last iterations of the last of those in the last iteration of the first.
+    pub tail: bool,
     /// The operands of the value, in order.
     pub operands: &'static [Operand],
     /// The value.
@@ -101,6 +103,7 @@ macro_rules! fma {
             name: $name,
             loops: &[("k", UNLIMITED, Runs::Some), ("i", UNLIMITED, Runs::Some), ("j", $columns, Runs::Some)],
             levels: DEPTHS,
+            tail: true,
             operands: &[
                 Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero], edges: false },
                 Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One], edges: false },
@@ -125,6 +128,7 @@ macro_rules! fma_blocks {
                 ("j", $columns, Runs::Exactly),
             ],
             levels: DEPTHS,
+            tail: true,
             operands: &[
                 Operand {
                     name: "a",
@@ -160,6 +164,7 @@ macro_rules! fma_lanes {
                 ("j", $columns, Runs::Exactly),
             ],
             levels: LANE_DEPTHS,
+            tail: false,
             operands: &[
                 Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::One], edges: true },
                 Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One], edges: false },
@@ -183,6 +188,7 @@ macro_rules! pool_lanes {
                 ("j", $columns, Runs::Exactly),
             ],
             levels: LANE_DEPTHS,
+            tail: false,
             operands: &[Operand {
                 name: "a",
                 strides: &[Stride::Any, Stride::Any, Stride::One],
@@ -208,6 +214,7 @@ macro_rules! windows {
                 ("q", UNLIMITED, Runs::Some),
             ],
             levels: 1,
+            tail: false,
             operands: $operands,
             value: $value,
             combine: $combine,
@@ -235,6 +242,7 @@ macro_rules! winograd {
                 ("l", $lanes, Runs::Exactly),
             ],
             levels: 1,
+            tail: false,
             operands: &[Operand {
                 name: "x",
                 strides: &[Stride::Any, Stride::Any, Stride::Any, Stride::Zero, Stride::Zero, Stride::One],
@@ -271,6 +279,8 @@ pub const INSTRUCTIONS: &[Instruction] = &[
     fma!("fma_1x32", 32),
     fma_blocks!("fma_12x2x16", 2, 16),
     fma_blocks!("fma_6x2x8", 2, 8),
+    fma_blocks!("fma_8x3x16", 3, 16),
+    fma_blocks!("fma_4x3x8", 3, 8),
     fma_blocks!("fma_3x3x4", 3, 4),
     fma_lanes!("fma_lanes_16", 16),
     fma_lanes!("fma_lanes_8", 8),
@@ -318,6 +328,8 @@ pub struct Match {
     pub conditions: Vec<ExprId>,
     /// The conjuncts under which the first operand is read; elsewhere the term changes nothing.
     pub guards: Vec<ExprId>,
+    /// The condition that leaves out the last terms in the last iteration of the first loop.
+    pub tail: Option<ExprId>,
 }
 
 /// Unifies a loop and all in it with an instruction.
@@ -400,7 +412,12 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
     if operands.iter().any(|(buffer, _)| *buffer == result.0) {
         return Err("it reads what it writes".into());
     }
-    let conditions = store.condition.map(|condition| pool.conjuncts(condition)).unwrap_or_default();
+    let (tail, conditions): (Vec<ExprId>, Vec<ExprId>) = store
+        .condition
+        .map(|condition| pool.conjuncts(condition))
+        .unwrap_or_default()
+        .into_iter()
+        .partition(|&condition| instruction.tail && is_tail(pool, condition, &loops, levels));
     for &condition in &conditions {
         let whole = loops.iter().enumerate().find(|&(place, &var)| {
             instruction.loops[role(levels, place)].2 != Runs::Some && pool.uses_var(condition, var)
@@ -410,8 +427,17 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             return Err(format!("it runs under a condition on loop '{name}'"));
         }
         limits_one_loop(pool, condition, &loops)?;
+        let summed = || loops[..levels].iter().any(|&var| pool.uses_var(condition, var));
+        if !tail.is_empty() && summed() {
+            return Err("several conditions leave out terms".into());
+        }
     }
-    Ok(Match { loops, levels, operands, result, conditions, guards: guards.concat() })
+    let tail = match tail.as_slice() {
+        [] => None,
+        [tail] => Some(*tail),
+        _several => return Err("several conditions leave out terms".into()),
+    };
+    Ok(Match { loops, levels, operands, result, conditions, guards: guards.concat(), tail })
 }
 
 /// What is read, and the conjuncts under which it is, where the value is one that does not change what it is combined with
@@ -519,6 +545,20 @@ fn leaves_out_terms(
         [last, row] if last + 1 == levels && *row == levels => Ok(()),
         _several => Err(several),
     }
+}
+
+/// Whether the condition leaves out the last iterations of the last of the first `levels` loops in the last iteration of the first, and
+/// nothing else.
+fn is_tail(pool: &mut ExprPool, condition: ExprId, loops: &[VarId], levels: usize) -> bool {
+    let [first, .., last] = loops[..levels] else { return false };
+    let Some(below) = pool.below(condition) else { return false };
+    let Some(terms) = below.terms.variables(pool) else { return false };
+    let extent = |var: VarId| pool.vars[var].extent as i64;
+    let step =
+        |of: VarId| terms.iter().find(|(var, _)| *var == of).map(|(_, step)| *step).filter(|&step| step > 0);
+    let (Some(round), Some(term), 2) = (step(first), step(last), terms.len()) else { return false };
+    let at = |round_at: i64, term_at: i64| round * round_at + term * term_at;
+    at(extent(first) - 2, extent(last) - 1) < below.bound && at(extent(first) - 1, 0) < below.bound
 }
 
 /// Fails unless the condition holds for the iterations before some end of at most one of the loops: a micro-kernel is given

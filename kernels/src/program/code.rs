@@ -296,8 +296,9 @@ pub struct Tile {
     pub cols: Trip,
     /// The levels of each sum, outermost first: from one to [`DEPTHS`](crate::tile::DEPTHS).
     pub depths: Vec<Depth>,
-    /// Conditions on the terms, over the line, the row and the levels of the sum, outermost first. Only where `a` has a factor a
-    /// column; at most one on a level, and on no other. That on the innermost level may move forward with the row.
+    /// Conditions on the terms, over the line, the row and the levels of the sum, outermost first. Where `a` has a factor a
+    /// column: at most one on a level, and on no other; that on the innermost level may move forward with the row. Else at most one,
+    /// which leaves out the last terms of the innermost level in the last iteration of the outermost.
     pub guard: Vec<Condition>,
     /// Whether it adds to `c`.
     pub accumulate: Accumulate,

@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::pooling::PoolArgs;
 use crate::table::KernelTable;
 use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel, Windows};
-use crate::tile::{DEPTHS, Depth, Finish, TileArgs, TileKernel};
+use crate::tile::{DEPTHS, Depth, Finish, Tail, TileArgs, TileKernel};
 use crate::window::Pool;
 
 /// A tile in the executor's form.
@@ -37,7 +37,7 @@ pub(super) struct TileOp {
 #[derive(Debug)]
 enum Kernel {
     /// For a factor that is one for all columns.
-    Matrix { kernel: &'static TileKernel, b: usize, b_vector: isize },
+    Matrix { kernel: &'static TileKernel, b: usize, b_vector: isize, tail: Option<Tail> },
     /// For a factor that has an element a column.
     Lanes { kernel: &'static LaneKernel, b: usize, edges: Box<[Clip]> },
     /// For no factors.
@@ -82,6 +82,37 @@ pub(super) fn tile_fits(table: &'static KernelTable, tile: &Tile) -> bool {
     }
 }
 
+/// What the conditions on the terms of a matrix tile leave out; `None` where they leave out other than the last terms of the innermost
+/// level in the last iteration of the outermost.
+pub(super) fn tail(depths: &[code::Depth], guard: &[Condition]) -> Option<Option<Tail>> {
+    let condition = match guard {
+        [] => return Some(None),
+        [condition] => condition,
+        _several => return None,
+    };
+    let Condition { value: Affine { constant: start, terms: of_counters }, strides, limit } = condition;
+    let constant = |depth: &code::Depth| match depth.trip {
+        Trip::Constant(count) => i64::try_from(count).ok(),
+        Trip::Bounded { .. } => None,
+    };
+    let counts: Vec<i64> = depths.iter().map(constant).collect::<Option<_>>()?;
+    let ([0, 0, round, between @ .., step], [rounds, .., terms]) = (strides.as_slice(), counts.as_slice())
+    else {
+        return None;
+    };
+    let last = |rounds: i64, term: i64| {
+        round.checked_mul(rounds)?.checked_add(step.checked_mul(term)?)?.checked_add(*start)
+    };
+    let grows = *start >= 0 && *round > 0 && *step > 0 && between.iter().all(|stride| *stride == 0);
+    let left_before = *rounds > 1 && last(rounds - 2, terms - 1)? >= *limit;
+    let room = limit.checked_sub(last((rounds - 1).max(0), 0)?)?;
+    if !of_counters.is_empty() || !grows || left_before || room < 1 {
+        return None;
+    }
+    let terms = ((room - 1) / step + 1).min(*terms);
+    Some(Some(Tail { level: DEPTHS - depths.len(), terms: usize::try_from(terms).ok()? }))
+}
+
 impl TileOp {
     /// Lowers a tile that `table` has a kernel for.
     pub(super) fn lower(table: &'static KernelTable, tile: &Tile) -> TileOp {
@@ -118,6 +149,7 @@ impl TileOp {
                     kernel: tile_kernel(table, tile).expect("the verifier should have found a kernel"),
                     b: b.index(),
                     b_vector: vector(b_block_stride),
+                    tail: tail(depths, guard).expect("the verifier should have found what is left out"),
                 },
                 Terms::Products { b, b_block_stride: _ } => {
                     Kernel::Lanes { kernel: table.lane_tile, b: b.index(), edges: edges() }
@@ -213,13 +245,14 @@ impl Machine<'_> {
             addend_line,
         };
         match &op.kernel {
-            Kernel::Matrix { kernel, b, b_vector } => {
-                let (b, b_vector) = (read(*b), *b_vector);
+            Kernel::Matrix { kernel, b, b_vector, tail } => {
+                let (b, b_vector, tail) = (read(*b), *b_vector, *tail);
                 let (c_vector, cols) = (op.c_vector, op.whole_cols + cols);
                 let mut args = TileArgs {
                     rows,
                     cols,
                     depths,
+                    tail,
                     a,
                     a_row,
                     b,

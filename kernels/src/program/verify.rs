@@ -6,7 +6,7 @@ use super::code::{
     Place, Register, Terms, Tile, Transform, Trip, Window, WindowKind,
 };
 use super::range::{Linear, Space};
-use super::tile::tile_fits;
+use super::tile::{tail, tile_fits};
 use crate::isa::Isa;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
@@ -109,7 +109,7 @@ pub enum Problem {
     TileOverlap,
     /// Conditions on the terms of a tile that its micro-kernel does not know.
     #[error(
-        "a tile leaves out terms where it cannot: its factor needs an element a column, each level of the sum at most one condition, and only that on the innermost may move with the row, forward"
+        "a tile leaves out terms where it cannot: with an element a column each level of the sum has at most one condition, and only that on the innermost may move with the row, forward; with one factor for all columns only the last terms in the last iteration of the outermost level can be left out"
     )]
     TileGuard,
     /// A window with a stride, a dilation or a width of 0.
@@ -413,7 +413,7 @@ impl Verifier<'_> {
         if read.iter().flatten().any(|id| buffer(id) == buffer(c)) {
             return Err(Problem::TileOverlap);
         }
-        let guard = of_terms(guard, depths.len(), *a_col_stride == 1)?;
+        let guard = of_terms(guard, depths, *a_col_stride == 1)?;
         let blocks_trip = Trip::Constant(*blocks);
         let first = self.dims(
             [lines, rows, &blocks_trip, cols].into_iter().chain(depths.iter().map(|level| &level.trip)),
@@ -641,8 +641,9 @@ impl Verifier<'_> {
 }
 
 /// Conditions on the terms of a tile, over the dimensions of the tile.
-fn of_terms(guard: &[Condition], levels: usize, lanewise: bool) -> Result<Vec<Condition>, Problem> {
-    let mut free = vec![lanewise; levels];
+fn of_terms(guard: &[Condition], depths: &[Depth], lanewise: bool) -> Result<Vec<Condition>, Problem> {
+    let levels = depths.len();
+    let mut free = vec![true; levels];
     let over_tile = |condition: &Condition| {
         let Condition { value, strides, limit } = condition;
         let [line, row, terms @ ..] = strides.as_slice() else {
@@ -654,13 +655,14 @@ fn of_terms(guard: &[Condition], levels: usize, lanewise: bool) -> Result<Vec<Co
         let level = terms.iter().position(|stride| *stride != 0).unwrap_or(0);
         let single = terms.iter().skip(level + 1).all(|stride| *stride == 0);
         let moves = *row == 0 || (*row > 0 && level + 1 == levels);
-        if !(single && moves && std::mem::replace(&mut free[level], false)) {
+        if lanewise && !(single && moves && std::mem::replace(&mut free[level], false)) {
             return Err(Problem::TileGuard);
         }
         let strides = [*line, *row, 0, 0].into_iter().chain(terms.iter().copied()).collect();
         Ok(Condition { value: value.clone(), strides, limit: *limit })
     };
-    guard.iter().map(over_tile).collect()
+    let over_tile = guard.iter().map(over_tile).collect::<Result<_, _>>()?;
+    if lanewise || tail(depths, guard).is_some() { Ok(over_tile) } else { Err(Problem::TileGuard) }
 }
 
 fn expect_type(op: usize, found: ElementType, wanted: ElementType) -> Check {

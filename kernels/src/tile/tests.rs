@@ -1,5 +1,5 @@
 use super::lanes::{Edge, LaneArgs, Windows};
-use super::{DEPTHS, Depth, Finish, TileArgs};
+use super::{DEPTHS, Depth, Finish, Tail, TileArgs};
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
@@ -40,6 +40,7 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
                                 rows,
                                 cols,
                                 depths: Depth::single(depth, a_depth, b_depth),
+                                tail: None,
                                 a: a.as_ptr(),
                                 a_row,
                                 b: b.as_ptr(),
@@ -99,6 +100,7 @@ fn negative_strides_give_the_product() {
                 rows,
                 cols,
                 depths: Depth::single(depth, -(rows as isize), -(cols as isize)),
+                tail: None,
                 a: &a[a.len() - 1],
                 a_row: -1,
                 b: &b[b.len() - cols],
@@ -123,9 +125,13 @@ fn negative_strides_give_the_product() {
 
 #[test]
 fn levels_of_the_sum_and_vectors_apart_give_the_product() {
+    let tails = (0..DEPTHS - 1).flat_map(|level| [1, 3].map(|terms| Some(Tail { level, terms })));
+    let tails: Vec<Option<Tail>> = tails.chain([None]).collect();
     for isa in Isa::available() {
         let lanes = table(isa).lanes;
-        for kernel in table(isa).tiles {
+        for (kernel, &tail) in
+            table(isa).tiles.iter().flat_map(|kernel| tails.iter().map(move |tail| (kernel, tail)))
+        {
             let (rows, vectors, counts) = (kernel.rows + 2, kernel.cols / lanes, [2, 3, 2, 5]);
             let terms = counts.iter().product::<usize>();
             // Terms of `a` are next to one another, those of `b` a vector apart; vectors of `b` and `c` follow one another.
@@ -141,6 +147,7 @@ fn levels_of_the_sum_and_vectors_apart_give_the_product() {
                     a: strides[level] as isize,
                     b: (strides[level] * lanes) as isize,
                 }),
+                tail,
                 a: a.as_ptr(),
                 a_row: terms as isize,
                 b: b.as_ptr(),
@@ -153,11 +160,15 @@ fn levels_of_the_sum_and_vectors_apart_give_the_product() {
             };
             // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
             unsafe { (kernel.run)(&args) };
+            let counts_at = |k: &usize| {
+                let at = |level: usize| k / strides[level] % counts[level];
+                tail.is_none_or(|tail| at(tail.level) + 1 < counts[tail.level] || at(DEPTHS - 1) < tail.terms)
+            };
             for i in 0..rows {
                 for j in 0..vectors * lanes {
                     let (vector, lane) = (j / lanes, j % lanes);
                     let product = |k: usize| a[i * terms + k] * b[(vector * terms + k) * lanes + lane];
-                    let want: f32 = (0..terms).map(product).sum();
+                    let want: f32 = (0..terms).filter(counts_at).map(product).sum();
                     assert_eq!(c[(vector * rows + i) * lanes + lane], want, "{} at {i}, {j}", kernel.name);
                 }
             }
@@ -185,6 +196,7 @@ fn sums_are_finished() {
                         rows,
                         cols,
                         depths: Depth::single(depth, rows as isize, cols as isize),
+                        tail: None,
                         a: a.as_ptr(),
                         a_row: 1,
                         b: b.as_ptr(),

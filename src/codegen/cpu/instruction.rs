@@ -1,7 +1,7 @@
 //! Instructions to calls of micro-kernels.
 
 use super::Emitter;
-use crate::expr::{Affine, BufferId, VarId};
+use crate::expr::{Affine, BufferId, ExprId, VarId};
 use crate::loopir::{Combiner, Loop};
 use crate::schedule::{Emission, Instruction, Match, Shape, unify};
 use paisley_kernels::program as cpu;
@@ -38,7 +38,10 @@ fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cp
         return Err("it runs under a condition that is not a limit of one loop".into());
     }
     let guard = term_conditions(emitter, found);
-    let guard = guard.ok_or("it leaves out terms under a condition that is not affine")?;
+    let mut guard = guard.ok_or("it leaves out terms under a condition that is not affine")?;
+    if let Some(tail) = found.tail {
+        guard.push(tail_condition(emitter, found, tail).ok_or("its tail is not affine")?);
+    }
     let trips: Vec<cpu::Trip> =
         found.loops.iter().zip(limits.trips).map(|(&var, bounds)| emitter.trip(var, bounds)).collect();
     let (depths, [rows, columns @ ..]) = trips.split_at(found.levels) else {
@@ -123,6 +126,13 @@ fn term_conditions(emitter: &mut Emitter, found: &Match) -> Option<Vec<cpu::Cond
         }
     }
     Some(conditions)
+}
+
+/// The condition that leaves out the last terms of a sum: a form over the levels that is nowhere negative, below a limit.
+fn tail_condition(emitter: &mut Emitter, found: &Match, conjunct: ExprId) -> Option<cpu::Condition> {
+    let below = emitter.pool.below(conjunct)?;
+    let (value, levels) = emitter.counters_and_strides(&below.terms, &found.loops[..found.levels])?;
+    Some(cpu::Condition { value, strides: [vec![0, 0], levels].concat(), limit: below.bound })
 }
 
 fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cpu::Node, String> {

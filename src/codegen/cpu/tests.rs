@@ -245,6 +245,60 @@ fn a_quotient_of_what_is_not_pooled_stays() {
     );
 }
 
+/// A product whose 24 terms lie in blocks of 16, under a condition on them.
+fn product_in_blocks(condition: &str) -> Nest {
+    let text = format!(
+        "nest product
+  in    x: f32[2, 9, 16]
+  const w: f32[2, 16, 32]
+  out   y: f32[9, 32]
+  register acc: f32[9, 32]
+  for i in 9, j in 32:
+    init: acc[i, j] = 0.0
+  for c.0 in 2, c.1 in 16, i in 9, j in 32:
+    update: acc[i, j] += x[c.0, i, c.1] * w[c.0, c.1, j] if {condition}
+  for i in 9, j in 32:
+    store: y[i, j] = acc[i, j]
+"
+    );
+    Nest::parse(&text).unwrap()
+}
+
+#[test]
+fn the_last_terms_of_the_last_block_are_left_out() {
+    let mut nest = product_in_blocks("c.0 * 16 + c.1 < 24");
+    Trace::parse("replace c.0 by fma_12x32").unwrap().apply(&mut nest).unwrap();
+    expect![[r#"
+        program product.run
+          in 0 x: f32[288]
+          in 1 w: f32[1024]
+          inout 2 y: f32[288]
+          shared acc: f32[288]
+        phase 0
+          block init over d0 in 9, d1 in 32
+            v0: f32 = 0.0
+            acc[32 d0 + d1] = v0
+        phase 1
+          tile 9 x 32 x (2 x 16): acc[32 row + col] += x[16 row + 144 depth0 + depth1] * w[col + 512 depth0 + 32 depth1] where 0 <= 16 depth0 + depth1 < 24
+        phase 2
+          block store over d0 in 9, d1 in 32
+            v0: f32 = acc[32 d0 + d1]
+            y[32 d0 + d1] = v0
+    "#]].assert_eq(&emit(&nest).unwrap().code.to_string());
+}
+
+#[test]
+fn other_terms_are_not_left_out() {
+    // Of the first block too, none of the last block, of rows, and the first ones.
+    for condition in
+        ["c.0 * 16 + c.1 < 12", "c.0 * 16 + c.1 < 16", "c.0 * 16 + i < 24", "c.0 * 16 + c.1 >= 3"]
+    {
+        let mut nest = product_in_blocks(condition);
+        let refused = Trace::parse("replace c.0 by fma_12x32").unwrap().apply(&mut nest).unwrap_err();
+        assert!(refused.to_string().contains("it runs under a condition"), "{condition}: {refused}");
+    }
+}
+
 fn check_transform(mut nest: Nest, trace: &str, expected: Expect) {
     if let Err(error) = Trace::parse(trace).unwrap().apply(&mut nest) {
         panic!("{error}\n{nest}");

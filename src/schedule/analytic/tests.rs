@@ -389,6 +389,28 @@ fn a_pointwise_convolution_in_blocks() {
 }
 
 #[test]
+fn a_pointwise_convolution_of_blocks_that_are_not_full_or_not_even() {
+    check_trace(
+        &in_blocks(
+            "  in    x: f32[2, 56, 56, 16]\n  const w: f32[144, 24]\n  out   y: f32[9, 56, 56, 16]\n",
+            "k.0 in 9, p in 56, q in 56, k.1 in 16",
+            "c.0 in 2, c.1 in 16:\n      update: acc += x[c.0, p, q, c.1] * w[k.0 * 16 + k.1, c.0 * 16 + c.1] if c.0 * 16 + c.1 < 24",
+        ),
+        expect![[r#"
+            split k.0 = [_, 3]
+            fuse p q as i
+            split i = [_, 28, 56]
+            reorder i.0 k.0.0 i.1 k.0.1 i.2 k.1
+            relayout w by k.0.0 c.0 c.1 k.0.1 k.1
+            stage_out acc at i.1 in register
+            reorder c.0 c.1 i.2 k.0.1 k.1
+            replace c.0 by fma_8x3x16
+            parallel i.0
+        "#]],
+    );
+}
+
+#[test]
 fn a_depthwise_convolution_in_blocks() {
     check(
         &in_blocks(

@@ -73,6 +73,12 @@ fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
         guard.push(Condition { value: affine(-left, &[]), strides, limit: width });
     } else {
         depths.push(depth(channels, 1, 1));
+        // As of blocks of channels, of which the last is not full.
+        let left_out = random.below(channels as u64) as i64;
+        let limit = (taps_down - 1) * channels + channels - left_out;
+        let strides = vec![0, 0, channels, 0, 1];
+        let condition = Condition { value: affine(0, &[]), strides, limit };
+        guard.extend((left_out > 0).then_some(condition));
     }
     let clamped = random.chance(2);
     let columns_long = columns * lanes;
@@ -127,18 +133,46 @@ fn terms_beyond_the_edge_are_left_out_and_sums_finished() {
     }
 }
 
+/// What is wrong with a convolution or pooling after a change of its tile.
+fn refused(code: &Code, change: &dyn Fn(&mut Tile)) -> Problem {
+    let mut code = code.clone();
+    let Node::Loop(panel) = &mut code.body[0] else { panic!("a loop") };
+    let Node::Loop(piece) = &mut panel.body[0] else { panic!("a loop") };
+    let Node::Call(Call::Tile(tile)) = &mut piece.body[0] else { panic!("a tile") };
+    change(tile);
+    code.verify(table(Isa::Generic)).unwrap_err().problem
+}
+
+#[test]
+fn of_a_matrix_tile_only_the_last_terms_are_left_out() {
+    let code = windows(&mut Random(3), table(Isa::Generic), Kind::Convolution);
+    let tail = |change: &dyn Fn(&mut Tile, &mut Condition)| {
+        refused(&code, &|tile| {
+            for (level, count) in tile.depths.iter_mut().zip([2, 1, 3]) {
+                level.trip = Trip::Constant(count);
+            }
+            let mut condition = Condition { value: affine(0, &[]), strides: vec![0, 0, 3, 0, 1], limit: 5 };
+            change(tile, &mut condition);
+            tile.guard = vec![condition];
+        })
+    };
+    assert_eq!(tail(&|_, condition| condition.limit = 2), Problem::TileGuard);
+    assert_eq!(tail(&|_, condition| condition.limit = 3), Problem::TileGuard);
+    assert_eq!(tail(&|_, condition| condition.strides[1] = 1), Problem::TileGuard);
+    assert_eq!(tail(&|_, condition| condition.strides[3] = 1), Problem::TileGuard);
+    assert_eq!(tail(&|_, condition| condition.strides[4] = -1), Problem::TileGuard);
+    assert_eq!(tail(&|_, condition| condition.value.constant = -1), Problem::TileGuard);
+    let bounded = |tile: &mut Tile, _: &mut Condition| {
+        tile.depths[0].trip = Trip::Bounded { max: 2, bounds: vec![] };
+    };
+    assert_eq!(tail(&bounded), Problem::TileGuard);
+}
+
 #[test]
 fn conditions_that_do_not_keep_to_the_buffer_are_refused() {
     let mut random = Random(3);
     let code = windows(&mut random, table(Isa::Generic), Kind::Depthwise);
-    let refused = |change: &dyn Fn(&mut Tile)| {
-        let mut code = code.clone();
-        let Node::Loop(panel) = &mut code.body[0] else { panic!("a loop") };
-        let Node::Loop(piece) = &mut panel.body[0] else { panic!("a loop") };
-        let Node::Call(Call::Tile(tile)) = &mut piece.body[0] else { panic!("a tile") };
-        change(tile);
-        code.verify(table(Isa::Generic)).unwrap_err().problem
-    };
+    let refused = |change: &dyn Fn(&mut Tile)| refused(&code, change);
     assert!(code.verify(table(Isa::Generic)).is_ok());
     assert!(matches!(refused(&|tile| tile.guard[0].value.constant -= 1), Problem::OutOfRange { .. }));
     assert!(matches!(refused(&|tile| tile.guard.truncate(1)), Problem::OutOfRange { .. }));

@@ -57,7 +57,7 @@ fn channels_in_blocks() {
             register acc: f32
             init: acc = 0.0
             for c.0 in 2, r in 3, s in 3, c.1 in 16:
-              update: acc += x[0, c.0, p + r, q + s, c.1] * guard(c.0 * 16 + c.1 < 24 and k.0 * 16 + k.1 < 24, w[k.0 * 16 + k.1, c.0 * 16 + c.1, r, s])
+              update: acc += x[0, c.0, p + r, q + s, c.1] * guard(k.0 * 16 + k.1 < 24, w[k.0 * 16 + k.1, c.0 * 16 + c.1, r, s]) if c.0 * 16 + c.1 < 24
             store: y[0, k.0, p, q, k.1] = max(acc + guard(k.0 * 16 + k.1 < 24, b[k.0 * 16 + k.1]), 0.0)
     "#]].assert_eq(&define_group(&group, &[blocks, rows, rows, blocks]).unwrap().to_string());
 }

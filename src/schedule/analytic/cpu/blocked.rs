@@ -21,12 +21,27 @@ use crate::expr::{Role, Scope, VarId};
 use crate::loopir::Combiner;
 use crate::target::{CpuIsa, CpuTarget};
 
-/// The micro-kernel of a processor: vectors of columns and the instruction, and the instruction for each channel by itself.
-pub(super) fn tile(isa: CpuIsa) -> (usize, &'static str, &'static str) {
+/// The micro-kernels of a processor for panels: blocks that one computes at once, and its instruction. The one to prefer is first.
+fn panels(isa: CpuIsa) -> [(usize, &'static str); 2] {
     match isa {
-        CpuIsa::Generic => (3, "fma_3x3x4", "fma_lanes_4"),
-        CpuIsa::Avx2 => (2, "fma_6x2x8", "fma_lanes_8"),
-        CpuIsa::Avx512 => (2, "fma_12x2x16", "fma_lanes_16"),
+        CpuIsa::Generic => [(3, "fma_3x3x4"), (2, "fma_3x3x4")],
+        CpuIsa::Avx2 => [(2, "fma_6x2x8"), (3, "fma_4x3x8")],
+        CpuIsa::Avx512 => [(2, "fma_12x2x16"), (3, "fma_8x3x16")],
+    }
+}
+
+/// How many of `blocks` a panel has, so that all panels have as many, and the instruction for it.
+pub(super) fn panel(isa: CpuIsa, blocks: usize) -> (usize, &'static str) {
+    let panels = panels(isa);
+    panels.into_iter().find(|(size, _)| blocks.is_multiple_of(*size)).unwrap_or((1, panels[0].1))
+}
+
+/// The instruction of a processor for the sums of each channel by itself.
+fn lane_by_lane(isa: CpuIsa) -> &'static str {
+    match isa {
+        CpuIsa::Generic => "fma_lanes_4",
+        CpuIsa::Avx2 => "fma_lanes_8",
+        CpuIsa::Avx512 => "fma_lanes_16",
     }
 }
 
@@ -46,9 +61,13 @@ fn pool(isa: CpuIsa, combine: Combiner) -> Option<&'static str> {
 
 #[cfg(test)]
 pub(super) fn instructions(isa: CpuIsa) -> Vec<&'static str> {
-    let (_, together, lane_by_lane) = tile(isa);
     let pools = [Combiner::Max, Combiner::Add].into_iter().filter_map(|combine| pool(isa, combine));
-    [together, lane_by_lane].into_iter().chain(pools).collect()
+    panels(isa)
+        .map(|(_, instruction)| instruction)
+        .into_iter()
+        .chain([lane_by_lane(isa)])
+        .chain(pools)
+        .collect()
 }
 
 /// Results of a strip: a third of the smallest first-level cache, so that weights have room beside them.
@@ -137,7 +156,6 @@ pub(super) fn blocked_tiles(
 ) -> Option<()> {
     let Convolution { x, w, lanewise, lane, block, groups, rows } =
         convolution(scheduler, reduction, target)?;
-    let (vectors, together, lane_by_lane) = tile(target.isa);
     let nest = &scheduler.nest;
     let depth = loop_names(nest, &reduction.inner);
     let (images, places) = rows.split_at(rows.len().saturating_sub(2));
@@ -155,7 +173,8 @@ pub(super) fn blocked_tiles(
 
     // Several blocks of output channels at once.
     let count = scheduler.extent(&block);
-    let at_once = if lanewise { 1 } else { (1..=vectors).rev().find(|&few| count.is_multiple_of(few))? };
+    let (at_once, instruction) =
+        if lanewise { (1, lane_by_lane(target.isa)) } else { panel(target.isa, count) };
     let (panel, columns) = if lanewise {
         (block, vec![lane.clone()])
     } else {
@@ -235,7 +254,7 @@ pub(super) fn blocked_tiles(
     }
     scheduler.stage_out(&accumulator, Some(&outer))?;
     scheduler.reorder(&[&*depth, std::slice::from_ref(&tile_row), &columns].concat())?;
-    scheduler.replace(depth.first()?, if lanewise { lane_by_lane } else { together })?;
+    scheduler.replace(depth.first()?, instruction)?;
     share_out(scheduler, &outside[..free], target);
     Some(())
 }

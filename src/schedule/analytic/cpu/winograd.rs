@@ -10,7 +10,7 @@
 
 use super::super::shape::find_reductions;
 use super::super::{Scheduler, buffer_name};
-use super::blocked::tile;
+use super::blocked::panel;
 use super::share_out;
 use crate::expr::Scope;
 use crate::schedule::Step;
@@ -49,8 +49,7 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
     let &[images, _, points, _, tile_rows, tile_columns, lanes] = v.as_slice() else { return None };
     let tile_size = scheduler.extent("i");
     let bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>();
-    let (vectors, fma, _) = tile(target.isa);
-    let at_once = (1..=vectors).rev().find(|&few| m[1].is_multiple_of(few))?;
+    let (at_once, instruction) = panel(target.isa, m[1]);
 
     let by_bands = bytes(&v) > bytes(&u) && images * tile_rows >= target.threads;
     let row_bytes = if by_bands {
@@ -109,13 +108,13 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
     let places = scheduler.present(&[&products.rows, &products.columns]);
     let row = scheduler.fuse_all(&places, "t")?;
     let columns = scheduler.present(&[&products.blocks, &products.lane]);
-    let panel = scheduler.present(&["k.0.0", a, b, "c.0", "c.1"]);
-    scheduler.relayout("u", &[panel, columns.clone()].concat())?;
+    let order = scheduler.present(&["k.0.0", a, b, "c.0", "c.1"]);
+    scheduler.relayout("u", &[order, columns.clone()].concat())?;
     scheduler.stage_out("m_sum", Some(b))?;
     let depth = scheduler.present(&["c.0", "c.1"]);
     scheduler.reorder(&[depth.as_slice(), &[row], &columns].concat())?;
     let one_vector = super::tile(target.isa).2;
-    scheduler.replace(depth.first()?, if columns.len() == 2 { fma } else { one_vector })?;
+    scheduler.replace(depth.first()?, if columns.len() == 2 { instruction } else { one_vector })?;
 
     // The results.
     scheduler.stage_out("acc", Some("th.1"))?;
