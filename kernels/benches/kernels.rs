@@ -403,6 +403,8 @@ fn transforms(criterion: &mut Criterion) {
                 y_tile: y[2],
                 tiles,
                 accumulate: false,
+                finish: Finish::NONE,
+                addend_tile: 0,
             };
             group.throughput(Throughput::Elements(tiles as u64));
             group.bench_function(BenchmarkId::new(isa.name(), matrix.name()), |bencher| {

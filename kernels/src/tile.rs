@@ -96,6 +96,12 @@ impl Finish {
         high: f32::INFINITY,
         activation: None,
     };
+
+    /// Whether the sums stay as they are.
+    pub(crate) fn is_none(&self) -> bool {
+        let free = self.low == f32::NEG_INFINITY && self.high == f32::INFINITY;
+        self.start.is_null() && self.addend.is_null() && free && self.activation.is_none()
+    }
 }
 
 /// The operands of a tile: `c[i, j] (+)= sum over k of a[k, i] * b[k, j]` for `i < rows`, `j < cols`, where `k` runs over all levels

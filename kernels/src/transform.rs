@@ -9,6 +9,7 @@ pub(crate) mod body;
 mod tests;
 
 use crate::table::KernelTable;
+use crate::tile::Finish;
 
 /// The matrix of a transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,11 +71,11 @@ impl Matrix {
     }
 }
 
-/// Tiles to transform: `y[t, p, q] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j]`, each element a vector of the table's
-/// lanes, which are next to one another.
+/// Tiles to transform: `y[t, p, q] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j]`, finished, each element a vector of the
+/// table's lanes, which are next to one another.
 ///
-/// Strides count single values. Exactly the elements named are touched: those of `x` must be valid for reads, those of
-/// `y` for writes and, where it accumulates, for reads; the two must not overlap.
+/// Strides count single values. Exactly the elements named are touched: those of `x` and of what `finish` names must be valid for
+/// reads, those of `y` for writes and, where it accumulates, for reads; `y` must not overlap what is read.
 #[derive(Clone, Copy, Debug)]
 pub struct TransformArgs {
     /// Address of the first element of the first tile.
@@ -97,6 +98,10 @@ pub struct TransformArgs {
     pub tiles: usize,
     /// Whether it adds to what `y` holds.
     pub accumulate: bool,
+    /// What becomes of the sums, of which `p` are the rows and `q` the vectors; all have the same `start`.
+    pub finish: Finish,
+    /// Stride from a tile to the next in what is added.
+    pub addend_tile: isize,
 }
 
 impl KernelTable {

@@ -404,7 +404,8 @@ pub enum WindowKind {
 }
 
 /// `y[t, p, q, l] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j, l]` for tiles `t` and channels `l`, which are a vector and next
-/// to one another, all f32. `y` is in another buffer than `x`, and its elements are apart.
+/// to one another, all f32, finished as `finish` says, of which tiles are the lines and columns `q` the blocks. `y` is in another
+/// buffer than what is read, and its elements are apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transform {
     /// `M`.
@@ -431,6 +432,8 @@ pub struct Transform {
     pub lanes: usize,
     /// Whether it adds to `y`.
     pub accumulate: Accumulate,
+    /// What becomes of the sums; all columns have the same start.
+    pub finish: Option<Finish>,
 }
 
 /// A straight-line program run for every element of `dims[0] x dims[1] x ..`. Each register is set by exactly one operation,
@@ -695,10 +698,8 @@ impl Code {
 impl Tile {
     /// Everything it reads or writes.
     pub fn accesses(&self) -> impl Iterator<Item = AccessId> {
-        let finish = self.finish.as_ref();
-        let start = finish.and_then(|finish| finish.start).map(|(access, _)| access);
-        let addend = finish.and_then(|finish| finish.addend).map(|(access, _)| access);
-        [self.a, self.c].into_iter().chain(self.b()).chain(start).chain(addend)
+        let finish = self.finish.iter().flat_map(Finish::accesses);
+        [self.a, self.c].into_iter().chain(self.b()).chain(finish)
     }
 
     /// The first element of `b`, where it has one.
@@ -707,6 +708,21 @@ impl Tile {
             Terms::Products { b, .. } => Some(b),
             Terms::Sum { .. } | Terms::Largest => None,
         }
+    }
+}
+
+impl Transform {
+    /// Everything it reads or writes.
+    pub fn accesses(&self) -> impl Iterator<Item = AccessId> {
+        [self.x, self.y].into_iter().chain(self.finish.iter().flat_map(Finish::accesses))
+    }
+}
+
+impl Finish {
+    /// Everything it reads.
+    pub fn accesses(&self) -> impl Iterator<Item = AccessId> + use<> {
+        let start = self.start.map(|(access, _)| access);
+        start.into_iter().chain(self.addend.map(|(access, _)| access))
     }
 }
 

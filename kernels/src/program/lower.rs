@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::affine::{Affine, Bound, Condition};
 use super::code::{
-    AccessId, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Loop, Node, Place, Register,
-    Transform, Trip, Window, WindowKind,
+    AccessId, Block, BlockOp, BufferId, Call, Code, Combine, ElementType, Loop, Node, Place, Register, Trip,
+    Window, WindowKind,
 };
 use super::convert::literal_bits;
 use super::tile::TileOp;
+use super::transform::TransformOp;
 use crate::activation::Activation;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
@@ -52,7 +53,7 @@ pub(super) enum Op {
     Loop(LoopOp),
     Tile(Box<TileOp>),
     Window(Window),
-    Transform(Transform),
+    Transform(Box<TransformOp>),
     Copy(CopyOp),
     Block(BlockCode),
 }
@@ -282,8 +283,8 @@ impl Lowering<'_> {
                 Op::Window(window.clone())
             }
             Node::Call(Call::Transform(transform)) => {
-                self.uses([transform.x, transform.y], used);
-                Op::Transform(transform.clone())
+                self.uses(transform.accesses(), used);
+                Op::Transform(Box::new(TransformOp::lower(transform)))
             }
             Node::Call(Call::Block(block)) => match self.copy(block) {
                 Some(copy) => {

@@ -1,13 +1,13 @@
-//! One thread's execution of a program: counters, running pointers, loops and windows. Tiles are in `tile`, blocks in `block`.
+//! One thread's execution of a program: counters, running pointers, loops and windows. Tiles are in `tile`, transforms in
+//! `transform`, blocks in `block`.
 
 use super::block::Plane;
-use super::code::{BufferId, Transform, Window, WindowKind};
+use super::code::{BufferId, Window, WindowKind};
 use super::convert::Temporaries;
 use super::lower::{COPY_LIMITS, CopyOp, LoopOp, Op, Phase, PointerStep};
 use super::{Code, Program};
 use crate::copy::{CopyArgs, Limit};
 use crate::table::KernelTable;
-use crate::transform::TransformArgs;
 use crate::window::{DepthwiseArgs, Pool, WindowArgs};
 
 /// What goes wrong while a program runs.
@@ -209,40 +209,6 @@ impl Machine<'_> {
                 WindowKind::Sum => self.table.pool_row(Pool::Sum, true, &window),
             }
         }
-    }
-
-    /// # Safety
-    /// As for [`run`](Self::run).
-    unsafe fn transform(&mut self, op: &Transform) {
-        let Transform {
-            matrix,
-            x,
-            x_row_stride,
-            x_col_stride,
-            x_tile_stride,
-            y,
-            y_row_stride,
-            y_col_stride,
-            y_tile_stride,
-            tiles,
-            lanes: _,
-            accumulate,
-        } = op;
-        let args = TransformArgs {
-            x: self.pointers[x.index()].cast_const().cast(),
-            x_row: *x_row_stride as isize,
-            x_col: *x_col_stride as isize,
-            x_tile: *x_tile_stride as isize,
-            y: self.pointers[y.index()].cast(),
-            y_row: *y_row_stride as isize,
-            y_col: *y_col_stride as isize,
-            y_tile: *y_tile_stride as isize,
-            tiles: tiles.evaluate(self.counters),
-            accumulate: accumulate.evaluate(self.counters),
-        };
-        // SAFETY: the verifier proved the elements of both operands in range, in buffers of their own, and the lanes those of the
-        // table.
-        unsafe { self.table.transform(*matrix, &args) };
     }
 
     /// The temporaries, with which register memory begins.

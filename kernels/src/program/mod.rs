@@ -39,6 +39,7 @@ mod range;
 mod sequence;
 mod tile;
 mod timeline;
+mod transform;
 mod verify;
 
 #[cfg(test)]

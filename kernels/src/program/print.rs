@@ -134,20 +134,22 @@ impl Printer<'_> {
             let value = self.form(value, strides.iter().copied().zip(names));
             write!(f, " {} 0 <= {value} < {limit}", if at == 0 { "where" } else { "and" })?;
         }
-        if let Some(Finish { start, addend, low, high, activation }) = finish {
-            let mut none = std::iter::empty();
-            if let Some((access, block)) = start {
-                write!(f, " from {}", view(*access, [0, 0, *block, 1], &mut none))?;
-            }
-            if let Some((access, [line, row, block])) = addend {
-                write!(f, " plus {}", view(*access, [*line, *row, *block, 1], &mut none))?;
-            }
-            write!(f, " within {} to {}", literal(*low), literal(*high))?;
-            if let Some(activation) = activation {
-                write!(f, " then {}", activation.name())?;
-            }
-        }
+        self.finish(f, finish.as_ref(), TILE_DIMS)?;
         f.write_char('\n')
+    }
+
+    /// What becomes of sums in these dimensions.
+    fn finish(&self, f: &mut Formatter<'_>, finish: Option<&Finish>, dims: [&str; 4]) -> fmt::Result {
+        let Some(Finish { start, addend, low, high, activation }) = finish else { return Ok(()) };
+        let view = |access: AccessId, strides: [i64; 4]| self.access(access, strides.into_iter().zip(dims));
+        if let Some((access, block)) = start {
+            write!(f, " from {}", view(*access, [0, 0, *block, 1]))?;
+        }
+        if let Some((access, [line, row, block])) = addend {
+            write!(f, " plus {}", view(*access, [*line, *row, *block, 1]))?;
+        }
+        write!(f, " within {} to {}", literal(*low), literal(*high))?;
+        activation.iter().try_for_each(|activation| write!(f, " then {}", activation.name()))
     }
 
     fn window(&self, f: &mut Formatter<'_>, window: &Window) -> fmt::Result {
@@ -196,11 +198,12 @@ impl Printer<'_> {
             tiles,
             lanes,
             accumulate,
+            finish,
         } = transform;
         let view = |access: AccessId, strides: [i64; 4]| {
             self.access(access, strides.into_iter().zip(TRANSFORM_DIMS))
         };
-        writeln!(
+        write!(
             f,
             "transform {} x {lanes}: {} {} {}({})",
             self.trip(tiles),
@@ -208,7 +211,9 @@ impl Printer<'_> {
             self.accumulation(accumulate),
             matrix.name(),
             view(*x, [*x_tile_stride, *x_row_stride, *x_col_stride, 1]),
-        )
+        )?;
+        self.finish(f, finish.as_ref(), TRANSFORM_DIMS)?;
+        f.write_char('\n')
     }
 
     fn accumulation(&self, accumulate: &Accumulate) -> String {

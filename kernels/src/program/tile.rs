@@ -52,9 +52,9 @@ struct Clip {
     edge: Edge,
 }
 
-/// What becomes of the sums of a tile: accesses, and strides of lines, of rows and of vectors.
+/// What becomes of the sums of a tile or a transform: accesses, and strides of lines, of rows and of vectors.
 #[derive(Debug)]
-struct FinishOp {
+pub(super) struct FinishOp {
     start: Option<(usize, isize)>,
     addend: Option<(usize, [isize; 3])>,
     low: f32,
@@ -178,7 +178,7 @@ impl TileOp {
 }
 
 impl FinishOp {
-    fn lower(finish: Option<&code::Finish>, vector: impl Fn(i64) -> isize) -> FinishOp {
+    pub(super) fn lower(finish: Option<&code::Finish>, vector: impl Fn(i64) -> isize) -> FinishOp {
         let (start, addend) = finish.map_or((None, None), |finish| (finish.start, finish.addend));
         FinishOp {
             start: start.map(|(access, block)| (access.index(), vector(block))),
@@ -295,7 +295,7 @@ impl Machine<'_> {
     }
 
     /// What becomes of sums, and the stride of lines in what is added to them.
-    fn finish(&self, op: &FinishOp) -> (Finish, isize) {
+    pub(super) fn finish(&self, op: &FinishOp) -> (Finish, isize) {
         let FinishOp { start, addend, low, high, activation } = *op;
         let pointer = |access: usize| self.pointers[access].cast_const().cast();
         let (start, start_vector) =

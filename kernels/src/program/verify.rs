@@ -2,8 +2,8 @@
 
 use super::affine::{Affine, Condition};
 use super::code::{
-    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, Depth, ElementType, Loop, Node,
-    Place, Register, Terms, Tile, Transform, Trip, Window, WindowKind,
+    AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, Depth, ElementType, Finish, Loop,
+    Node, Place, Register, Terms, Tile, Transform, Trip, Window, WindowKind,
 };
 use super::range::{Linear, Space};
 use super::tile::{tail, tile_fits};
@@ -131,6 +131,9 @@ pub enum Problem {
         "the transform's target overlaps its operand or itself; give it a buffer of its own and elements apart"
     )]
     TransformOverlap,
+    /// A transform whose columns start from values of their own.
+    #[error("the columns of a transform start from different values; let all have the same")]
+    TransformStart,
     /// An access that is not proved to stay inside its buffer.
     #[error(
         "{access} is not proved to stay inside buffer `{buffer}` of {length} elements; bound the loops or guard it"
@@ -488,6 +491,7 @@ impl Verifier<'_> {
             tiles,
             lanes,
             accumulate,
+            finish,
         } = transform;
         if *lanes != self.table.lanes {
             return Err(Problem::TransformLanes { isa: self.table.isa, lanes: *lanes });
@@ -501,18 +505,26 @@ impl Verifier<'_> {
             (*y_row_stride, results, first + 4),
             (*y_col_stride, results, first + 5),
         ];
-        let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
-        if buffer(x) == buffer(y) || !self.are_apart(first + 1, outer) {
+        let buffer = |id: AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
+        let mut read = std::iter::once(*x).chain(finish.iter().flat_map(Finish::accesses));
+        if read.any(|id| buffer(id) == buffer(*y)) || !self.are_apart(first + 1, outer) {
             return Err(Problem::TransformOverlap);
         }
         self.accumulation(accumulate)?;
-        for (access, strides, stores) in [
-            (x, [*x_tile_stride, 1, *x_row_stride, *x_col_stride, 0, 0], false),
-            (y, [*y_tile_stride, 1, 0, 0, *y_row_stride, *y_col_stride], true),
-        ] {
-            expect_type(0, self.access(*access, first, &strides, &[], stores)?, ElementType::F32)?;
+        let results = |[tile, row, column]: [i64; 3]| [tile, 1, 0, 0, row, column];
+        let (start, addend) = finish.as_ref().map_or((None, None), |finish| (finish.start, finish.addend));
+        if start.is_some_and(|(_, column)| column != 0) {
+            return Err(Problem::TransformStart);
         }
-        Ok(())
+        let operands = [
+            Some((*x, [*x_tile_stride, 1, *x_row_stride, *x_col_stride, 0, 0], false)),
+            Some((*y, results([*y_tile_stride, *y_row_stride, *y_col_stride]), true)),
+            start.map(|(access, _)| (access, results([0; 3]), false)),
+            addend.map(|(access, strides)| (access, results(strides), false)),
+        ];
+        operands.into_iter().flatten().try_for_each(|(access, strides, stores)| {
+            expect_type(0, self.access(access, first, &strides, &[], stores)?, ElementType::F32)
+        })
     }
 
     fn window(&mut self, window: &Window) -> Check {

@@ -4,7 +4,9 @@
 //! [`TransformArgs`].
 
 use super::{Matrix, TransformArgs};
+use crate::activation;
 use crate::simd::Vector;
+use crate::tile::Finish;
 
 /// A matrix of `P` rows and `I` columns.
 trait Apply<const P: usize, const I: usize> {
@@ -68,11 +70,25 @@ impl Apply<4, 6> for Output4 {
 pub(crate) unsafe fn transform<V: Vector>(matrix: Matrix, args: &TransformArgs) {
     // SAFETY: the caller grants the contract.
     unsafe {
-        if args.accumulate {
-            by_matrix::<V, true>(matrix, *args)
-        } else {
-            by_matrix::<V, false>(matrix, *args)
+        match (args.accumulate, args.finish.is_none()) {
+            (false, true) => by_matrix::<V, false, false>(matrix, *args),
+            (true, true) => by_matrix::<V, true, false>(matrix, *args),
+            (false, false) => by_matrix::<V, false, true>(matrix, *args),
+            (true, false) => by_matrix::<V, true, true>(matrix, *args),
         }
+        activate::<V>(matrix.rows().len(), args);
+    }
+}
+
+/// Computes the activation of the results, which are in the first-level cache still; there are `side` rows and columns of them.
+#[inline(always)]
+unsafe fn activate<V: Vector>(side: usize, args: &TransformArgs) {
+    let Some(activation) = args.finish.activation else { return };
+    for (tile, row) in (0..args.tiles).flat_map(|tile| (0..side).map(move |row| (tile, row))) {
+        let results = args.y.wrapping_offset(tile as isize * args.y_tile + row as isize * args.y_row);
+        let (target, source) = ((results, args.y_col), (results.cast_const(), args.y_col));
+        // SAFETY: these are elements of `y`, all of which the caller grants.
+        unsafe { activation::body::activate::<V>(activation, target, source, (side, V::LANES)) };
     }
 }
 
@@ -89,13 +105,17 @@ const fn rows<const COUNT: usize>(rows: [usize; COUNT]) -> u32 {
 /// Transforms each tile in parts of some rows, so that what lies between the two steps of a part stays in registers: rows that
 /// share terms are of one part.
 #[inline(always)]
-unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool>(matrix: Matrix, mut args: TransformArgs) {
+unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool, const FINISH: bool>(
+    matrix: Matrix,
+    mut args: TransformArgs,
+) {
     macro_rules! parts {
         ($own:ident, $p:literal x $i:literal: $([$($row:literal)*])*) => {
             for _tile in 0..args.tiles {
-                $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE>(&args);)*
+                $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE, FINISH>(&args);)*
                 args.x = args.x.wrapping_offset(args.x_tile);
                 args.y = args.y.wrapping_offset(args.y_tile);
+                args.finish.addend = args.finish.addend.wrapping_offset(args.addend_tile);
             }
         };
     }
@@ -134,12 +154,16 @@ unsafe fn part<
     const I: usize,
     const ROWS: u32,
     const ACCUMULATE: bool,
+    const FINISH: bool,
 >(
     args: &TransformArgs,
 ) {
     const { assert!(P <= 6 && I <= 6) };
-    // SAFETY: the caller grants the contract: `I * I` elements of `x` and `P * P` of `y` by their strides.
+    let Finish { start, addend, addend_row, addend_vector, low, high, .. } = args.finish;
+    // SAFETY: the caller grants the contract: `I * I` elements of `x`, `P * P` of `y` by their strides, and what `finish` names.
     unsafe {
+        let start = if FINISH && !start.is_null() { V::load(start) } else { V::splat(0.0) };
+        let (low, high) = (V::splat(low), V::splat(high));
         let mut half = [[V::splat(0.0); I]; P];
         for_constants!(j below I, {
             let x = args.x.offset(j as isize * args.x_col);
@@ -158,7 +182,15 @@ unsafe fn part<
                 let y = args.y.offset(p as isize * args.y_row);
                 for_constants!(q below P, {
                     let y = y.offset(q as isize * args.y_col);
-                    let value = if ACCUMULATE { V::load(y).add(row[q]) } else { row[q] };
+                    let mut value = if ACCUMULATE { V::load(y).add(row[q]) } else { row[q] };
+                    if FINISH {
+                        value = start.add(value);
+                        if !addend.is_null() {
+                            let place = p as isize * addend_row + q as isize * addend_vector;
+                            value = value.add(V::load(addend.offset(place)));
+                        }
+                        value = high.lesser_or(low.greater_or(value));
+                    }
                     value.store(y);
                 });
             }

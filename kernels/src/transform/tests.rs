@@ -2,6 +2,7 @@ use super::{Matrix, TransformArgs};
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
+use crate::tile::Finish;
 
 /// The strides of one operand: of rows, columns and tiles.
 type Strides = [usize; 3];
@@ -46,6 +47,8 @@ fn every_matrix_transforms_tiles() {
                             y_tile: y_strides[2] as isize,
                             tiles,
                             accumulate,
+                            finish: Finish::NONE,
+                            addend_tile: 0,
                         };
                         // SAFETY: the slices span what the arguments name.
                         unsafe { kernels.transform(matrix, &args) };

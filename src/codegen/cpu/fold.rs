@@ -1,6 +1,6 @@
 //! What stands around a tile, done by the tile itself: the zeros that it adds to or what else changes nothing, what follows its sums,
 //! and the loop around it.
-//! Transforms overwrite zeros and write where their results are copied to likewise.
+//! Transforms overwrite zeros and finish their sums likewise.
 
 use crate::expr::BinaryOp;
 use paisley_kernels::Activation;
@@ -150,8 +150,7 @@ impl Folding<'_> {
         else {
             return None;
         };
-        let fresh = *target.accumulate == cpu::Accumulate::Never
-            && target.finish.as_ref().is_none_or(|finish| finish.is_none());
+        let fresh = *target.accumulate == cpu::Accumulate::Never && target.finish.is_none();
         let sums = self.code.accesses[target.access.index()].buffer;
         let own = self.code.buffers[sums.index()].place == cpu::Place::Scratch && self.uses[&sums] == 2;
         if !(fresh && own && guard.is_empty()) {
@@ -180,12 +179,14 @@ impl Folding<'_> {
             [Some(None), _] | [_, Some(None)] => return None,
             [a, b] => {
                 let (a, b) = (a.flatten(), b.flatten());
-                let same_in_rows = |of: &Option<(cpu::Affine, [i64; 3])>| {
-                    of.as_ref().is_none_or(|(_, [line, row, _])| (*line, *row) == (0, 0))
+                let starts = |of: &Option<(cpu::Affine, [i64; 3])>| {
+                    of.as_ref().is_none_or(|(_, [line, row, block])| {
+                        (*line, *row) == (0, 0) && (target.starts_differ || *block == 0)
+                    })
                 };
-                if same_in_rows(&a) {
+                if starts(&a) {
                     [a.zip(start), b.zip(addend)]
-                } else if same_in_rows(&b) {
+                } else if starts(&b) {
                     [b.zip(addend), a.zip(start)]
                 } else {
                     return None;
@@ -202,11 +203,7 @@ impl Folding<'_> {
         let plain = cpu::Finish { start: None, addend: None, low: FREE.0, high: FREE.1, activation: None };
         let Steps { low, high, activation, .. } = steps;
         let finish_by = cpu::Finish { start, addend, low, high, activation };
-        match target.finish {
-            Some(finish) => *finish = Some(finish_by),
-            None if finish_by == plain => {}
-            None => return None,
-        }
+        *target.finish = (finish_by != plain).then_some(finish_by);
         match target.divisor {
             Some(by) => *by = cpu::Literal::Float(divisor),
             None if divisor == 1.0 => {}
@@ -318,8 +315,10 @@ struct Target<'a> {
     nothing: f64,
     /// What the results are divided by, where they can be.
     divisor: Option<&'a mut cpu::Literal>,
-    /// What else it can do with its results, where it can.
-    finish: Option<&'a mut Option<cpu::Finish>>,
+    /// What else it does with its results.
+    finish: &'a mut Option<cpu::Finish>,
+    /// Whether blocks of columns may start from different values.
+    starts_differ: bool,
     /// What it reads.
     operands: Vec<cpu::AccessId>,
 }
@@ -346,7 +345,8 @@ impl Target<'_> {
                 ],
                 strides: [&mut tile.c_line_stride, &mut tile.c_row_stride, &mut tile.c_block_stride],
                 accumulate: &mut tile.accumulate,
-                finish: Some(&mut tile.finish),
+                finish: &mut tile.finish,
+                starts_differ: true,
             }),
             cpu::Call::Transform(transform) => {
                 let side = cpu::Trip::Constant(transform.matrix.rows().len());
@@ -361,7 +361,8 @@ impl Target<'_> {
                     accumulate: &mut transform.accumulate,
                     nothing: 0.0,
                     divisor: None,
-                    finish: None,
+                    finish: &mut transform.finish,
+                    starts_differ: false,
                     operands: vec![transform.x],
                 })
             }
@@ -502,7 +503,7 @@ fn uses(code: &cpu::Code, body: &[cpu::Node]) -> BTreeMap<cpu::BufferId, usize> 
             cpu::Node::Call(cpu::Call::Tile(tile)) => {
                 accesses.extend(tile.accesses());
             }
-            cpu::Node::Call(cpu::Call::Transform(transform)) => accesses.extend([transform.x, transform.y]),
+            cpu::Node::Call(cpu::Call::Transform(transform)) => accesses.extend(transform.accesses()),
             cpu::Node::Call(cpu::Call::Window(window)) => {
                 accesses.extend([window.x, window.y]);
                 if let cpu::WindowKind::Depthwise { weights, start, .. } = &window.kind {

@@ -205,6 +205,7 @@ fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Resu
         tiles: emitter.trip(t, t_bounds.clone()),
         lanes: emitter.pool.vars[l].extent,
         accumulate: cpu::Accumulate::Always,
+        finish: None,
     });
     Ok(emitter.under(limits.outside, cpu::Node::Call(call)))
 }

@@ -333,6 +333,29 @@ fn a_transform_overwrites_and_writes_where_it_is_copied_to() {
 }
 
 #[test]
+fn a_transform_finishes_its_sums() {
+    let plain = winograd(Matrix::Output2, "B(a, i) * B(b, j) * X", "").to_string();
+    let finished = plain
+        .replace("  out ", "  const bias: f32[16]\n  in    other: f32[6, 8, 16]\n  out ")
+        .replace("= acc", "= max(acc + bias[l] + other[th * 2 + a, tw * 2 + b, l], 0.0)");
+    check_transform(
+        Nest::parse(&finished).unwrap(),
+        &format!("{SCHEDULE}replace i by winograd_output_2_16\nparallel th"),
+        expect![[r#"
+            program tiles.run
+              in 0 x: f32[1280]
+              in 1 bias: f32[16]
+              in 2 other: f32[768]
+              inout 3 y: f32[768]
+              scratch acc: f32[0]
+            phase 0
+              parallel for th in 3
+                transform 4 x 16: y[64 th + 16 tile + 384 row + 192 col + lane] = winograd_output_2(x[320 th + 32 tile + 160 row + 16 col + lane]) from bias[lane] plus other[256 th + 32 tile + 128 row + 16 col + lane] within 0.0 to inf
+        "#]],
+    );
+}
+
+#[test]
 fn a_transform_keeps_a_copy_that_does_more() {
     check_transform(
         winograd(Matrix::Output2, "B(a, i) * B(b, j) * X", " if tw * 2 + b < 7"),

@@ -7,6 +7,13 @@ use crate::program::{
 use crate::scalar::BinaryOp;
 use half::{bf16, f16};
 
+fn float(literal: Literal) -> f64 {
+    match literal {
+        Literal::Float(value) => value,
+        Literal::Int(value) => value as f64,
+    }
+}
+
 /// A value of any type: floats as f64, all others as i64.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Number {
@@ -145,10 +152,6 @@ impl Naive<'_> {
     }
 
     fn tile(&mut self, tile: &Tile) {
-        let limit = |literal: &Literal| match literal {
-            Literal::Float(value) => *value,
-            Literal::Int(value) => *value as f64,
-        };
         let accumulate = tile.accumulate.evaluate(&self.counters);
         let counts: Vec<i64> =
             tile.depths.iter().map(|level| level.trip.evaluate(&self.counters) as i64).collect();
@@ -190,26 +193,27 @@ impl Naive<'_> {
                         sum = if tile.terms == Terms::Largest { sum.max(held) } else { sum + held };
                     }
                     if let Terms::Sum { divisor } = &tile.terms {
-                        sum /= limit(divisor);
+                        sum /= float(*divisor);
                     }
-                    if let Some(Finish { start, addend, low, high, activation }) = &tile.finish {
-                        if let Some((start, block_stride)) = start {
-                            sum += self.place(*start, &[*block_stride, 1], &[block, j]).float();
-                        }
-                        if let Some((addend, [line, row, block_stride])) = addend {
-                            let strides = [*line, *row, *block_stride, 1];
-                            sum += self.place(*addend, &strides, &[p, i, block, j]).float();
-                        }
-                        sum = sum.clamp(limit(low), limit(high));
-                        if let Some(activation) = activation {
-                            sum = activation.eval_f64(sum);
-                        }
-                    }
+                    sum = self.finished(sum, tile.finish.as_ref(), [p, i, block, j]);
                     *self.place(tile.c, &strides, &[p, i, block, j]) =
                         Number::Float(sum).cast(ElementType::F32);
                 }
             }
         }
+    }
+
+    /// What becomes of the sum at a line, a row, a block and a column.
+    fn finished(&mut self, mut sum: f64, finish: Option<&Finish>, at: [i64; 4]) -> f64 {
+        let Some(Finish { start, addend, low, high, activation }) = finish else { return sum };
+        if let Some((start, block)) = start {
+            sum += self.place(*start, &[0, 0, *block, 1], &at).float();
+        }
+        if let Some((addend, [line, row, block])) = addend {
+            sum += self.place(*addend, &[*line, *row, *block, 1], &at).float();
+        }
+        sum = sum.clamp(float(*low), float(*high));
+        activation.map_or(sum, |activation| activation.eval_f64(sum))
     }
 
     fn window(&mut self, window: &Window) {
@@ -258,8 +262,12 @@ impl Naive<'_> {
                         let x = self.place(op.x, &x_strides, &[tile, i as i64, j as i64, lane]).float();
                         sum += f64::from(rows[p][i] * rows[q][j]) * x;
                     }
-                    let y = self.place(op.y, &y_strides, &[tile, p as i64, q as i64, lane]);
-                    *y = Number::Float(if accumulate { y.float() + sum } else { sum }).cast(ElementType::F32);
+                    let at = [tile, p as i64, q as i64, lane];
+                    if accumulate {
+                        sum += self.place(op.y, &y_strides, &at).float();
+                    }
+                    sum = self.finished(sum, op.finish.as_ref(), at);
+                    *self.place(op.y, &y_strides, &at) = Number::Float(sum).cast(ElementType::F32);
                 }
             }
         }

@@ -1,0 +1,79 @@
+//! Transforms of tiles: their form for the executor, and one thread's execution of one.
+
+use super::code::{Accumulate, Transform, Trip};
+use super::machine::Machine;
+use super::tile::FinishOp;
+use crate::transform::{Matrix, TransformArgs};
+
+/// A transform in the executor's form.
+#[derive(Debug)]
+pub(super) struct TransformOp {
+    matrix: Matrix,
+    x: usize,
+    /// Strides of rows, columns and tiles.
+    x_strides: [isize; 3],
+    y: usize,
+    /// Strides of rows, columns and tiles.
+    y_strides: [isize; 3],
+    tiles: Trip,
+    accumulate: Accumulate,
+    finish: FinishOp,
+}
+
+impl TransformOp {
+    pub(super) fn lower(transform: &Transform) -> TransformOp {
+        let Transform {
+            matrix,
+            x,
+            x_row_stride,
+            x_col_stride,
+            x_tile_stride,
+            y,
+            y_row_stride,
+            y_col_stride,
+            y_tile_stride,
+            tiles,
+            lanes: _,
+            accumulate,
+            finish,
+        } = transform;
+        let strides = |strides: [&i64; 3]| strides.map(|stride| *stride as isize);
+        TransformOp {
+            matrix: *matrix,
+            x: x.index(),
+            x_strides: strides([x_row_stride, x_col_stride, x_tile_stride]),
+            y: y.index(),
+            y_strides: strides([y_row_stride, y_col_stride, y_tile_stride]),
+            tiles: tiles.clone(),
+            accumulate: accumulate.clone(),
+            finish: FinishOp::lower(finish.as_ref(), |column| column as isize),
+        }
+    }
+}
+
+impl Machine<'_> {
+    /// # Safety
+    /// As for [`Machine::phase`], with the pointers of the transform's accesses at the counters' values.
+    pub(super) unsafe fn transform(&mut self, op: &TransformOp) {
+        let TransformOp { matrix, x, x_strides, y, y_strides, tiles, accumulate, finish } = op;
+        let ([x_row, x_col, x_tile], [y_row, y_col, y_tile]) = (*x_strides, *y_strides);
+        let (finish, addend_tile) = self.finish(finish);
+        let args = TransformArgs {
+            x: self.pointers[*x].cast_const().cast(),
+            x_row,
+            x_col,
+            x_tile,
+            y: self.pointers[*y].cast(),
+            y_row,
+            y_col,
+            y_tile,
+            tiles: tiles.evaluate(self.counters),
+            accumulate: accumulate.evaluate(self.counters),
+            finish,
+            addend_tile,
+        };
+        // SAFETY: the verifier proved the elements of all operands in range, the results in a buffer of their own, and the lanes
+        // those of the table.
+        unsafe { self.table.transform(*matrix, &args) };
+    }
+}
