@@ -1,7 +1,7 @@
 //! The transforms of tiles by which Winograd's convolution multiplies less: `M x Mᵀ` for each tile `x` of a plane.
 //!
 //! The matrices are those of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, for windows of 3 x 3: an
-//! input tile is brought to the points, multiplied there, and an output tile is brought back.
+//! input tile and the weights are brought to the points, multiplied there, and an output tile is brought back.
 
 pub(crate) mod body;
 
@@ -14,6 +14,10 @@ use crate::tile::Finish;
 /// The matrix of a transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Matrix {
+    /// `G` of F(2 x 2, 3 x 3): weights of 3 x 3 to 4 x 4 points.
+    Weights2,
+    /// `G` of F(4 x 4, 3 x 3): weights of 3 x 3 to 6 x 6 points.
+    Weights4,
     /// `Bᵀ` of F(2 x 2, 3 x 3): an input tile of 4 x 4 to as many points.
     Input2,
     /// `Bᵀ` of F(4 x 4, 3 x 3): an input tile of 6 x 6 to as many points.
@@ -26,11 +30,20 @@ pub enum Matrix {
 
 impl Matrix {
     /// Every matrix, in the order of the declaration.
-    pub const ALL: [Matrix; 4] = [Matrix::Input2, Matrix::Input4, Matrix::Output2, Matrix::Output4];
+    pub const ALL: [Matrix; 6] = [
+        Matrix::Weights2,
+        Matrix::Weights4,
+        Matrix::Input2,
+        Matrix::Input4,
+        Matrix::Output2,
+        Matrix::Output4,
+    ];
 
     /// The name used in text forms and in the names of instructions.
     pub const fn name(self) -> &'static str {
         match self {
+            Matrix::Weights2 => "winograd_weights_2",
+            Matrix::Weights4 => "winograd_weights_4",
             Matrix::Input2 => "winograd_input_2",
             Matrix::Input4 => "winograd_input_4",
             Matrix::Output2 => "winograd_output_2",
@@ -41,6 +54,15 @@ impl Matrix {
     /// Its rows, all of one length.
     pub const fn rows(self) -> &'static [&'static [f32]] {
         match self {
+            Matrix::Weights2 => &[&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0.0, 0.0, 1.0]],
+            Matrix::Weights4 => &[
+                &[1.0 / 4.0, 0.0, 0.0],
+                &[-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+                &[-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+                &[1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+                &[1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+                &[0.0, 0.0, 1.0],
+            ],
             Matrix::Input2 => &[
                 &[1.0, 0.0, -1.0, 0.0],
                 &[0.0, 1.0, 1.0, 0.0],

@@ -13,6 +13,8 @@
 //! selects there. Where the place is inside
 //! `invocation` loops and the scope is `workgroup`, the invocations copy together, between barriers, `vector` elements at once.
 //!
+//! Without a place the copy is made at the start of the nest, or behind what computes the buffer.
+//!
 //! Refuses where reads of the buffer differ, depend on a loop inside the place that is not in `by`, or are not affine (region),
 //! where a local buffer is not written as far as the copy would read it, and where invocations that copy together would each
 //! need another copy.
@@ -59,6 +61,12 @@ fn reads_buffer(pool: &ExprPool, stmts: &[Stmt], id: BufferId) -> bool {
     walk::visit_stores(stmts, &mut |store| {
         found |= store.roots().any(|root| pool.buffers_read(root).contains(&id));
     });
+    found
+}
+
+fn writes_buffer(stmt: &Stmt, id: BufferId) -> bool {
+    let mut found = false;
+    walk::visit_stores(std::slice::from_ref(stmt), &mut |store| found |= store.buffer == id);
     found
 }
 
@@ -436,9 +444,12 @@ pub(super) fn redirect_reads(
 
 fn stage_at(nest: &mut Nest, id: BufferId, staging: &Staging, at: Option<VarId>) -> Result<(), Refusal> {
     let around = at.map(|var| loops_around(nest, var)).unwrap_or_default();
-    let mut body = match at {
-        None => nest.body.clone(),
-        Some(var) => nest.loop_of(var).map(|of| of.body.clone()).unwrap_or_default(),
+    let (made, mut body) = match at {
+        None => {
+            let made = nest.body.iter().rposition(|stmt| writes_buffer(stmt, id)).map_or(0, |last| last + 1);
+            (nest.body[..made].to_vec(), nest.body[made..].to_vec())
+        }
+        Some(var) => (vec![], nest.loop_of(var).map(|of| of.body.clone()).unwrap_or_default()),
     };
     let name = nest.fresh_buffer_name(&format!("{}_s", nest.pool.buffers[id].name));
     let condition = condition_of_copy(nest, &body, id)?;
@@ -488,8 +499,7 @@ fn stage_at(nest: &mut Nest, id: BufferId, staging: &Staging, at: Option<VarId>)
         }
         Some(_) | None => {
             let copying = nested(&capture.vars, store);
-            body.splice(0..0, [Stmt::Alloc(copy), copying]);
-            put_body(nest, at, body);
+            put_body(nest, at, [made, vec![Stmt::Alloc(copy), copying], body].concat());
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Golden nests before and after schedules, and refusals.
 
+mod staging;
+
 use super::*;
 use crate::analysis::{verify_races, work};
 use crate::interp;
@@ -348,30 +350,6 @@ fn computed_at() {
             init: y[p] = 0.0
             for r in 3:
               sum: y[p] += t[r]
-    "#]],
-    );
-}
-
-#[test]
-fn a_region_staged() {
-    check(
-        chain(),
-        "split p = [_, 4]\nstage_in t at p.0 in register",
-        expect![[r#"
-        nest chain
-          in    x: f32[10]
-          out   y: f32[8]
-          global t: f32[10]
-          for i in 10:
-            double: t[i] = x[i] + x[i]
-          for p.0 in 2:
-            register t_s: f32[6]
-            for t_s.0 in 6:
-              stage_t: t_s[t_s.0] = t[p.0 * 4 + t_s.0]
-            for p.1 in 4:
-              init: y[p.0 * 4 + p.1] = 0.0
-              for r in 3:
-                sum: y[p.0 * 4 + p.1] += t_s[r + p.1]
     "#]],
     );
 }

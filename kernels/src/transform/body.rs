@@ -14,10 +14,39 @@ trait Apply<const P: usize, const I: usize> {
     fn apply<V: Vector>(x: [V; I]) -> [V; P];
 }
 
+struct Weights2;
+struct Weights4;
 struct Input2;
 struct Input4;
 struct Output2;
 struct Output4;
+
+impl Apply<4, 3> for Weights2 {
+    #[inline(always)]
+    fn apply<V: Vector>(x: [V; 3]) -> [V; 4] {
+        let half = x[0].like(0.5);
+        let (ends, middle) = (x[0].add(x[2]).mul(half), x[1].mul(half));
+        [x[0], ends.add(middle), ends.sub(middle), x[2]]
+    }
+}
+
+impl Apply<6, 3> for Weights4 {
+    #[inline(always)]
+    fn apply<V: Vector>(x: [V; 3]) -> [V; 6] {
+        let sixth = x[0].like(1.0 / 6.0);
+        let (ends, middle) = (x[0].add(x[2]).mul(x[0].like(-1.0 / 6.0)), x[1].mul(sixth));
+        let far_ends = x[0].mul_add(x[0].like(1.0 / 24.0), x[2].mul(sixth));
+        let far_middle = x[1].mul(x[0].like(1.0 / 12.0));
+        [
+            x[0].mul(x[0].like(0.25)),
+            ends.sub(middle),
+            ends.add(middle),
+            far_ends.add(far_middle),
+            far_ends.sub(far_middle),
+            x[2],
+        ]
+    }
+}
 
 impl Apply<4, 4> for Input2 {
     #[inline(always)]
@@ -122,6 +151,8 @@ unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool, const FINISH: bool>(
     // SAFETY: the caller grants the contract; each tile is inside what it grants.
     unsafe {
         match matrix {
+            Matrix::Weights2 => parts!(Weights2, 4 x 3: [0 1 2 3]),
+            Matrix::Weights4 => parts!(Weights4, 6 x 3: [0 1 2] [3 4 5]),
             Matrix::Input2 => parts!(Input2, 4 x 4: [0 1 2 3]),
             Matrix::Input4 => parts!(Input4, 6 x 6: [0 3 4] [1 2 5]),
             Matrix::Output2 => parts!(Output2, 2 x 4: [0 1]),

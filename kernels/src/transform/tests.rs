@@ -57,16 +57,15 @@ fn every_matrix_transforms_tiles() {
                             let at = |strides: Strides, row: usize, col: usize| {
                                 row * strides[0] + col * strides[1] + tile * strides[2] + lane
                             };
-                            // Few bits each, so that no sum rounds.
+                            // Few bits each, so that no sum rounds but those of sixths.
                             let sum: f32 = indices([1, 1, i_count, i_count])
                                 .map(|(_, _, i, j)| rows[p][i] * rows[q][j] * x[at(x_strides, i, j)])
                                 .sum();
                             wanted[at(y_strides, p, q)] = if accumulate { 77.5 + sum } else { sum };
                         }
-                        assert_eq!(
-                            y, wanted,
-                            "{isa} {matrix:?}, {tiles} tiles by {x_strides:?} {y_strides:?}"
-                        );
+                        let bound = if matrix == Matrix::Weights4 { 1e-5 } else { 0.0 };
+                        let near = y.iter().zip(&wanted).all(|(got, wanted)| (got - wanted).abs() <= bound);
+                        assert!(near, "{isa} {matrix:?}, {tiles} tiles by {x_strides:?} {y_strides:?}");
                     }
                 }
             }

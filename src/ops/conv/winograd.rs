@@ -27,7 +27,7 @@ use paisley_kernels::transform::Matrix;
 /// The matrices of a form.
 pub(in crate::ops) struct Form {
     /// `G`: from 3 weights to m + 2.
-    weights: &'static [&'static [f64]],
+    weights: Matrix,
     /// The transpose of Lavin's `B`: from m + 2 inputs to m + 2.
     input: Matrix,
     /// The transpose of Lavin's `A`: from m + 2 to m results.
@@ -35,25 +35,12 @@ pub(in crate::ops) struct Form {
 }
 
 /// F(2 x 2, 3 x 3), of the points 0, 1, -1 and infinity.
-pub(in crate::ops) const F2: Form = Form {
-    weights: &[&[1.0, 0.0, 0.0], &[0.5, 0.5, 0.5], &[0.5, -0.5, 0.5], &[0.0, 0.0, 1.0]],
-    input: Matrix::Input2,
-    output: Matrix::Output2,
-};
+pub(in crate::ops) const F2: Form =
+    Form { weights: Matrix::Weights2, input: Matrix::Input2, output: Matrix::Output2 };
 
 /// F(4 x 4, 3 x 3), of the points 0, 1, -1, 2, -2 and infinity.
-pub(in crate::ops) const F4: Form = Form {
-    weights: &[
-        &[1.0 / 4.0, 0.0, 0.0],
-        &[-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-        &[-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-        &[1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-        &[1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-        &[0.0, 0.0, 1.0],
-    ],
-    input: Matrix::Input4,
-    output: Matrix::Output4,
-};
+pub(in crate::ops) const F4: Form =
+    Form { weights: Matrix::Weights4, input: Matrix::Input4, output: Matrix::Output4 };
 
 /// Adds the loops of `conv`, to which [`ConvAlgorithm::applies`](crate::ops::ConvAlgorithm::applies).
 ///
@@ -68,28 +55,21 @@ pub(in crate::ops) fn define(conv: &Conv, form: &Form, at: &mut Definer<'_>) -> 
     let (tile, points) = (form.output.rows().len(), form.input.columns());
     let (tile_rows, tile_columns) = (rows.div_ceil(tile), columns.div_ceil(tile));
 
-    // The weights, a dimension at a time; filters lie next to one another, as the products read them.
+    // Filters lie next to one another, as the products read them.
     let global = |at: &mut Definer<'_>, name: &str, shape: &[usize]| {
         at.builder().alloc(Scope::Global, name, DType::F32, shape)
     };
-    let half = global(at, "u_half", &[points, 3, channels, filters]);
     let u = global(at, "u", &[points, points, channels, filters]);
-    for (a, row) in form.weights.iter().enumerate() {
-        let (index, opened) = at.open(&[("us", 3), ("uc", channels), ("uk", filters)]);
-        let &[s, c, k] = index.as_slice() else { continue };
-        let sum = weighted(at, row, |at, r| at.read(1, &[k, c, r, s]))?;
-        let a = at.pool().int(a as i64);
-        at.builder().store("weights", half, &[a, s, c, k], sum);
-        at.close(opened);
-    }
-    for (b, row) in form.weights.iter().enumerate() {
-        let (index, opened) = at.open(&[("ua", points), ("uc", channels), ("uk", filters)]);
-        let &[a, c, k] = index.as_slice() else { continue };
-        let sum = weighted(at, row, |at, s| Ok(at.pool().load(half, &[a, s, c, k])))?;
-        let b = at.pool().int(b as i64);
-        at.builder().store("weights", u, &[a, b, c, k], sum);
-        at.close(opened);
-    }
+    let (index, opened) = at.open(&[("uk", filters), ("ua", points), ("ub", points), ("uc", channels)]);
+    let &[k, a, b, c] = index.as_slice() else { return Ok(()) };
+    let taps = [("ur", 3), ("us", 3)];
+    let sum = at.accumulate("u_sum", DType::F32, Combiner::Add, &taps, |at, inner| {
+        let factor = factor(at.pool(), form.weights, [a, inner[0]], [b, inner[1]]);
+        let value = at.read(1, &[k, c, inner[0], inner[1]])?;
+        Ok(at.pool().mul(factor, value))
+    })?;
+    at.builder().store("weights", u, &[a, b, c, k], sum);
+    at.close(opened);
 
     let v = global(at, "v", &[batch, channels, points, points, tile_rows, tile_columns]);
     let dims = [
@@ -173,26 +153,6 @@ fn place(pool: &mut ExprPool, t: ExprId, tile: usize, r: ExprId, before: usize) 
     let within = pool.add_int(r, -(before as i64));
     let place = pool.add(start, within);
     pool.simplify(place)
-}
-
-/// The sum of the terms whose weight is not 0, which are at places known here.
-fn weighted(
-    at: &mut Definer<'_>,
-    weights: &[f64],
-    mut term: impl FnMut(&mut Definer<'_>, ExprId) -> Result<ExprId, DefineError>,
-) -> Result<ExprId, DefineError> {
-    let mut sum = None;
-    for (place, &weight) in weights.iter().enumerate().filter(|&(_, &weight)| weight != 0.0) {
-        let place = at.pool().int(place as i64);
-        let value = term(at, place)?;
-        let factor = at.pool().constant(weight, DType::F32);
-        let scaled = if weight == 1.0 { value } else { at.pool().mul(factor, value) };
-        sum = Some(match sum {
-            Some(sum) => at.pool().add(sum, scaled),
-            None => scaled,
-        });
-    }
-    Ok(sum.unwrap_or_else(|| at.pool().constant(0.0, DType::F32)))
 }
 
 /// `matrix[a, r] * matrix[b, s]` for the pairs `[a, r]` and `[b, s]`.

@@ -124,6 +124,32 @@ impl Scheduler {
         loops.iter().filter(|of| shape::reads_with(&self.nest, buffer, of)).cloned().collect()
     }
 
+    /// Computes those buffers when the nest is compiled that depend on constants only; sums by vectors along the results.
+    fn prepare_all(&mut self) {
+        let at_top = |stmt: &Stmt| if let Stmt::Alloc(id) = stmt { Some(*id) } else { None };
+        let buffers: Vec<BufferId> = self.nest.body.iter().filter_map(at_top).collect();
+        for id in buffers {
+            let reductions = find_reductions(&self.nest);
+            let sum = reductions.iter().find(|sum| sum.stores.iter().any(|store| store.buffer == id));
+            self.attempt(|scheduler| {
+                if let Some(Reduction { outer, accumulator, inner, .. }) = sum
+                    && let [.., around, _last] = outer.as_slice()
+                {
+                    let order = [inner.as_slice(), &outer[outer.len() - 1..]].concat();
+                    let [around, order] =
+                        [&[*around], order.as_slice()].map(|vars| loop_names(&scheduler.nest, vars));
+                    scheduler.stage_out(
+                        &buffer_name(&scheduler.nest, *accumulator),
+                        around.first().map(String::as_str),
+                    )?;
+                    scheduler.reorder(&order)?;
+                }
+                let buffer = buffer_name(&scheduler.nest, id);
+                scheduler.step(Step::Prepare { buffer }).then_some(())
+            });
+        }
+    }
+
     /// The loops among the statements at the top of the nest.
     fn top_loops(&self) -> Vec<VarId> {
         let top = |stmt: &Stmt| if let Stmt::Loop(of) = stmt { Some(of.var) } else { None };

@@ -126,50 +126,39 @@ fn winograd_is_a_sequence_of_sums() {
         &conv,
         &[f32s(&[1, 32, 8, 7]), f32s(&[16, 32, 3, 3]), f32s(&[16])],
         expect![[r#"
-        nest conv
-          in    x: f32[1, 32, 8, 7]
-          in    w: f32[16, 32, 3, 3]
-          in    b: f32[16]
-          out   y: f32[1, 16, 8, 7]
-          global u_half: f32[4, 3, 32, 16]
-          global u: f32[4, 4, 32, 16]
-          for us in 3, uc in 32, uk in 16:
-            weights: u_half[0, us, uc, uk] = w[uk, uc, 0, us]
-          for us in 3, uc in 32, uk in 16:
-            weights1: u_half[1, us, uc, uk] = 0.5 * w[uk, uc, 0, us] + 0.5 * w[uk, uc, 1, us] + 0.5 * w[uk, uc, 2, us]
-          for us in 3, uc in 32, uk in 16:
-            weights2: u_half[2, us, uc, uk] = 0.5 * w[uk, uc, 0, us] + -0.5 * w[uk, uc, 1, us] + 0.5 * w[uk, uc, 2, us]
-          for us in 3, uc in 32, uk in 16:
-            weights3: u_half[3, us, uc, uk] = w[uk, uc, 2, us]
-          for ua in 4, uc in 32, uk in 16:
-            weights4: u[ua, 0, uc, uk] = u_half[ua, 0, uc, uk]
-          for ua in 4, uc in 32, uk in 16:
-            weights5: u[ua, 1, uc, uk] = 0.5 * u_half[ua, 0, uc, uk] + 0.5 * u_half[ua, 1, uc, uk] + 0.5 * u_half[ua, 2, uc, uk]
-          for ua in 4, uc in 32, uk in 16:
-            weights6: u[ua, 2, uc, uk] = 0.5 * u_half[ua, 0, uc, uk] + -0.5 * u_half[ua, 1, uc, uk] + 0.5 * u_half[ua, 2, uc, uk]
-          for ua in 4, uc in 32, uk in 16:
-            weights7: u[ua, 3, uc, uk] = u_half[ua, 2, uc, uk]
-          global v: f32[1, 32, 4, 4, 4, 4]
-          for vc in 32, va in 4, vb in 4, vh in 4, vw in 4:
-            register v_sum: f32
-            init_v_sum: v_sum = 0.0
-            for r in 4, s in 4:
-              update_v_sum: v_sum += select(va < 1, select(r < 1, 1.0, select(r < 2, 0.0, select(r < 3, -1.0, 0.0))), select(va < 2, select(r < 1, 0.0, select(r < 2, 1.0, select(r < 3, 1.0, 0.0))), select(va < 3, select(r < 1, 0.0, select(r < 2, -1.0, select(r < 3, 1.0, 0.0))), select(r < 1, 0.0, select(r < 2, 1.0, select(r < 3, 0.0, -1.0)))))) * select(vb < 1, select(s < 1, 1.0, select(s < 2, 0.0, select(s < 3, -1.0, 0.0))), select(vb < 2, select(s < 1, 0.0, select(s < 2, 1.0, select(s < 3, 1.0, 0.0))), select(vb < 3, select(s < 1, 0.0, select(s < 2, -1.0, select(s < 3, 1.0, 0.0))), select(s < 1, 0.0, select(s < 2, 1.0, select(s < 3, 0.0, -1.0)))))) * guard(vh * 2 + r >= 1 and vh * 2 + r < 9 and (vw * 2 + s >= 1 and vw * 2 + s < 8), x[0, vc, vh * 2 + r + -1, vw * 2 + s + -1])
-            transformed: v[0, vc, va, vb, vh, vw] = v_sum
-          global m: f32[1, 16, 4, 4, 4, 4]
-          for mk in 16, ma in 4, mb in 4, mh in 4, mw in 4:
-            register m_sum: f32
-            init_m_sum: m_sum = 0.0
-            for c in 32:
-              update_m_sum: m_sum += v[0, c, ma, mb, mh, mw] * u[ma, mb, c, mk]
-            products: m[0, mk, ma, mb, mh, mw] = m_sum
-          for k in 16, th in 4, i in 2, tw in 4, j in 2:
-            register acc: f32
-            init: acc = 0.0
-            for a in 4, b in 4:
-              update: acc += select(i < 1, select(a < 1, 1.0, select(a < 2, 1.0, select(a < 3, 1.0, 0.0))), select(a < 1, 0.0, select(a < 2, 1.0, -1.0))) * select(j < 1, select(b < 1, 1.0, select(b < 2, 1.0, select(b < 3, 1.0, 0.0))), select(b < 1, 0.0, select(b < 2, 1.0, -1.0))) * m[0, k, a, b, th, tw]
-            store: y[0, k, th * 2 + i, tw * 2 + j] = acc + b[k] if tw * 2 + j < 7
-    "#]],
+            nest conv
+              in    x: f32[1, 32, 8, 7]
+              in    w: f32[16, 32, 3, 3]
+              in    b: f32[16]
+              out   y: f32[1, 16, 8, 7]
+              global u: f32[4, 4, 32, 16]
+              for uk in 16, ua in 4, ub in 4, uc in 32:
+                register u_sum: f32
+                init_u_sum: u_sum = 0.0
+                for ur in 3, us in 3:
+                  update_u_sum: u_sum += select(ua < 1, select(ur < 1, 1.0, 0.0), select(ua < 2, 0.5, select(ua < 3, select(ur < 1, 0.5, select(ur < 2, -0.5, 0.5)), select(ur < 1, 0.0, select(ur < 2, 0.0, 1.0))))) * select(ub < 1, select(us < 1, 1.0, 0.0), select(ub < 2, 0.5, select(ub < 3, select(us < 1, 0.5, select(us < 2, -0.5, 0.5)), select(us < 1, 0.0, select(us < 2, 0.0, 1.0))))) * w[uk, uc, ur, us]
+                weights: u[ua, ub, uc, uk] = u_sum
+              global v: f32[1, 32, 4, 4, 4, 4]
+              for vc in 32, va in 4, vb in 4, vh in 4, vw in 4:
+                register v_sum: f32
+                init_v_sum: v_sum = 0.0
+                for r in 4, s in 4:
+                  update_v_sum: v_sum += select(va < 1, select(r < 1, 1.0, select(r < 2, 0.0, select(r < 3, -1.0, 0.0))), select(va < 2, select(r < 1, 0.0, select(r < 2, 1.0, select(r < 3, 1.0, 0.0))), select(va < 3, select(r < 1, 0.0, select(r < 2, -1.0, select(r < 3, 1.0, 0.0))), select(r < 1, 0.0, select(r < 2, 1.0, select(r < 3, 0.0, -1.0)))))) * select(vb < 1, select(s < 1, 1.0, select(s < 2, 0.0, select(s < 3, -1.0, 0.0))), select(vb < 2, select(s < 1, 0.0, select(s < 2, 1.0, select(s < 3, 1.0, 0.0))), select(vb < 3, select(s < 1, 0.0, select(s < 2, -1.0, select(s < 3, 1.0, 0.0))), select(s < 1, 0.0, select(s < 2, 1.0, select(s < 3, 0.0, -1.0)))))) * guard(vh * 2 + r >= 1 and vh * 2 + r < 9 and (vw * 2 + s >= 1 and vw * 2 + s < 8), x[0, vc, vh * 2 + r + -1, vw * 2 + s + -1])
+                transformed: v[0, vc, va, vb, vh, vw] = v_sum
+              global m: f32[1, 16, 4, 4, 4, 4]
+              for mk in 16, ma in 4, mb in 4, mh in 4, mw in 4:
+                register m_sum: f32
+                init_m_sum: m_sum = 0.0
+                for c in 32:
+                  update_m_sum: m_sum += v[0, c, ma, mb, mh, mw] * u[ma, mb, c, mk]
+                products: m[0, mk, ma, mb, mh, mw] = m_sum
+              for k in 16, th in 4, i in 2, tw in 4, j in 2:
+                register acc: f32
+                init: acc = 0.0
+                for a in 4, b in 4:
+                  update: acc += select(i < 1, select(a < 1, 1.0, select(a < 2, 1.0, select(a < 3, 1.0, 0.0))), select(a < 1, 0.0, select(a < 2, 1.0, -1.0))) * select(j < 1, select(b < 1, 1.0, select(b < 2, 1.0, select(b < 3, 1.0, 0.0))), select(b < 1, 0.0, select(b < 2, 1.0, -1.0))) * m[0, k, a, b, th, tw]
+                store: y[0, k, th * 2 + i, tw * 2 + j] = acc + b[k] if tw * 2 + j < 7
+        "#]],
     );
 }
 

@@ -50,6 +50,7 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if scheduler.attempt(|scheduler| winograd::winograd_tiles(scheduler, target)) {
         return;
     }
+    scheduler.prepare_all();
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         if scheduler.attempt(|scheduler| blocked::blocked_tiles_of_places(scheduler, reduction, target))

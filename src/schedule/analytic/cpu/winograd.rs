@@ -42,7 +42,7 @@ impl Tiles {
 
 pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
     let nest = &scheduler.nest;
-    let [input, _products, _results] = &find_reductions(nest)[..] else { return None };
+    let [_weights, input, _products, _results] = &find_reductions(nest)[..] else { return None };
     let x = buffer_name(nest, *nest.pool.buffers_read(input.update.value).first()?);
     let shape = |name: &str| Some(nest.pool.buffers[nest.buffer_named(name)?].shape.clone());
     let (v, m, u) = (shape("v")?, shape("m")?, shape("u")?);
@@ -66,7 +66,6 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
         .filter(|&rows| tile_rows.is_multiple_of(rows) && (rows == 1 || (fits(rows) && divides_evenly(rows))))
         .max()?;
 
-    scheduler.step(Step::Prepare { buffer: "u".into() }).then_some(())?;
     scheduler.split("k.0", &[at_once])?;
     scheduler.split("th", &[rows])?;
     let outside = scheduler.present(if by_bands { &["n", "th.0", "k.0.0"] } else { &["k.0.0", "n", "th.0"] });
@@ -108,8 +107,8 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
     let places = scheduler.present(&[&products.rows, &products.columns]);
     let row = scheduler.fuse_all(&places, "t")?;
     let columns = scheduler.present(&[&products.blocks, &products.lane]);
-    let order = scheduler.present(&["k.0.0", a, b, "c.0", "c.1"]);
-    scheduler.relayout("u", &[order, columns.clone()].concat())?;
+    let panel = scheduler.present(&["k.0.0", a, b, "c.0", "c.1"]);
+    prepare_weights(scheduler, &[panel, columns.clone()].concat(), tile_size, lanes)?;
     scheduler.stage_out("m_sum", Some(b))?;
     let depth = scheduler.present(&["c.0", "c.1"]);
     scheduler.reorder(&[depth.as_slice(), &[row], &columns].concat())?;
@@ -130,4 +129,29 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
         share_out(scheduler, &outside, target);
     }
     Some(())
+}
+
+/// Transforms the weights when the nest is compiled, and packs them `by` the loops of the products: those of a panel and a block of
+/// channels at a time, which stay in the caches meanwhile.
+fn prepare_weights(scheduler: &mut Scheduler, by: &[String], tile_size: usize, lanes: usize) -> Option<()> {
+    let packed = scheduler.stage_in("u", None, Scope::Global, by)?;
+    let named = |of: &str| format!("{packed}.{of}");
+    let around = scheduler.present(&[&named("k.0.0"), &named("c.0")]);
+    let inside: Vec<String> = by.iter().map(|of| named(of)).filter(|of| !around.contains(of)).collect();
+    scheduler.reorder(&[around.as_slice(), &inside].concat())?;
+    let block = around.last()?;
+    scheduler.compute_at("weights", block)?;
+    scheduler.split("u.3", &[lanes])?;
+    scheduler.reorder(&["u.3.0", "u.2", "u.0", "u.1", "u.3.1"].map(str::to_string))?;
+    let weights = ["u.2", "ur", "us", "u.3.0", "u.3.1"].map(str::to_string);
+    let copy = scheduler.stage_in("w", Some(block), Scope::Workgroup, &weights)?;
+    // Those of a filter follow one another in memory.
+    let [taps, filters] = [&weights[..3], &weights[3..]]
+        .map(|loops| loops.iter().map(|of| format!("{copy}.{of}")).collect::<Vec<_>>());
+    scheduler.fuse_all(&taps, "taps")?;
+    scheduler.fuse_all(&filters, "filters")?;
+    scheduler.stage_out("u_sum", Some("u.3.0"))?;
+    scheduler.reorder(&["ur", "us", "u.2", "u.0", "u.1", "u.3.1"].map(str::to_string))?;
+    scheduler.replace("ur", &format!("winograd_weights_{tile_size}_{lanes}"))?;
+    scheduler.step(Step::Prepare { buffer: packed }).then_some(())
 }

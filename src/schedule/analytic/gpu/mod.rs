@@ -28,6 +28,7 @@ struct Tile {
 }
 
 pub(super) fn schedule(scheduler: &mut Scheduler, target: &GpuTarget) {
+    scheduler.prepare_all();
     let reductions = find_reductions(&scheduler.nest);
     if let ([reduction], 1) = (reductions.as_slice(), scheduler.nest.body.len()) {
         if target.kind == GpuKind::Software
