@@ -173,7 +173,29 @@ impl<T> Clone for Memo<T> {
     }
 }
 
+/// What a pool held, to go back to.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    exprs: usize,
+    vars: IdVec<Variable>,
+    buffers: IdVec<Buffer>,
+}
+
 impl ExprPool {
+    /// What it holds now.
+    pub fn mark(&self) -> Mark {
+        Mark { exprs: self.exprs.len(), vars: self.vars.clone(), buffers: self.buffers.clone() }
+    }
+
+    /// Forgets what came after `mark`, which is of this pool and not older than another it went back to.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.exprs.truncate(mark.exprs);
+        self.dtypes.truncate(mark.exprs);
+        (self.vars, self.buffers) = (mark.vars, mark.buffers);
+        // They may name what is gone.
+        (self.forms, self.simpler) = (Memo::default(), Memo::default());
+    }
+
     /// The node of an id.
     pub fn get(&self, id: ExprId) -> &Expr {
         &self.exprs[id.index()]

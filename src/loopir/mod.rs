@@ -45,7 +45,7 @@ pub use verify::{UnprovedAccess, VerifyError};
 
 pub use crate::expr::{Buffer, BufferId, Role, Scope, VarId, Variable};
 
-use crate::expr::{BinaryOp, ExprId, ExprPool};
+use crate::expr::{BinaryOp, ExprId, ExprPool, Mark};
 
 /// A grid axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,7 +184,34 @@ pub struct Nest {
     pub body: Vec<Stmt>,
 }
 
+/// What a nest was, to go back to.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pool: Mark,
+    params: Vec<BufferId>,
+    preparation: Vec<Stmt>,
+    body: Vec<Stmt>,
+}
+
 impl Nest {
+    /// What it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        let Nest { name: _, pool, params, preparation, body } = self;
+        Snapshot {
+            pool: pool.mark(),
+            params: params.clone(),
+            preparation: preparation.clone(),
+            body: body.clone(),
+        }
+    }
+
+    /// Goes back to what it was, not to what came after something it went back to before.
+    pub fn restore(&mut self, snapshot: Snapshot) {
+        let Snapshot { pool, params, preparation, body } = snapshot;
+        self.pool.rewind(pool);
+        (self.params, self.preparation, self.body) = (params, preparation, body);
+    }
+
     /// A nest of that name without anything in it.
     pub fn new(name: &str) -> Nest {
         Nest {

@@ -248,19 +248,26 @@ impl Step {
     /// # Errors
     /// When the step does not apply; `nest` is as before.
     pub fn apply(&self, nest: &mut Nest) -> Result<(), Refusal> {
-        let mut changed = nest.clone();
+        let before = nest.snapshot();
+        let applied = self.change(nest).and_then(|()| nest.verify_kinds().map_err(Refusal::Nesting));
+        if applied.is_err() {
+            nest.restore(before);
+        }
+        applied
+    }
+
+    /// Applies the step; where it refuses, `nest` may be changed in part.
+    fn change(&self, nest: &mut Nest) -> Result<(), Refusal> {
         match self {
-            Step::Split { of, factors, tail } => split::apply(&mut changed, of, factors, *tail),
-            Step::Fuse { outer, inner, name } => fuse::apply(&mut changed, outer, inner, name),
-            Step::Swizzle { outer, inner, height, name } => {
-                swizzle::apply(&mut changed, outer, inner, *height, name)
-            }
-            Step::Reorder { order } => reorder::apply(&mut changed, order),
-            Step::Bind { of, kind } => bind::apply(&mut changed, of, *kind),
-            Step::Inline { block } => inline::apply(&mut changed, block),
-            Step::ComputeAt { block, at } => compute_at::apply(&mut changed, block, at),
+            Step::Split { of, factors, tail } => split::apply(nest, of, factors, *tail),
+            Step::Fuse { outer, inner, name } => fuse::apply(nest, outer, inner, name),
+            Step::Swizzle { outer, inner, height, name } => swizzle::apply(nest, outer, inner, *height, name),
+            Step::Reorder { order } => reorder::apply(nest, order),
+            Step::Bind { of, kind } => bind::apply(nest, of, *kind),
+            Step::Inline { block } => inline::apply(nest, block),
+            Step::ComputeAt { block, at } => compute_at::apply(nest, block, at),
             Step::StageIn { buffer, at, scope, by, pad, vector } => stage_in::apply(
-                &mut changed,
+                nest,
                 &stage_in::Staging {
                     buffer,
                     at: at.as_deref(),
@@ -270,17 +277,12 @@ impl Step {
                     vector: *vector,
                 },
             ),
-            Step::StageOut { buffer, at, scope } => {
-                stage_out::apply(&mut changed, buffer, at.as_deref(), *scope)
-            }
-            Step::Keep { block } => keep::apply(&mut changed, block),
-            Step::SplitReduction { buffer, over } => split_reduction::apply(&mut changed, buffer, over),
-            Step::Relayout { buffer, by } => relayout::apply(&mut changed, buffer, by),
-            Step::Prepare { buffer } => prepare::apply(&mut changed, buffer),
-            Step::Replace { of, instruction } => replace::apply(&mut changed, of, instruction),
-        }?;
-        changed.verify_kinds().map_err(Refusal::Nesting)?;
-        *nest = changed;
-        Ok(())
+            Step::StageOut { buffer, at, scope } => stage_out::apply(nest, buffer, at.as_deref(), *scope),
+            Step::Keep { block } => keep::apply(nest, block),
+            Step::SplitReduction { buffer, over } => split_reduction::apply(nest, buffer, over),
+            Step::Relayout { buffer, by } => relayout::apply(nest, buffer, by),
+            Step::Prepare { buffer } => prepare::apply(nest, buffer),
+            Step::Replace { of, instruction } => replace::apply(nest, of, instruction),
+        }
     }
 }

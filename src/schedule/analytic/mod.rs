@@ -43,10 +43,10 @@ impl Scheduler {
 
     /// Runs `rule`; where it gives up, all its steps are undone.
     fn attempt(&mut self, rule: impl FnOnce(&mut Scheduler) -> Option<()>) -> bool {
-        let (nest, length) = (self.nest.clone(), self.trace.steps.len());
+        let (before, length) = (self.nest.snapshot(), self.trace.steps.len());
         let done = rule(self).is_some();
         if !done {
-            self.nest = nest;
+            self.nest.restore(before);
             self.trace.steps.truncate(length);
         }
         done
