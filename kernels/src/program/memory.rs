@@ -27,6 +27,39 @@ enum Memory {
 /// makes ready at once, and which take few entries of a core's table of addresses.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// Huge pages as far as the system has them at hand. Where the host of a virtual machine must find the memory first, each may take longer
+/// than all its small pages.
+#[cfg(target_os = "linux")]
+mod huge_pages {
+    use super::HUGE_PAGE_BYTES;
+    use memmap2::{Advice, MmapMut};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    /// Longer than it takes to clear a page that is at hand, or to take small pages instead.
+    const SLOW: Duration = Duration::from_millis(1);
+    /// Slow pages of this process from which on it takes small ones.
+    const PATIENCE: usize = 3;
+    static SLOW_PAGES: AtomicUsize = AtomicUsize::new(0);
+
+    /// Lets memory lie in huge pages, which are taken at once.
+    pub(super) fn take(map: &mut MmapMut) {
+        // A wish: without huge pages the memory is as good, but slower.
+        if SLOW_PAGES.load(Ordering::Relaxed) >= PATIENCE || map.advise(Advice::HugePage).is_err() {
+            return;
+        }
+        for at in (0..map.len()).step_by(HUGE_PAGE_BYTES) {
+            let start = Instant::now();
+            map[at] = 0;
+            let slow = start.elapsed() > SLOW;
+            if slow && SLOW_PAGES.fetch_add(1, Ordering::Relaxed) + 1 >= PATIENCE {
+                let _ = map.advise(Advice::NoHugePage);
+                return;
+            }
+        }
+    }
+}
+
 /// The alignment of [`AlignedBytes`]: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
@@ -38,7 +71,7 @@ unsafe impl Sync for AlignedBytes {}
 impl AlignedBytes {
     /// That many bytes, all zero. Aborts where memory is exhausted, as collections do.
     ///
-    /// A large piece takes memory only as far as it is touched, and whoever touches it first waits for the system.
+    /// A large piece takes memory only as far as it is touched or lies in huge pages, and whoever touches it first waits for the system.
     pub fn zeroed(length: usize) -> AlignedBytes {
         if length == 0 {
             let start = NonNull::<Line>::dangling().cast();
@@ -64,10 +97,7 @@ impl AlignedBytes {
         }
         let mut map = MmapMut::map_anon(length).ok()?;
         #[cfg(target_os = "linux")]
-        {
-            // A wish: without huge pages the memory is as good, but slower.
-            let _ = map.advise(memmap2::Advice::HugePage);
-        }
+        huge_pages::take(&mut map);
         let start = NonNull::new(map.as_mut_ptr())?;
         Some(AlignedBytes { start, length, memory: Memory::Mapped(map) })
     }
