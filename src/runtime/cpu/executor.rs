@@ -23,8 +23,32 @@ pub struct CpuExecutor {
     pool: Pool,
     sequence: Sequence,
     arena: AlignedBytes,
-    outputs: Vec<AlignedBytes>,
+    outputs: Vec<Output>,
     timeline: Timeline,
+}
+
+/// Memory of an output, which a run's tensor shares. The next run writes there again if that tensor is gone by then.
+#[derive(Clone, Debug)]
+struct Output(Arc<AlignedBytes>);
+
+impl Output {
+    fn new(length: usize) -> Output {
+        Output(Arc::new(AlignedBytes::zeroed(length)))
+    }
+
+    /// The memory, where no tensor has it, else other memory of the same size.
+    fn free(&mut self) -> Option<&mut AlignedBytes> {
+        if Arc::get_mut(&mut self.0).is_none() {
+            *self = Output::new(self.0.len());
+        }
+        Arc::get_mut(&mut self.0)
+    }
+}
+
+impl AsRef<[u8]> for Output {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl CpuExecutor {
@@ -70,7 +94,7 @@ impl CpuExecutor {
             outputs: made,
         };
         let arena = AlignedBytes::zeroed(plan.arena_bytes);
-        let outputs = extents.outputs.iter().map(|&bytes| AlignedBytes::zeroed(bytes)).collect();
+        let outputs = extents.outputs.iter().map(|&bytes| Output::new(bytes)).collect();
         let sequence = Sequence::new(steps, constants.bytes, extents).map_err(RuntimeError::defect)?;
         Ok(CpuExecutor { pool, sequence, arena, outputs, timeline: Timeline::default() })
     }
@@ -84,7 +108,8 @@ impl CpuExecutor {
         let slices: Vec<&[u8]> = aligned.iter().map(AlignedInput::bytes).collect();
         let start = Instant::now();
         {
-            let mut outputs: Vec<&mut [u8]> = self.outputs.iter_mut().map(|bytes| &mut bytes[..]).collect();
+            let free = self.outputs.iter_mut().filter_map(Output::free);
+            let mut outputs: Vec<&mut [u8]> = free.map(|bytes| &mut bytes[..]).collect();
             let memory = Memory { arena: &mut self.arena, inputs: &slices, outputs: &mut outputs };
             self.sequence
                 .run(&self.pool, memory, profile.then_some(&mut self.timeline))
@@ -100,7 +125,7 @@ impl CpuExecutor {
                     Place::Input(index) => inputs[*index].clone(),
                     Place::Constant(tensor) => tensor.clone(),
                     Place::Output(index) => {
-                        let bytes = Bytes::copy_from_slice(&self.outputs[*index]);
+                        let bytes = Bytes::from_owner(self.outputs[*index].clone());
                         Tensor::new(value.fact.dtype, value.fact.shape.clone(), bytes)
                             .map_err(RuntimeError::defect)?
                     }
@@ -448,5 +473,16 @@ mod tests {
         let x = Tensor::from_fn(DType::F32, &[3, 24], |i| f64::from(i % 24 == i / 24));
         let run = executor.run(&plan, &[x], false).unwrap();
         assert_eq!(run.outputs[0], Tensor::from_fn(DType::F32, &[3, 40], |i| i as f64));
+
+        // Outputs that are kept stay as they are, and the memory of others is used again.
+        let kept = run.outputs;
+        let zeros = Tensor::from_fn(DType::F32, &[3, 24], |_| 0.0);
+        let run = executor.run(&plan, std::slice::from_ref(&zeros), false).unwrap();
+        assert_eq!(kept[0], Tensor::from_fn(DType::F32, &[3, 40], |i| i as f64));
+        assert_eq!(run.outputs[0], Tensor::from_fn(DType::F32, &[3, 40], |_| 0.0));
+        let place = run.outputs[0].bytes().as_ptr();
+        drop(run);
+        let run = executor.run(&plan, &[zeros], false).unwrap();
+        assert_eq!(run.outputs[0].bytes().as_ptr(), place);
     }
 }
