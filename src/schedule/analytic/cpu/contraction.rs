@@ -267,11 +267,11 @@ fn cut_columns(
     Some(([outer, &[format!("{cut}.0")]].concat(), vec![format!("{cut}.1"), last.clone()], true))
 }
 
-/// How many panels of columns are packed at once: no more than fit half of the second-level cache, and few enough for every thread
-/// to get several.
+/// How many panels of columns are packed at once: no more than fit the second-level cache, since all rows are read once for each group
+/// of them, and few enough for every thread to get several.
 fn panels_at_once(panels: usize, batches: usize, depth: usize, target: &CpuTarget) -> usize {
     let (_, tile_columns, _) = tile(target.isa);
-    let fit = target.l2_bytes / 2 / (4 * tile_columns * depth).max(1);
+    let fit = target.l2_bytes / (4 * tile_columns * depth).max(1);
     let groups = if target.threads > 1 { (4 * target.threads).div_ceil(batches) } else { 1 };
     balanced(panels, fit.min(panels / groups))
 }
