@@ -4,6 +4,7 @@ use super::error::CliError;
 use super::files;
 use crate::compiler;
 use crate::ops::ConvAlgorithm;
+use crate::runtime::cpu::detect;
 use crate::runtime::{DeviceChoice, DeviceOptions, OpenDevice};
 use crate::target::{CpuIsa, CpuTarget, GpuTarget, Target, TargetRecord};
 use clap::Args;
@@ -73,6 +74,10 @@ pub(super) struct DeviceArguments {
     /// Threads of the CPU; one for each physical core where not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
+
+    /// Instruction set of the CPU's kernels: generic, avx2 or avx512; the most capable that the processor has where not given
+    #[arg(long, value_name = "ISA", value_parser = isa)]
+    pub(super) isa: Option<CpuIsa>,
 }
 
 impl DeviceArguments {
@@ -80,6 +85,10 @@ impl DeviceArguments {
     pub(super) fn options(&self) -> DeviceOptions {
         let threads = self.threads.map(usize::from).or_else(super::host::physical_cores);
         let mut options = DeviceOptions::new(threads);
+        if let Some(isa) = self.isa {
+            let CpuTarget { cores, threads, .. } = options.cpu;
+            options.cpu = CpuTarget { cores, ..CpuTarget::preset(isa, threads) };
+        }
         if let Some(name) = super::host::cpu_name() {
             options.cpu.name = name;
         }
@@ -110,6 +119,17 @@ impl DeviceArguments {
             }
         }
         Ok((opened, notes))
+    }
+}
+
+/// An instruction set that this processor has.
+fn isa(text: &str) -> Result<CpuIsa, String> {
+    let most = detect(None).isa;
+    let had: Vec<&str> = CpuIsa::ALL.into_iter().filter(|isa| *isa <= most).map(CpuIsa::name).collect();
+    match CpuIsa::from_name(text) {
+        Some(isa) if isa <= most => Ok(isa),
+        Some(_) => Err(format!("this processor does not have it; it has {}", had.join(", "))),
+        None => Err(format!("no such instruction set; this processor has {}", had.join(", "))),
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
-    let cpu = DeviceArguments { device: vec![], threads: None }.options().cpu;
+    let cpu = DeviceArguments { device: vec![], threads: None, isa: None }.options().cpu;
     let adapters = gpu::adapters();
     if let (Some(device), Some(to)) = (&arguments.save, &arguments.to) {
         save(device, to, cpu, adapters)?;

@@ -1,6 +1,7 @@
 //! The command `paisley`, called as a person or a script calls it: answers, JSON, exit codes, refusals.
 
 use super::support::{self, repository};
+use paisley::target::CpuIsa;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -119,6 +120,20 @@ fn compare_takes_reference_results() {
     let document = json(&["compare", DIGITS, "--device", "cpu", "--with", "reference", "--json"], 0);
     assert_eq!(document["within"], true);
     json(&["compare", DIGITS, "--device", "cpu", "--with", DIGITS_GOLDEN, "--tolerance", "0", "--json"], 1);
+}
+
+#[test]
+fn lesser_instruction_sets_answer_alike() {
+    for isa in CpuIsa::ALL.into_iter().filter(|&isa| isa <= support::processor().isa) {
+        let on_isa = ["--device", "cpu", "--isa", isa.name()];
+        let golden = ["--with", NET_GOLDEN, "--tolerance", "1e-4", "--json"];
+        let document = json(&[&["compare", NET], &on_isa[..], &golden].concat(), 0);
+        assert_eq!(document["within"], true, "{document}");
+        let short = ["--runs", "1", "--min-time", "0"];
+        let out = answer(&[&["bench", DIGITS], &on_isa[..], &short].concat(), 0);
+        assert!(out.contains(&format!("({}, ", isa.name())), "{out}");
+    }
+    refused(&["run", DIGITS, "--isa", "sse"], 2, &["sse", "generic"]);
 }
 
 #[test]
