@@ -141,7 +141,7 @@ pub(super) struct TargetArguments {
 
     /// Compile for a described device instead: a file that `paisley devices --save` wrote, or one of the presets
     /// webgpu-default, mobile, discrete, llvmpipe, generic, avx2 and avx512
-    #[arg(long, value_name = "FILE", conflicts_with = "device")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "isa"])]
     pub(super) profile: Option<PathBuf>,
 }
 

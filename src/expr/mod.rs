@@ -187,7 +187,7 @@ impl ExprPool {
         Mark { exprs: self.exprs.len(), vars: self.vars.clone(), buffers: self.buffers.clone() }
     }
 
-    /// Forgets what came after `mark`, which is of this pool and not older than another it went back to.
+    /// Forgets what came after `mark`: one of this pool, which has not gone back to before it since.
     pub fn rewind(&mut self, mark: Mark) {
         self.exprs.truncate(mark.exprs);
         self.dtypes.truncate(mark.exprs);

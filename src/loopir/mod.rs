@@ -205,7 +205,7 @@ impl Nest {
         }
     }
 
-    /// Goes back to what it was, not to what came after something it went back to before.
+    /// Goes back to what it was then, unless it has gone back to before that since.
     pub fn restore(&mut self, snapshot: Snapshot) {
         let Snapshot { pool, params, preparation, body } = snapshot;
         self.pool.rewind(pool);

@@ -418,7 +418,7 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
     if operands.iter().any(|(buffer, _)| *buffer == result.0) {
         return Err("it reads what it writes".into());
     }
-    let (tail, conditions): (Vec<ExprId>, Vec<ExprId>) = store
+    let (tails, conditions): (Vec<ExprId>, Vec<ExprId>) = store
         .condition
         .map(|condition| pool.conjuncts(condition))
         .unwrap_or_default()
@@ -433,16 +433,12 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
             return Err(format!("it runs under a condition on loop '{name}'"));
         }
         limits_one_loop(pool, condition, &loops)?;
-        let summed = || loops[..levels].iter().any(|&var| pool.uses_var(condition, var));
-        if !tail.is_empty() && summed() {
-            return Err("several conditions leave out terms".into());
-        }
     }
-    let tail = match tail.as_slice() {
-        [] => None,
-        [tail] => Some(*tail),
-        _several => return Err("several conditions leave out terms".into()),
-    };
+    let of_terms = |&&condition: &&ExprId| loops[..levels].iter().any(|&var| pool.uses_var(condition, var));
+    let tail = tails.first().copied();
+    if tail.is_some() && tails.len() + conditions.iter().filter(of_terms).count() > 1 {
+        return Err("several conditions leave out terms".into());
+    }
     Ok(Match { loops, levels, operands, result, conditions, guards: guards.concat(), tail })
 }
 

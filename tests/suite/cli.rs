@@ -293,6 +293,7 @@ fn wrong_usage_ends_with_2() {
     refused(&["compare", DIGITS], 2, &["--with"]);
     refused(&["compare", DIGITS, "--device", "cpu,gpu", "--with", "cpu"], 2, &["one device"]);
     refused(&["check", DIGITS, "--device", "cpu", "--profile", "mobile"], 2, &["cannot be used with"]);
+    refused(&["check", DIGITS, "--isa", "generic", "--profile", "mobile"], 2, &["cannot be used with"]);
     refused(&["check", DIGITS, "--profile", "no-such-profile"], 2, &["no-such-profile"]);
 }
 
