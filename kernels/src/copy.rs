@@ -33,6 +33,9 @@ pub(crate) mod body {
     use super::{CopyArgs, Limit};
     use crate::simd::{MOST_LANES, Vector};
 
+    /// How many steps of the outer loop ahead the source is asked for: its rows may be too far apart for the processor to foresee.
+    const AHEAD: isize = 8;
+
     /// An interval of indices, empty where `from == to`.
     #[derive(Clone, Copy)]
     struct Interval {
@@ -64,6 +67,10 @@ pub(crate) mod body {
     #[inline(always)]
     pub(crate) unsafe fn copy_planes<V: Vector>(args: &CopyArgs<'_>) {
         let CopyArgs { target, target_strides, source, source_strides, extents, limits } = *args;
+        if limits.is_empty() && source_strides[2] == 1 {
+            // SAFETY: the caller grants the contract.
+            return unsafe { runs::<V>((target, target_strides), (source, source_strides), extents) };
+        }
         let [outers, rows, cols] = extents;
         for outer in 0..outers {
             let starts_at = |limit: &Limit| limit.start + limit.strides[0] * outer as i64;
@@ -109,6 +116,38 @@ pub(crate) mod body {
                         1 => adjacent::<V>(target, source, across, cols),
                         2 => alternate::<V>(target, source, across, cols),
                         stride => apart::<V>(target, (source, stride), across, cols),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows whose source is contiguous and whole, in the order in which the source lies in memory.
+    #[inline(always)]
+    unsafe fn runs<V: Vector>(
+        (target, target_strides): (*mut f32, [isize; 2]),
+        (source, source_strides): (*const f32, [isize; 3]),
+        extents: [usize; 3],
+    ) {
+        let cols = extents[2];
+        let [outer, inner] = if source_strides[0] < source_strides[1] { [1, 0] } else { [0, 1] };
+        let ahead = source_strides[outer].wrapping_mul(AHEAD);
+        for o in 0..extents[outer] as isize {
+            for i in 0..extents[inner] as isize {
+                let target = target.wrapping_offset(o * target_strides[outer] + i * target_strides[inner]);
+                let source = source.wrapping_offset(o * source_strides[outer] + i * source_strides[inner]);
+                // SAFETY: the caller grants the columns of the row.
+                unsafe {
+                    let mut at = 0;
+                    while at + V::LANES <= cols {
+                        V::prefetch(source.wrapping_add(at).wrapping_offset(ahead));
+                        V::load(source.add(at)).store(target.add(at));
+                        at += V::LANES;
+                    }
+                    if at < cols {
+                        let rest = cols - at;
+                        V::prefetch(source.wrapping_add(at).wrapping_offset(ahead));
+                        V::load_between(source.add(at), 0, rest).store_first(target.add(at), rest);
                     }
                 }
             }
@@ -193,19 +232,30 @@ pub(crate) mod body {
                 }
             }
             let whole = |from: usize, to: usize| to - (to - from) % V::LANES;
-            let (first_col, tiled_cols) = (across.from, whole(across.from, across.to));
+            // Columns that fill half a tile make one too.
+            let rest = (across.to - across.from) % V::LANES;
+            let tiled_cols = if 2 * rest >= V::LANES { across.to } else { across.to - rest };
             let mut first = inside.from;
             while first < inside.to {
                 let behind = inside.to.min(first + LINE);
                 let tiled_rows = whole(first, behind);
-                for col in (first_col..tiled_cols).step_by(V::LANES) {
+                // The last columns come first, whose lanes behind are zeros, for elements that are zero or still to come.
+                for col in (across.from..tiled_cols).step_by(V::LANES).rev() {
+                    let lanes = V::LANES.min(across.to - col);
+                    let rows_of_lanes = (col + V::LANES).div_ceil(cols);
+                    let unmasked = match lanes == V::LANES {
+                        true => rows,
+                        false if pitch == cols as isize => (rows + 1).saturating_sub(rows_of_lanes),
+                        false => 0,
+                    };
                     for row in (first..tiled_rows).step_by(V::LANES) {
                         let target = target.wrapping_offset(row as isize * pitch).wrapping_add(col);
                         let source = source.wrapping_offset(col as isize * stride).wrapping_add(row);
-                        tile::<V>((target, pitch), (source, stride));
+                        let unmasked = unmasked.saturating_sub(row).min(V::LANES);
+                        tile::<V>((target, pitch), (source, stride), lanes, unmasked);
                     }
                 }
-                for col in first_col..across.to {
+                for col in across.from..across.to {
                     let source = source.wrapping_offset(col as isize * stride);
                     let target = target.wrapping_add(col);
                     for row in if col < tiled_cols { tiled_rows } else { first }..behind {
@@ -219,18 +269,28 @@ pub(crate) mod body {
     }
 
     /// As many rows and columns as a vector has lanes, transposed in registers: of an element's place among all, the bits that
-    /// say its column become those of its row, one with each round.
+    /// say its column become those of its row, one with each round. The source has the first `lanes` of the columns. The first `unmasked`
+    /// rows may be written with zeros for the others, the rest may not.
     #[expect(
         clippy::needless_range_loop,
         reason = "iterator calls taking vectors may stay calls without their features"
     )]
     #[inline(always)]
-    unsafe fn tile<V: Vector>((target, pitch): (*mut f32, isize), (source, stride): (*const f32, isize)) {
-        // SAFETY: the caller grants `LANES` rows and columns of the target and of the source, which is transposed.
+    unsafe fn tile<V: Vector>(
+        (target, pitch): (*mut f32, isize),
+        (source, stride): (*const f32, isize),
+        lanes: usize,
+        unmasked: usize,
+    ) {
+        // SAFETY: the caller grants `LANES` rows of the source's `lanes` columns, of the target with as many, and of all `LANES` of the
+        // target in the first `unmasked` rows.
         unsafe {
             let mut tile = [V::splat(0.0); MOST_LANES];
             for col in 0..V::LANES {
-                tile[col] = V::load(source.wrapping_offset(col as isize * stride));
+                if col < lanes {
+                    let source = source.wrapping_offset(col as isize * stride);
+                    tile[col] = V::load(source);
+                }
             }
             let mut round = 1;
             while round < V::LANES {
@@ -242,7 +302,12 @@ pub(crate) mod body {
                 round *= 2;
             }
             for row in 0..V::LANES {
-                tile[row].store(target.wrapping_offset(row as isize * pitch));
+                let target = target.wrapping_offset(row as isize * pitch);
+                if row < unmasked {
+                    tile[row].store(target);
+                } else {
+                    tile[row].store_first(target, lanes);
+                }
             }
         }
     }

@@ -75,32 +75,80 @@ fn copies_what_is_inside_and_zeros() {
     }
 }
 
+/// Transposes planes of `cols x rows` into `rows x pitch`, of which the rows `inside` and the first `across` columns are given.
+fn transposed(isa: Isa, [rows, cols, pitch]: [usize; 3], inside: [usize; 2], across: usize) {
+    let outers = 2;
+    let (mut memory, mut results) = (Guarded::new(1 << 14), Guarded::new(1 << 14));
+    let source = &*memory.last(outers * cols * rows, |i| i as f32 + 1.0);
+    let target = results.last(outers * rows * pitch - (pitch - cols), |_| 77.5);
+    let [from, to] = inside.map(|row| row as i64);
+    let limits = [
+        Limit { start: -from, strides: [0, 1, 0], end: to - from },
+        Limit { start: across as i64 - 1, strides: [0, 0, -1], end: 1 << 48 },
+    ];
+    let args = CopyArgs {
+        target: target.as_mut_ptr(),
+        target_strides: [(rows * pitch) as isize, pitch as isize],
+        source: source.as_ptr(),
+        source_strides: [(rows * cols) as isize, 1, rows as isize],
+        extents: [outers, rows, cols],
+        limits: &limits,
+    };
+    // SAFETY: the slices are as large as the extents.
+    unsafe { (table(isa).raw.copy_planes)(&args) };
+    for (at, &got) in target.iter().enumerate() {
+        let (o, r, c) = (at / (rows * pitch), at / pitch % rows, at % pitch);
+        let want = match (c < cols, (inside[0]..inside[1]).contains(&r) && c < across) {
+            (false, _) => 77.5,
+            (true, false) => 0.0,
+            (true, true) => source[o * rows * cols + c * rows + r],
+        };
+        assert_eq!(got, want, "{isa} {o}, {r}, {c} of {rows} x {cols} by {pitch}, {inside:?} x {across}");
+    }
+}
+
 #[test]
 fn transposes_with_borders() {
-    let [outers, rows, cols] = [2, 37, 21];
     for isa in Isa::available() {
-        for (from, to) in [(0, 37), (3, 30), (20, 20)] {
-            let source: Vec<f32> = (0..outers * cols * rows).map(|i| i as f32 + 1.0).collect();
+        for (cols, across) in [(21, 19), (12, 12), (12, 9), (6, 6), (28, 28), (28, 26), (3, 3), (16, 16)] {
+            for pitch in [cols, cols + 3] {
+                for rows in [16, 17, 37] {
+                    for inside in [[0, rows], [3, rows], [3, rows - 1], [5, 5]] {
+                        transposed(isa, [rows, cols, pitch], inside, across);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn copies_runs_in_the_order_of_the_source() {
+    let [outers, rows, cols] = [3, 5, 20];
+    for isa in Isa::available() {
+        for source_strides in [[100, 20, 1], [20, 60, 1], [0, 20, 1], [-100, 20, 1]] {
+            let source: Vec<f32> = (0..outers * rows * cols).map(|i| i as f32 + 1.0).collect();
             let mut target = vec![77.5; outers * rows * cols];
-            let limits = [
-                Limit { start: -from, strides: [0, 1, 0], end: to - from },
-                Limit { start: 18, strides: [0, 0, -1], end: 1 << 48 },
-            ];
+            let first = if source_strides[0] < 0 { (outers - 1) * 100 } else { 0 };
             let args = CopyArgs {
                 target: target.as_mut_ptr(),
                 target_strides: [(rows * cols) as isize, cols as isize],
-                source: source.as_ptr(),
-                source_strides: [(rows * cols) as isize, 1, rows as isize],
+                source: source[first..].as_ptr(),
+                source_strides,
                 extents: [outers, rows, cols],
-                limits: &limits,
+                limits: &[],
             };
-            // SAFETY: the vectors are as large as the extents.
+            // SAFETY: the strides stay in the vectors.
             unsafe { (table(isa).raw.copy_planes)(&args) };
             for (at, &got) in target.iter().enumerate() {
-                let (o, r, c) = (at / (rows * cols), at / cols % rows, at % cols);
-                let inside = (from..to).contains(&(r as i64)) && c <= 18;
-                let want = if inside { source[o * rows * cols + c * rows + r] } else { 0.0 };
-                assert_eq!(got, want, "{isa} {o}, {r}, {c}");
+                let index = [at / (rows * cols), at / cols % rows, at % cols];
+                let offset: isize =
+                    index.iter().zip(source_strides).map(|(&at, stride)| at as isize * stride).sum();
+                assert_eq!(
+                    got,
+                    source[first.wrapping_add_signed(offset)],
+                    "{isa} {index:?} {source_strides:?}"
+                );
             }
         }
     }
