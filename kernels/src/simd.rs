@@ -54,9 +54,6 @@ pub(crate) trait Vector: Copy {
     /// Asks for the line of memory at `source`, which will be read; any address will do.
     #[inline(always)]
     fn prefetch(_source: *const f32) {}
-    /// Asks for the line of memory at `source` to come to the second-level cache; any address will do.
-    #[inline(always)]
-    fn prefetch_far(_source: *const f32) {}
     /// The lanes of IEEE half-precision values at `source`.
     unsafe fn load_f16(source: *const u16) -> Self;
     /// Writes the lanes rounded (ties to even) to IEEE half precision.

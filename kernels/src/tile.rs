@@ -237,7 +237,7 @@ impl Ahead {
         let lines = self.at_once.min(self.left);
         self.left -= lines;
         for _ in 0..lines {
-            V::prefetch_far(self.line);
+            V::prefetch(self.line);
             self.line = self.line.wrapping_add(LINE_ELEMENTS);
         }
     }

@@ -105,11 +105,6 @@ impl Vector for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(source.cast()) }
     }
     #[inline(always)]
-    fn prefetch_far(source: *const f32) {
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(source.cast()) }
-    }
-    #[inline(always)]
     unsafe fn load_f16(source: *const u16) -> Self {
         // SAFETY: as said at the impl; eight values are 128 bits.
         Avx2(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(source.cast())) })
