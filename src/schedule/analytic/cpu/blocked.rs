@@ -234,10 +234,9 @@ pub(super) fn blocked_tiles(
             scheduler.stage_in(&x, Some(&band), Scope::Workgroup, &[])?;
         }
     } else if padded && !lanewise {
-        scheduler.stage_in(&x, None, Scope::Global, &[])?;
-        let copying = scheduler.top_loops();
-        let channels = loop_names(&scheduler.nest, copying.get(..1)?);
-        share_out(scheduler, &channels, target);
+        let copy = scheduler.stage_in(&x, None, Scope::Global, &[])?;
+        let images_and_blocks = [0, 1].map(|axis| format!("{copy}.{axis}"));
+        share_out(scheduler, &images_and_blocks, target);
     }
     let by = [&*groups, std::slice::from_ref(&panel), &depth, &columns].concat();
     scheduler.relayout(&w, &by)?;
