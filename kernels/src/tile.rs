@@ -195,6 +195,8 @@ pub(crate) unsafe fn body<
 const LINE_ELEMENTS: usize = 16;
 /// Terms of a sum at least between two requests of what is read next.
 const TERMS_AT_ONCE: usize = 32;
+/// Blocks of `a` ahead of the one in use, whose rows are asked for: so many that they may come from the cache of another core.
+const BLOCKS_AHEAD: usize = 3;
 /// Elements of the largest panel that has room in a second-level cache beside what is in use.
 const AHEAD_ELEMENTS: usize = 32768;
 
@@ -302,9 +304,13 @@ unsafe fn piece<
             }
         }
         let [outer, middle, inner, terms] = depths;
-        // Rows are lines of their own then, and those of the next block of `a` too far for the processor to ask for by itself; the
-        // inner of several levels are windows over lines that are near.
+        // Rows are lines of their own then, and those of other blocks of `a` too far for the processor to ask for by itself; the
+        // inner of several levels are windows over lines that are near. Behind the last block come the rows below, of the next piece
+        // or, where rows are packed, of the next tile.
         let blocks_inside = outer.count * middle.count == 1;
+        let blocks_ahead = inner.count.min(BLOCKS_AHEAD);
+        let within = blocks_ahead as isize * inner.a;
+        let below = ROWS as isize * a_row - (inner.count - blocks_ahead) as isize * inner.a;
         for o in 0..outer.count {
             for m in 0..middle.count {
                 let mut a = a.wrapping_offset(o as isize * outer.a + m as isize * middle.a);
@@ -319,7 +325,8 @@ unsafe fn piece<
                     ahead.ask::<V>();
                     let count = if i < shorter_from { terms.count } else { tail.terms };
                     if STEP >= V::LANES && blocks_inside {
-                        let next = a.wrapping_offset(inner.a);
+                        let next =
+                            a.wrapping_offset(if i + blocks_ahead < inner.count { within } else { below });
                         for i in 0..ROWS {
                             if i.is_multiple_of(LINE_ELEMENTS.div_ceil(STEP)) {
                                 V::prefetch(next.wrapping_offset(i as isize * a_row));
