@@ -247,7 +247,7 @@ mod avx512 {
     kernels!(instance! (
         Avx512, crate::simd::avx512::Avx512, ["avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"],
         {
-            run_12x32 "fma_12x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2],
+            run_14x32 "fma_14x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14] x [1, 2],
             run_8x48 "fma_8x48_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8] x [1, 2, 3],
             run_1x128 "fma_1x128_f32_avx512" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_14_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]

@@ -20,7 +20,7 @@ pub struct TileKernel {
     pub name: &'static str,
     /// The instruction set it is compiled for.
     pub isa: Isa,
-    /// The number of rows that are done at once, and the panel height `a` is best packed in.
+    /// The number of rows that are done at once at most: a taller tile is done in pieces of nearly one height.
     pub rows: usize,
     /// Largest number of columns, and the panel width `b` is best packed in.
     pub cols: usize,
