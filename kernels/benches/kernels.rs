@@ -402,6 +402,7 @@ fn transforms(criterion: &mut Criterion) {
                 y_col: y[1],
                 y_tile: y[2],
                 tiles,
+                edges: [Edge::NONE; 2],
                 accumulate: false,
                 finish: Finish::NONE,
                 addend_tile: 0,

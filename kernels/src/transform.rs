@@ -10,6 +10,7 @@ mod tests;
 
 use crate::table::KernelTable;
 use crate::tile::Finish;
+use crate::tile::lanes::Edge;
 
 /// The matrix of a transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,8 +97,9 @@ impl Matrix {
 /// Tiles to transform: `y[t, p, q] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j]`, finished, each element a vector of the
 /// table's lanes, which are next to one another.
 ///
-/// Strides count single values. Exactly the elements named are touched: those of `x` and of what `finish` names must be valid for
-/// reads, those of `y` for writes and, where it accumulates, for reads; `y` must not overlap what is read.
+/// Elements of `x` whose row or column is beyond an edge are 0. Strides count single values. Exactly the elements named are touched: those
+/// of `x` inside the edges and of what `finish` names must be valid for reads, those of `y` for writes and, where it accumulates,
+/// for reads; `y` must not overlap what is read.
 #[derive(Clone, Copy, Debug)]
 pub struct TransformArgs {
     /// Address of the first element of the first tile.
@@ -118,6 +120,8 @@ pub struct TransformArgs {
     pub y_tile: isize,
     /// Tiles.
     pub tiles: usize,
+    /// The rows and the columns of `x` that there are, for each tile as a line.
+    pub edges: [Edge; 2],
     /// Whether it adds to what `y` holds.
     pub accumulate: bool,
     /// What becomes of the sums, of which `p` are the rows and `q` the vectors; all have the same `start`.

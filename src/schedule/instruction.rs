@@ -246,7 +246,7 @@ macro_rules! winograd {
             operands: &[Operand {
                 name: "x",
                 strides: &[Stride::Any, Stride::Any, Stride::Any, Stride::Zero, Stride::Zero, Stride::One],
-                edges: false,
+                edges: true,
             }],
             value: Shape::Transform(Matrix::$matrix),
             combine: Combiner::Add,
@@ -402,7 +402,10 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
                     return Err(format!("operand '{}' is not a plain read", operand.name));
                 };
                 for &guard in &guards {
-                    leaves_out_terms(pool, guard, &loops, levels)?;
+                    match instruction.emission {
+                        Emission::Tile | Emission::Window => leaves_out_terms(pool, guard, &loops, levels)?,
+                        Emission::Transform => leaves_out_elements(pool, guard, &loops)?,
+                    }
                 }
                 Ok((fits(pool, buffer, &index, &loops, operand)?, guards))
             })
@@ -535,18 +538,31 @@ fn leaves_out_terms(
     loops: &[VarId],
     levels: usize,
 ) -> Result<(), String> {
-    let reads = || format!("it reads under the condition '{}'", pool.display(condition));
-    let (affine, several) =
-        (format!("{}, which is not affine", reads()), format!("{} on several of its loops", reads()));
-    let terms = pool.below(condition).and_then(|below| below.terms.variables(pool)).ok_or(affine)?;
-    let places: Vec<usize> =
-        (0..loops.len()).filter(|&place| terms.iter().any(|(var, _)| *var == loops[place])).collect();
-    match places.as_slice() {
+    match places_of(pool, condition, loops)?.as_slice() {
         [] => Ok(()),
         [place] if *place < levels => Ok(()),
         [last, row] if last + 1 == levels && *row == levels => Ok(()),
-        _several => Err(several),
+        _several => Err(format!("{} on several of its loops", reads_under(pool, condition))),
     }
+}
+
+/// Fails unless the condition is affine, and over a row or a column of what is transformed at most, beside the tile.
+fn leaves_out_elements(pool: &mut ExprPool, condition: ExprId, loops: &[VarId]) -> Result<(), String> {
+    match places_of(pool, condition, loops)?.as_slice() {
+        [] | [0 | 1 | 2] | [0 | 1, 2] => Ok(()),
+        _others => Err(format!("{} on other loops than a row or a column", reads_under(pool, condition))),
+    }
+}
+
+/// The places of the loops that an affine condition is over.
+fn places_of(pool: &mut ExprPool, condition: ExprId, loops: &[VarId]) -> Result<Vec<usize>, String> {
+    let affine = format!("{}, which is not affine", reads_under(pool, condition));
+    let terms = pool.below(condition).and_then(|below| below.terms.variables(pool)).ok_or(affine)?;
+    Ok((0..loops.len()).filter(|&place| terms.iter().any(|(var, _)| *var == loops[place])).collect())
+}
+
+fn reads_under(pool: &ExprPool, condition: ExprId) -> String {
+    format!("it reads under the condition '{}'", pool.display(condition))
 }
 
 /// Whether the condition leaves out the last iterations of the last of the first `levels` loops in the last iteration of the first, and

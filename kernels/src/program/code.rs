@@ -404,8 +404,8 @@ pub enum WindowKind {
 }
 
 /// `y[t, p, q, l] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j, l]` for tiles `t` and channels `l`, which are a vector and next
-/// to one another, all f32, finished as `finish` says, of which tiles are the lines and columns `q` the blocks. `y` is in another
-/// buffer than what is read, and its elements are apart.
+/// to one another, all f32, finished as `finish` says, of which tiles are the lines and columns `q` the blocks. Elements of `x` for which a
+/// condition of `guard` fails are 0 and not read. `y` is in another buffer than what is read, and its elements are apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transform {
     /// `M`.
@@ -430,6 +430,9 @@ pub struct Transform {
     pub tiles: Trip,
     /// Channels: the lanes of a vector.
     pub lanes: usize,
+    /// The conditions over tile, row `i` and column `j` under which there is an element of `x`: at most one on its row and one on its
+    /// column, each of which may move with the tile.
+    pub guard: Vec<Condition>,
     /// Whether it adds to `y`.
     pub accumulate: Accumulate,
     /// What becomes of the sums; all columns have the same start.

@@ -129,11 +129,9 @@ impl Printer<'_> {
             Terms::Sum { divisor } => write!(f, "sum {a} / {}", literal(*divisor))?,
             Terms::Largest => write!(f, "max {a}")?,
         }
-        for (at, Condition { value, strides, limit }) in guard.iter().enumerate() {
-            let names = TILE_DIMS.into_iter().take(2).chain(levels.iter().map(String::as_str));
-            let value = self.form(value, strides.iter().copied().zip(names));
-            write!(f, " {} 0 <= {value} < {limit}", if at == 0 { "where" } else { "and" })?;
-        }
+        let dims: Vec<&str> =
+            TILE_DIMS.into_iter().take(2).chain(levels.iter().map(String::as_str)).collect();
+        self.guard(f, guard, None, &dims)?;
         self.finish(f, finish.as_ref(), TILE_DIMS)?;
         f.write_char('\n')
     }
@@ -197,6 +195,7 @@ impl Printer<'_> {
             y_tile_stride,
             tiles,
             lanes,
+            guard,
             accumulate,
             finish,
         } = transform;
@@ -212,6 +211,7 @@ impl Printer<'_> {
             matrix.name(),
             view(*x, [*x_tile_stride, *x_row_stride, *x_col_stride, 1]),
         )?;
+        self.guard(f, guard, None, &TRANSFORM_DIMS)?;
         self.finish(f, finish.as_ref(), TRANSFORM_DIMS)?;
         f.write_char('\n')
     }
@@ -248,10 +248,12 @@ impl Printer<'_> {
         match op {
             BlockOp::Load { to: _, access, strides, guard } => {
                 f.write_str(&self.view(*access, strides))?;
-                self.guard(f, guard, None)
+                self.guard(f, guard, None, &DIMS)
             }
             BlockOp::Constant { to: _, value } => f.write_str(&literal(*value)),
-            BlockOp::Index { to: _, value, strides } => f.write_str(&self.form(value, named(strides))),
+            BlockOp::Index { to: _, value, strides } => {
+                f.write_str(&self.form(value, strides.iter().copied().zip(DIMS)))
+            }
             BlockOp::Unary { to: _, op, x } => write!(f, "{}({x})", op.name()),
             BlockOp::Activate { to: _, activation, x } => write!(f, "{}({x})", activation.name()),
             BlockOp::Binary { to: _, op, a, b } => write!(f, "{}({a}, {b})", op.name()),
@@ -262,30 +264,37 @@ impl Printer<'_> {
             BlockOp::Cast { to: _, x } => write!(f, "cast({x})"),
             BlockOp::Gather { to: _, buffer, index, mask } => {
                 write!(f, "{}[{index}]", self.buffer(*buffer))?;
-                self.guard(f, &[], *mask)
+                self.guard(f, &[], *mask, &DIMS)
             }
             BlockOp::Store { access, strides, value, combine, guard, mask } => {
                 write!(f, "{} {} {value}", self.view(*access, strides), assignment(*combine))?;
-                self.guard(f, guard, *mask)
+                self.guard(f, guard, *mask, &DIMS)
             }
             BlockOp::Scatter { buffer, index, value, combine, mask } => {
                 write!(f, "{}[{index}] {} {value}", self.buffer(*buffer), assignment(*combine))?;
-                self.guard(f, &[], *mask)
+                self.guard(f, &[], *mask, &DIMS)
             }
         }
     }
 
-    fn guard(&self, f: &mut Formatter<'_>, guard: &[Condition], mask: Option<Register>) -> fmt::Result {
+    /// What must hold: conditions over these dimensions, and a mask.
+    fn guard(
+        &self,
+        f: &mut Formatter<'_>,
+        guard: &[Condition],
+        mask: Option<Register>,
+        dims: &[&str],
+    ) -> fmt::Result {
         let conditions = guard.iter().map(|condition| {
             let Condition { value, strides, limit } = condition;
-            format!("0 <= {} < {limit}", self.form(value, named(strides)))
+            format!("0 <= {} < {limit}", self.form(value, strides.iter().copied().zip(dims.iter().copied())))
         });
         let all: Vec<String> = conditions.chain(mask.map(|mask| mask.to_string())).collect();
         if all.is_empty() { Ok(()) } else { write!(f, " where {}", all.join(" and ")) }
     }
 
     fn view(&self, access: AccessId, strides: &[i64]) -> String {
-        self.access(access, named(strides))
+        self.access(access, strides.iter().copied().zip(DIMS))
     }
 
     fn access<'n>(&self, id: AccessId, dims: impl Iterator<Item = (i64, &'n str)>) -> String {
@@ -353,10 +362,6 @@ fn literal(value: Literal) -> String {
         Literal::Float(value) => format!("{value:?}"),
         Literal::Int(value) => value.to_string(),
     }
-}
-
-fn named(strides: &[i64]) -> impl Iterator<Item = (i64, &'static str)> {
-    strides.iter().copied().zip(DIMS)
 }
 
 fn assignment(combine: Combine) -> String {

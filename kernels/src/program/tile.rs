@@ -46,7 +46,7 @@ enum Kernel {
 
 /// The terms of a level that count: an edge, and what its start is over the counters.
 #[derive(Debug)]
-struct Clip {
+pub(super) struct Clip {
     level: usize,
     value: Affine,
     edge: Edge,
@@ -137,7 +137,7 @@ impl TileOp {
         } = tile;
         let lanes = table.lanes as isize;
         let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
-        let edges = || guard.iter().map(|condition| clip(condition, depths.len())).collect();
+        let edges = || guard.iter().map(|condition| clip(condition, 2)).collect();
         // Levels that are not there are outermost, of one term.
         let mut levels = [const { (Trip::Constant(1), 0, 0) }; DEPTHS];
         for (level, depth) in levels.iter_mut().rev().zip(depths.iter().rev()) {
@@ -199,14 +199,14 @@ fn single(literal: Literal) -> f32 {
     }
 }
 
-/// A condition on the terms of a tile whose sum has `levels` levels.
-fn clip(condition: &Condition, levels: usize) -> Clip {
+/// A condition on the terms of sums, over so many dimensions of their results, the line and the row, and over the levels of terms.
+pub(super) fn clip(condition: &Condition, of_results: usize) -> Clip {
     let Condition { value, strides, limit } = condition;
-    let (of_results, of_terms) = strides.split_at(2);
+    let (of_results, of_terms) = strides.split_at(of_results);
     let level = of_terms.iter().position(|stride| *stride != 0).unwrap_or(0);
-    let edge =
-        Edge { start: 0, line: of_results[0], row: of_results[1], step: of_terms[level], limit: *limit };
-    Clip { level: LANE_DEPTHS - levels + level, value: value.clone(), edge }
+    let of_result = |dim: usize| of_results.get(dim).copied().unwrap_or(0);
+    let edge = Edge { start: 0, line: of_result(0), row: of_result(1), step: of_terms[level], limit: *limit };
+    Clip { level: LANE_DEPTHS - of_terms.len() + level, value: value.clone(), edge }
 }
 
 impl Machine<'_> {
@@ -286,7 +286,7 @@ impl Machine<'_> {
     }
 
     /// The terms of each level that count.
-    fn edges(&self, clips: &[Clip]) -> [Edge; LANE_DEPTHS] {
+    pub(super) fn edges(&self, clips: &[Clip]) -> [Edge; LANE_DEPTHS] {
         let mut edges = [Edge::NONE; LANE_DEPTHS];
         for clip in clips {
             edges[clip.level] = Edge { start: clip.value.evaluate(self.counters), ..clip.edge };

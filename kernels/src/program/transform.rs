@@ -2,7 +2,7 @@
 
 use super::code::{Accumulate, Transform, Trip};
 use super::machine::Machine;
-use super::tile::FinishOp;
+use super::tile::{Clip, FinishOp, clip};
 use crate::transform::{Matrix, TransformArgs};
 
 /// A transform in the executor's form.
@@ -16,6 +16,7 @@ pub(super) struct TransformOp {
     /// Strides of rows, columns and tiles.
     y_strides: [isize; 3],
     tiles: Trip,
+    edges: Box<[Clip]>,
     accumulate: Accumulate,
     finish: FinishOp,
 }
@@ -34,6 +35,7 @@ impl TransformOp {
             y_tile_stride,
             tiles,
             lanes: _,
+            guard,
             accumulate,
             finish,
         } = transform;
@@ -45,6 +47,7 @@ impl TransformOp {
             y: y.index(),
             y_strides: strides([y_row_stride, y_col_stride, y_tile_stride]),
             tiles: tiles.clone(),
+            edges: guard.iter().map(|condition| clip(condition, 1)).collect(),
             accumulate: accumulate.clone(),
             finish: FinishOp::lower(finish.as_ref(), |column| column as isize),
         }
@@ -55,7 +58,7 @@ impl Machine<'_> {
     /// # Safety
     /// As for [`Machine::phase`], with the pointers of the transform's accesses at the counters' values.
     pub(super) unsafe fn transform(&mut self, op: &TransformOp) {
-        let TransformOp { matrix, x, x_strides, y, y_strides, tiles, accumulate, finish } = op;
+        let TransformOp { matrix, x, x_strides, y, y_strides, tiles, edges, accumulate, finish } = op;
         let ([x_row, x_col, x_tile], [y_row, y_col, y_tile]) = (*x_strides, *y_strides);
         let (finish, addend_tile) = self.finish(finish);
         let args = TransformArgs {
@@ -68,6 +71,7 @@ impl Machine<'_> {
             y_col,
             y_tile,
             tiles: tiles.evaluate(self.counters),
+            edges: self.edges(edges),
             accumulate: accumulate.evaluate(self.counters),
             finish,
             addend_tile,

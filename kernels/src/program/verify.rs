@@ -131,6 +131,11 @@ pub enum Problem {
         "the transform's target overlaps its operand or itself; give it a buffer of its own and elements apart"
     )]
     TransformOverlap,
+    /// Conditions on what a transform reads that it does not know.
+    #[error(
+        "a transform leaves out what it cannot: its rows and its columns have at most one condition each"
+    )]
+    TransformGuard,
     /// A transform whose columns start from values of their own.
     #[error("the columns of a transform start from different values; let all have the same")]
     TransformStart,
@@ -490,6 +495,7 @@ impl Verifier<'_> {
             y_tile_stride,
             tiles,
             lanes,
+            guard,
             accumulate,
             finish,
         } = transform;
@@ -516,8 +522,10 @@ impl Verifier<'_> {
         if start.is_some_and(|(_, column)| column != 0) {
             return Err(Problem::TransformStart);
         }
+        let guard = of_rows_and_columns(guard)?;
+        let x_strides = [*x_tile_stride, 1, *x_row_stride, *x_col_stride, 0, 0];
+        expect_type(0, self.access(*x, first, &x_strides, &guard, false)?, ElementType::F32)?;
         let operands = [
-            Some((*x, [*x_tile_stride, 1, *x_row_stride, *x_col_stride, 0, 0], false)),
             Some((*y, results([*y_tile_stride, *y_row_stride, *y_col_stride]), true)),
             start.map(|(access, _)| (access, results([0; 3]), false)),
             addend.map(|(access, strides)| (access, results(strides), false)),
@@ -675,6 +683,22 @@ fn of_terms(guard: &[Condition], depths: &[Depth], lanewise: bool) -> Result<Vec
     };
     let over_tile = guard.iter().map(over_tile).collect::<Result<_, _>>()?;
     if lanewise || tail(depths, guard).is_some() { Ok(over_tile) } else { Err(Problem::TileGuard) }
+}
+
+/// Conditions on the elements of a tile that a transform reads, over the dimensions of the transform.
+fn of_rows_and_columns(guard: &[Condition]) -> Result<Vec<Condition>, Problem> {
+    let mut free = [true; 2];
+    let over_transform = |Condition { value, strides, limit }: &Condition| {
+        let &[tile, row, column] = strides.as_slice() else {
+            return Err(Problem::Strides { op: 0, found: strides.len(), wanted: 3 });
+        };
+        let side = usize::from(row == 0 && column != 0);
+        if (row != 0 && column != 0) || !std::mem::replace(&mut free[side], false) {
+            return Err(Problem::TransformGuard);
+        }
+        Ok(Condition { value: value.clone(), strides: vec![tile, 0, row, column, 0, 0], limit: *limit })
+    };
+    guard.iter().map(over_transform).collect()
 }
 
 fn expect_type(op: usize, found: ElementType, wanted: ElementType) -> Check {

@@ -28,7 +28,7 @@ pub const LANE_DEPTHS: usize = 2;
 
 /// The terms `k` of a level of the sum that count for row `i` of line `p`: those with `0 <= start + line * p + row * i + step * k <
 /// limit`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge {
     /// The form at zero.
     pub start: i64,

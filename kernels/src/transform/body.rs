@@ -7,6 +7,7 @@ use super::{Matrix, TransformArgs};
 use crate::activation;
 use crate::simd::Vector;
 use crate::tile::Finish;
+use crate::tile::lanes::Edge;
 
 /// A matrix of `P` rows and `I` columns.
 trait Apply<const P: usize, const I: usize> {
@@ -138,17 +139,22 @@ unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool, const FINISH: bool>(
     matrix: Matrix,
     mut args: TransformArgs,
 ) {
+    let edges = args.edges.iter().any(|edge| *edge != Edge::NONE);
+    // SAFETY: the caller grants the instruction set.
+    let mut inside = [unsafe { V::splat(0.0) }; MOST_ELEMENTS];
     macro_rules! parts {
         ($own:ident, $p:literal x $i:literal: $([$($row:literal)*])*) => {
-            for _tile in 0..args.tiles {
-                $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE, FINISH>(&args);)*
+            for tile in 0..args.tiles {
+                let of_tile =
+                    if edges { inside_edges::<V>(&args, tile, $i, &mut inside) } else { args };
+                $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE, FINISH>(&of_tile);)*
                 args.x = args.x.wrapping_offset(args.x_tile);
                 args.y = args.y.wrapping_offset(args.y_tile);
                 args.finish.addend = args.finish.addend.wrapping_offset(args.addend_tile);
             }
         };
     }
-    // SAFETY: the caller grants the contract; each tile is inside what it grants.
+    // SAFETY: the caller grants the contract; each tile is inside what it grants, or is a copy.
     unsafe {
         match matrix {
             Matrix::Weights2 => parts!(Weights2, 4 x 3: [0 1 2 3]),
@@ -159,6 +165,41 @@ unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool, const FINISH: bool>(
             Matrix::Output4 => parts!(Output4, 4 x 6: [0 1 2 3]),
         }
     }
+}
+
+/// Elements of a tile at most.
+const MOST_ELEMENTS: usize = 36;
+
+/// The arguments for a tile of `side` rows and columns, where all before it are done: those given, or such that name a copy of the elements
+/// that there are, with zeros for the others.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "iterator calls taking vectors may stay calls without their features"
+)]
+#[inline(always)]
+unsafe fn inside_edges<V: Vector>(
+    args: &TransformArgs,
+    tile: usize,
+    side: usize,
+    copy: &mut [V; MOST_ELEMENTS],
+) -> TransformArgs {
+    let [down, across] = &args.edges;
+    let rows = down.terms(down.at_line(tile), side);
+    let columns = across.terms(across.at_line(tile), side);
+    if rows == (0, side) && columns == (0, side) {
+        return *args;
+    }
+    for i in 0..side {
+        let x = args.x.wrapping_offset(i as isize * args.x_row);
+        let (from, to) = if rows.0 <= i && i < rows.1 { columns } else { (0, 0) };
+        for j in 0..side {
+            let x = x.wrapping_offset(j as isize * args.x_col);
+            // SAFETY: the caller grants the elements of `x` inside the edges.
+            copy[i * side + j] = unsafe { if from <= j && j < to { V::load(x) } else { V::splat(0.0) } };
+        }
+    }
+    let (x_row, x_col) = ((side * V::LANES) as isize, V::LANES as isize);
+    TransformArgs { x: copy.as_ptr().cast(), x_row, x_col, ..*args }
 }
 
 /// Repeats a block for constants, so that what it indexes by them stays in registers.

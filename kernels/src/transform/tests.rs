@@ -3,6 +3,7 @@ use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
 use crate::tile::Finish;
+use crate::tile::lanes::Edge;
 
 /// The strides of one operand: of rows, columns and tiles.
 type Strides = [usize; 3];
@@ -46,6 +47,7 @@ fn every_matrix_transforms_tiles() {
                             y_col: y_strides[1] as isize,
                             y_tile: y_strides[2] as isize,
                             tiles,
+                            edges: [Edge::NONE; 2],
                             accumulate,
                             finish: Finish::NONE,
                             addend_tile: 0,
@@ -68,6 +70,68 @@ fn every_matrix_transforms_tiles() {
                         assert!(near, "{isa} {matrix:?}, {tiles} tiles by {x_strides:?} {y_strides:?}");
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn elements_beyond_an_edge_are_zeros_and_not_read() {
+    let mut inputs = Guarded::new(1 << 16);
+    for isa in Isa::available() {
+        let kernels = table(isa);
+        let lanes = kernels.lanes;
+        for matrix in [Matrix::Input2, Matrix::Input4] {
+            let (side, step, tiles) = (matrix.columns(), matrix.columns() - 2, 3);
+            // A plane whose first tile begins a row and a column before it, and which ends inside the last.
+            for (height, width) in
+                [(side, step * tiles), (side - 2, step * tiles - 1), (1, 1), (side - 1, step * tiles + 1)]
+            {
+                let plane = &*inputs.last(height * width * lanes, small_value);
+                let pitch = (width + step * tiles + 3) * lanes;
+                let mut padded = vec![0.0; (side + 1) * pitch];
+                for (row, col, lane, _) in indices([height, width, lanes, 1]) {
+                    padded[(row + 1) * pitch + (col + 1) * lanes + lane] =
+                        plane[(row * width + col) * lanes + lane];
+                }
+                let count = side * side * tiles * lanes;
+                let mut results = [vec![77.5; count], vec![77.5; count]];
+                let edge = |line: usize, limit: usize| Edge {
+                    start: -1,
+                    line: line as i64,
+                    row: 0,
+                    step: 1,
+                    limit: limit as i64,
+                };
+                let first = -((width * lanes + lanes) as isize);
+                let planes = [
+                    (
+                        plane.as_ptr().wrapping_offset(first),
+                        width * lanes,
+                        [edge(0, height), edge(step, width)],
+                    ),
+                    (padded.as_ptr(), pitch, [Edge::NONE; 2]),
+                ];
+                for (y, (x, x_row, edges)) in results.iter_mut().zip(planes) {
+                    let args = TransformArgs {
+                        x,
+                        x_row: x_row as isize,
+                        x_col: lanes as isize,
+                        x_tile: (step * lanes) as isize,
+                        y: y.as_mut_ptr(),
+                        y_row: (side * tiles * lanes) as isize,
+                        y_col: (tiles * lanes) as isize,
+                        y_tile: lanes as isize,
+                        tiles,
+                        edges,
+                        accumulate: false,
+                        finish: Finish::NONE,
+                        addend_tile: 0,
+                    };
+                    // SAFETY: the planes span what the arguments name inside the edges.
+                    unsafe { kernels.transform(matrix, &args) };
+                }
+                assert_eq!(results[0], results[1], "{isa} {matrix:?} of {height} x {width}");
             }
         }
     }

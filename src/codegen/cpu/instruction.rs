@@ -37,7 +37,10 @@ fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cp
     if !limits.rest.is_empty() {
         return Err("it runs under a condition that is not a limit of one loop".into());
     }
-    let guard = term_conditions(emitter, found);
+    let guard = read_conditions(emitter, found, |strides| {
+        let (levels, rest) = strides.split_at_checked(found.levels)?;
+        Some([&[0, *rest.first()?], levels].concat())
+    });
     let mut guard = guard.ok_or("it leaves out terms under a condition that is not affine")?;
     if let Some(tail) = found.tail {
         guard.push(tail_condition(emitter, found, tail).ok_or("its tail is not affine")?);
@@ -91,15 +94,17 @@ fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cp
     Ok(emitter.under(limits.outside, cpu::Node::Call(cpu::Call::Tile(Box::new(tile)))))
 }
 
-/// The conditions on the terms of a tile, over its line, its row and the levels of its sum: the two ends of an interval as one, and
-/// each moving forward with the row and the term.
-fn term_conditions(emitter: &mut Emitter, found: &Match) -> Option<Vec<cpu::Condition>> {
+/// The conditions under which the first operand is read, over dimensions whose strides `over` makes of those of the loops: the two ends of
+/// an interval as one, and each moving forward with the first of its dimensions.
+fn read_conditions(
+    emitter: &mut Emitter,
+    found: &Match,
+    over: impl Fn(&[i64]) -> Option<Vec<i64>>,
+) -> Option<Vec<cpu::Condition>> {
     let mut conditions: Vec<cpu::Condition> = vec![];
     for &conjunct in &found.guards {
         let cpu::Condition { mut value, strides, limit } = emitter.condition(conjunct, &found.loops)?;
-        let (levels, rest) = strides.split_at(found.levels);
-        let row = rest.first().copied()?;
-        let mut strides: Vec<i64> = [0, row].iter().chain(levels).copied().collect();
+        let mut strides = over(&strides)?;
         let falls = strides.iter().find(|stride| **stride != 0).is_some_and(|stride| *stride < 0);
         let negated = |form: &cpu::Affine| {
             let mut negative = cpu::Affine::constant(limit - 1 - form.constant);
@@ -192,6 +197,10 @@ fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Resu
     if !(limits.rest.is_empty() && whole) {
         return Err("it runs under a condition that is not a limit of its tiles".into());
     }
+    let guard = read_conditions(emitter, found, |strides| match strides {
+        [row, column, tile, ..] => Some(vec![*tile, *row, *column]),
+        _few => None,
+    });
     let call = cpu::Call::Transform(cpu::Transform {
         matrix,
         x,
@@ -204,6 +213,7 @@ fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Resu
         y_tile_stride: y_strides[2],
         tiles: emitter.trip(t, t_bounds.clone()),
         lanes: emitter.pool.vars[l].extent,
+        guard: guard.ok_or("it reads under a condition that is not affine")?,
         accumulate: cpu::Accumulate::Always,
         finish: None,
     });

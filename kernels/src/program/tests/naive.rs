@@ -259,6 +259,14 @@ impl Naive<'_> {
                 for lane in 0..op.lanes as i64 {
                     let mut sum = 0.0;
                     for (i, j) in (0..points).flat_map(|i| (0..points).map(move |j| (i, j))) {
+                        let there = |condition: &Condition| {
+                            let at = [tile, i as i64, j as i64];
+                            let form = self.form(&condition.value, &condition.strides, &at);
+                            (0..condition.limit).contains(&form)
+                        };
+                        if !op.guard.iter().all(there) {
+                            continue;
+                        }
                         let x = self.place(op.x, &x_strides, &[tile, i as i64, j as i64, lane]).float();
                         sum += f64::from(rows[p][i] * rows[q][j]) * x;
                     }

@@ -41,6 +41,7 @@ fn transform(matrix: Matrix, lanes: usize, accumulate: Accumulate, finished: boo
             bounds: vec![Bound { value: affine(2, &[(t, 1)]), divisor: 1 }],
         },
         lanes,
+        guard: vec![],
         accumulate,
         finish,
     };
@@ -81,6 +82,53 @@ fn transforms_of_every_matrix() {
     assert!(matches!(refused(far), Problem::OutOfRange { .. }));
     assert!(matches!(refused(|of| of.x_col_stride *= 9), Problem::OutOfRange { .. }));
     assert!(matches!(refused(|of| of.y_col_stride *= 2), Problem::OutOfRange { .. }));
+}
+
+/// A transform whose first row of tiles begins before the plane, and whose last tiles end behind it.
+fn at_edges(lanes: usize) -> Code {
+    let mut code = transform(Matrix::Input4, lanes, Accumulate::Never, false);
+    let (lane, row) = (lanes as i64, 14 * lanes as i64);
+    let condition = |constant: i64, of_counter: i64, strides: [i64; 3], limit: i64| Condition {
+        value: affine(constant, if of_counter == 0 { &[] } else { &[(CounterId(0), 2)] }),
+        strides: strides.to_vec(),
+        limit,
+    };
+    let t = CounterId(0);
+    let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
+    let Node::Call(Call::Transform(transform)) = &mut outer.body[0] else { panic!("a transform") };
+    transform.guard = vec![condition(-1, 2, [0, 1, 0], 7), condition(-1, 0, [2, 0, 1], 9)];
+    let x = transform.x;
+    code.accesses[x.index()].offset = affine(-row - lane, &[(t, 2 * row)]);
+    code
+}
+
+#[test]
+fn transforms_leave_out_what_is_beyond_an_edge() {
+    for isa in Isa::available() {
+        let code = at_edges(table(isa).lanes);
+        compare(&code, &contents(&code, 1), 1e-5, &[isa], &[1, 2]);
+    }
+    let refused = |change: fn(&mut Vec<Condition>)| {
+        let mut code = at_edges(table(Isa::Generic).lanes);
+        let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
+        let Node::Call(Call::Transform(transform)) = &mut outer.body[0] else { panic!("a transform") };
+        change(&mut transform.guard);
+        code.verify(table(Isa::Generic)).unwrap_err().problem
+    };
+    assert_eq!(refused(|guard| guard[1].strides[1] = 1), Problem::TransformGuard);
+    assert_eq!(refused(|guard| guard.push(guard[0].clone())), Problem::TransformGuard);
+    assert_eq!(refused(|guard| guard[0].strides.push(0)), Problem::Strides { op: 0, found: 4, wanted: 3 });
+    assert!(matches!(refused(|guard| guard.truncate(1)), Problem::OutOfRange { .. }));
+    expect![[r#"
+        program winograd_input_4
+          in 0 x0: f32[1344]
+          inout 1 y1: f32[3456]
+          in 2 x2: f32[8]
+          in 3 x3: f32[3456]
+        phase 0
+          parallel for t in 3
+            transform min(4, t + 2) x 8: y1[32 t + 8 tile + 96 row + 576 col + lane] = winograd_input_4(x0[224 t + 16 tile + 112 row + 8 col + lane - 120]) where 0 <= 2 t + row - 1 < 7 and 0 <= 2 tile + col - 1 < 9
+    "#]].assert_eq(&at_edges(8).to_string());
 }
 
 #[test]

@@ -8,8 +8,8 @@
 //! Where there is more input than weights, threads divide the bands, and each transforms the input of a band for all its panels;
 //! else they transform the input together and divide the panels, so that each reads its own weights only.
 
+use super::super::Scheduler;
 use super::super::shape::find_reductions;
-use super::super::{Scheduler, buffer_name};
 use super::blocked::panel;
 use super::share_out;
 use crate::expr::Scope;
@@ -42,8 +42,7 @@ impl Tiles {
 
 pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
     let nest = &scheduler.nest;
-    let [_weights, input, _products, _results] = &find_reductions(nest)[..] else { return None };
-    let x = buffer_name(nest, *nest.pool.buffers_read(input.update.value).first()?);
+    let [_weights, _input, _products, _results] = &find_reductions(nest)[..] else { return None };
     let shape = |name: &str| Some(nest.pool.buffers[nest.buffer_named(name)?].shape.clone());
     let (v, m, u) = (shape("v")?, shape("m")?, shape("u")?);
     let &[images, _, points, _, tile_rows, tile_columns, lanes] = v.as_slice() else { return None };
@@ -79,7 +78,7 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
         Tiles::of_input()
     };
 
-    // The input: a block of channels is copied with its edge, and its tiles transformed a row at a time.
+    // The input: the tiles of a block of channels are transformed a row at a time; what is beyond an edge is left out.
     let of_input = scheduler.present(&[
         &tiles.blocks,
         &tiles.rows,
@@ -89,8 +88,6 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
         &tiles.lane,
     ]);
     scheduler.reorder(&of_input)?;
-    let around = scheduler.present(&["th.0", &tiles.blocks]);
-    scheduler.stage_in(&x, around.last().map(String::as_str), Scope::Workgroup, &[])?;
     let around = scheduler.present(&["th.0", &tiles.blocks, &tiles.rows]);
     scheduler.stage_out("v_sum", around.last().map(String::as_str))?;
     let order =
