@@ -106,9 +106,21 @@ fn transforms_unify_by_their_matrix() {
             expect!["its factors are 8 where a is 0 and i is 0, those of winograd_input_4 4"],
         ),
         ("B(a, i) * B(b, j) * exp(X)", "winograd_input_4_16", expect!["operand 'x' is not a plain read"]),
-        ("B(a, i) * B(b, j) * guard(i + j < 9, X)", "winograd_input_4_16", expect!["it reads under the condition 'i + j < 9' on other loops than a row or a column"]),
-        ("B(a, i) * B(b, j) * guard(a + i < 9, X)", "winograd_input_4_16", expect!["it reads under the condition 'i + a < 9' on other loops than a row or a column"]),
-        ("B(a, i) * B(b, j) * guard(i % 2 < 1, X)", "winograd_input_4_16", expect!["it reads under the condition 'i % 2 < 1', which is not affine"]),
+        (
+            "B(a, i) * B(b, j) * guard(i + j < 9, X)",
+            "winograd_input_4_16",
+            expect!["it reads under the condition 'i + j < 9' on other loops than a row or a column"],
+        ),
+        (
+            "B(a, i) * B(b, j) * guard(a + i < 9, X)",
+            "winograd_input_4_16",
+            expect!["it reads under the condition 'i + a < 9' on other loops than a row or a column"],
+        ),
+        (
+            "B(a, i) * B(b, j) * guard(i % 2 < 1, X)",
+            "winograd_input_4_16",
+            expect!["it reads under the condition 'i % 2 < 1', which is not affine"],
+        ),
         (
             "B(a, i) * B(b, j) * cast_of(a) * X",
             "winograd_input_4_16",
