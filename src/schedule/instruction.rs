@@ -549,7 +549,7 @@ fn leaves_out_terms(
 /// Fails unless the condition is affine, and over a row or a column of what is transformed at most, beside the tile.
 fn leaves_out_elements(pool: &mut ExprPool, condition: ExprId, loops: &[VarId]) -> Result<(), String> {
     match places_of(pool, condition, loops)?.as_slice() {
-        [] | [0 | 1 | 2] | [0 | 1, 2] => Ok(()),
+        [] | [0..=2] | [0 | 1, 2] => Ok(()),
         _others => Err(format!("{} on other loops than a row or a column", reads_under(pool, condition))),
     }
 }

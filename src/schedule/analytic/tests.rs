@@ -212,23 +212,25 @@ fn a_max_pool_of_blocks() {
     check(
         &Nest::parse(nest).unwrap(),
         expect![[r#"
-        split p = [_, 6]
-        stage_out acc at p.0 in register
-        reorder r s q c.1
-        replace r by pool_max_lanes_16
-        parallel c.0
-        nest pool
-          in    x: f32[20, 56, 56, 16]
-          out   y: f32[20, 28, 28, 16]
-          for c.0 in 20 parallel, p.0 in 5:
-            register acc: f32[6, 28, 16]
-            for p.1 in 6, q in 28, c.1 in 16:
-              init: acc[p.1, q, c.1] = -inf if p.0 * 6 + p.1 < 28
-            for p.1 in 6, r in 3 by pool_max_lanes_16, s in 3, q in 28, c.1 in 16:
-              update: acc[p.1, q, c.1] max= select(r + p.0 * 12 + p.1 * 2 < 56 and s + q * 2 < 56, guard(r + p.0 * 12 + p.1 * 2 < 56 and s + q * 2 < 56, x[c.0, r + p.0 * 12 + p.1 * 2, s + q * 2, c.1]), -inf) if p.0 * 6 + p.1 < 28
-            for p.1 in 6, q in 28, c.1 in 16:
-              store: y[c.0, p.0 * 6 + p.1, q, c.1] = acc[p.1, q, c.1] if p.0 * 6 + p.1 < 28
-    "#]],
+            split p = [_, 1, 7]
+            reorder p.0 c.0 p.1
+            stage_out acc at p.1 in register
+            reorder r s q c.1
+            replace r by pool_max_lanes_16
+            parallel p.0
+            parallel c.0
+            nest pool
+              in    x: f32[20, 56, 56, 16]
+              out   y: f32[20, 28, 28, 16]
+              for p.0 in 4 parallel, c.0 in 20 parallel, p.1 in 1:
+                register acc: f32[7, 28, 16]
+                for p.2 in 7, q in 28, c.1 in 16:
+                  init: acc[p.2, q, c.1] = -inf
+                for p.2 in 7, r in 3 by pool_max_lanes_16, s in 3, q in 28, c.1 in 16:
+                  update: acc[p.2, q, c.1] max= select(r + p.0 * 14 + p.2 * 2 < 56 and s + q * 2 < 56, guard(r + p.0 * 14 + p.2 * 2 < 56 and s + q * 2 < 56, x[c.0, r + p.0 * 14 + p.2 * 2, s + q * 2, c.1]), -inf)
+                for p.2 in 7, q in 28, c.1 in 16:
+                  store: y[c.0, p.0 * 7 + p.2, q, c.1] = acc[p.2, q, c.1]
+        "#]],
     );
 }
 
@@ -247,23 +249,25 @@ fn a_mean_over_the_places_of_blocks() {
     check(
         &Nest::parse(nest).unwrap(),
         expect![[r#"
-        split c.0 = [_, 2]
-        stage_out acc at c.0.0 in register
-        reorder r c.0.1 c.1
-        replace r by pool_sum_lanes_16
-        parallel c.0.0
-        nest mean
-          in    x: f32[20, 196, 16]
-          out   y: f32[320]
-          for c.0.0 in 10 parallel:
-            register acc: f32[2, 16]
-            for c.0.1 in 2, c.1 in 16:
-              init: acc[c.0.1, c.1] = 0.0
-            for r in 196 by pool_sum_lanes_16, c.0.1 in 2, c.1 in 16:
-              update: acc[c.0.1, c.1] += x[c.0.0 * 2 + c.0.1, r, c.1]
-            for c.0.1 in 2, c.1 in 16:
-              store: y[c.0.0 * 32 + c.0.1 * 16 + c.1] = acc[c.0.1, c.1] / 196.0
-    "#]],
+            split c.0 = [_, 1, 5]
+            reorder c.0.0 c.0.1
+            stage_out acc at c.0.1 in register
+            reorder r c.0.2 c.1
+            replace r by pool_sum_lanes_16
+            parallel c.0.0
+            parallel c.0.1
+            nest mean
+              in    x: f32[20, 196, 16]
+              out   y: f32[320]
+              for c.0.0 in 4 parallel, c.0.1 in 1 parallel:
+                register acc: f32[5, 16]
+                for c.0.2 in 5, c.1 in 16:
+                  init: acc[c.0.2, c.1] = 0.0
+                for r in 196 by pool_sum_lanes_16, c.0.2 in 5, c.1 in 16:
+                  update: acc[c.0.2, c.1] += x[c.0.0 * 5 + c.0.2, r, c.1]
+                for c.0.2 in 5, c.1 in 16:
+                  store: y[c.0.0 * 80 + c.0.2 * 16 + c.1] = acc[c.0.2, c.1] / 196.0
+        "#]],
     );
 }
 

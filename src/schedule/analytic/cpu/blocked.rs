@@ -198,8 +198,7 @@ pub(super) fn blocked_tiles(
     let shared = target.threads > 1;
     let from_cache = x_bytes / pieces <= target.l2_bytes / 2;
     let by_bands = if lanewise {
-        // A 1x1 convolution to as many channels has a row of weights for each plane.
-        shared && !grouped && WEIGHTS_FOR_INPUT * height * width > count * scheduler.extent(&lane)
+        !grouped && rows_are_divided(height * width, count * scheduler.extent(&lane), target)
     } else {
         let enough_input = if padded { more_input } else { shared && WEIGHTS_FOR_INPUT * x_elems > w_elems };
         ((!from_cache || enough_input) && height >= target.threads) || (padded && grouped)
@@ -258,6 +257,12 @@ pub(super) fn blocked_tiles(
     Some(())
 }
 
+/// Whether threads divide the rows of an image where each channel is computed by itself: where those of a 1x1 convolution to as many
+/// channels would be, which has a row of weights for each plane.
+fn rows_are_divided(places: usize, channels: usize, target: &CpuTarget) -> bool {
+    target.threads > 1 && WEIGHTS_FOR_INPUT * places > channels
+}
+
 /// How many pieces threads divide rows into: several for each, of one size where it can be.
 fn pieces_of_rows(height: usize, target: &CpuTarget) -> usize {
     let pieces = [4, 2, 1].map(|each| each * target.threads);
@@ -285,15 +290,29 @@ pub(super) fn blocked_pools(
     };
     let height = scheduler.extent(lines);
     let pieces = outside.iter().map(|of| scheduler.extent(of)).product::<usize>();
-    let for_threads = height / (4 * target.threads).div_ceil(pieces.max(1));
-    let strip = balanced(height, (STRIP_ELEMENTS / width).min(for_threads));
-    scheduler.split(lines, &[strip])?;
-    let strips = format!("{lines}.0");
-    let row = if around.is_empty() { format!("{row}.1") } else { row.clone() };
+    let channels = outside.last().map_or(1, |of| scheduler.extent(of)) * scheduler.extent(lane);
+    let by_bands = rows_are_divided(height * width / scheduler.extent(lane), channels, target);
+    let wanted = STRIP_ELEMENTS / width;
+    let (of_band, strip) = if by_bands {
+        let of_band = height.div_ceil(pieces_of_rows(height, target).min(height));
+        (of_band, divisor_near(of_band, wanted))
+    } else {
+        let for_threads = height / (4 * target.threads).div_ceil(pieces.max(1));
+        (height, balanced(height, wanted.min(for_threads)))
+    };
+    scheduler.split(lines, &[of_band.div_ceil(strip), strip])?;
+    let [band, strips, line] = [0, 1, 2].map(|level| format!("{lines}.{level}"));
+    let row = if around.is_empty() { line } else { row.clone() };
+    let dividing = match outside {
+        [images @ .., channel] if by_bands => [images, &[band, channel.clone()]].concat(),
+        outside => [outside, &[band]].concat(),
+    };
+    let dividing = [&*dividing, &[strips]].concat();
+    scheduler.reorder(&dividing)?;
     let accumulator = buffer_name(&scheduler.nest, reduction.accumulator);
-    scheduler.stage_out(&accumulator, Some(&strips))?;
+    scheduler.stage_out(&accumulator, dividing.last().map(String::as_str))?;
     scheduler.reorder(&[&*depth, &[row, lane.clone()]].concat())?;
     scheduler.replace(depth.first()?, instruction)?;
-    share_out(scheduler, &[outside, &[strips]].concat(), target);
+    share_out(scheduler, &dividing, target);
     Some(())
 }
