@@ -172,10 +172,6 @@ const MOST_ELEMENTS: usize = 36;
 
 /// The arguments for a tile of `side` rows and columns, where all before it are done: those given, or such that name a copy of the elements
 /// that there are, with zeros for the others.
-#[expect(
-    clippy::needless_range_loop,
-    reason = "iterator calls taking vectors may stay calls without their features"
-)]
 #[inline(always)]
 unsafe fn inside_edges<V: Vector>(
     args: &TransformArgs,

@@ -49,6 +49,13 @@ fn transform(matrix: Matrix, lanes: usize, accumulate: Accumulate, finished: boo
     code
 }
 
+/// The transform that code of [`transform`] has.
+fn only_transform(code: &mut Code) -> &mut Transform {
+    let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
+    let Node::Call(Call::Transform(transform)) = &mut outer.body[0] else { panic!("a transform") };
+    transform
+}
+
 #[test]
 fn transforms_of_every_matrix() {
     for isa in Isa::available() {
@@ -65,9 +72,7 @@ fn transforms_of_every_matrix() {
     }
     let refused = |change: fn(&mut Transform)| {
         let mut code = transform(Matrix::Input4, table(Isa::Generic).lanes, Accumulate::Never, true);
-        let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
-        let Node::Call(Call::Transform(transform)) = &mut outer.body[0] else { panic!("a transform") };
-        change(transform);
+        change(only_transform(&mut code));
         code.verify(table(Isa::Generic)).unwrap_err().problem
     };
     assert_eq!(refused(|of| of.y_tile_stride -= 1), Problem::TransformOverlap);
@@ -94,8 +99,7 @@ fn at_edges(lanes: usize) -> Code {
         limit,
     };
     let t = CounterId(0);
-    let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
-    let Node::Call(Call::Transform(transform)) = &mut outer.body[0] else { panic!("a transform") };
+    let transform = only_transform(&mut code);
     transform.guard = vec![condition(-1, 2, [0, 1, 0], 7), condition(-1, 0, [2, 0, 1], 9)];
     let x = transform.x;
     code.accesses[x.index()].offset = affine(-row - lane, &[(t, 2 * row)]);
@@ -110,9 +114,7 @@ fn transforms_leave_out_what_is_beyond_an_edge() {
     }
     let refused = |change: fn(&mut Vec<Condition>)| {
         let mut code = at_edges(table(Isa::Generic).lanes);
-        let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
-        let Node::Call(Call::Transform(transform)) = &mut outer.body[0] else { panic!("a transform") };
-        change(&mut transform.guard);
+        change(&mut only_transform(&mut code).guard);
         code.verify(table(Isa::Generic)).unwrap_err().problem
     };
     assert_eq!(refused(|guard| guard[1].strides[1] = 1), Problem::TransformGuard);
