@@ -531,14 +531,14 @@ fn a_single_row_takes_the_other_factor_in_its_order() {
     check_trace(
         &product(1, 300, 1000),
         expect![[r#"
-        reorder j
-        split j = [_, 4, 1, 128]
-        split k = [_, 64]
-        stage_out acc at j.0 in register
-        reorder k.0 j.1 k.1 j.2 j.3
-        replace k.1 by fma_1x128
-        parallel j.0
-    "#]],
+            reorder j
+            split j = [_, 4, 1, 128]
+            split k = [_, 128]
+            stage_out acc at j.0 in register
+            reorder k.0 j.1 k.1 j.2 j.3
+            replace k.1 by fma_1x128
+            parallel j.0
+        "#]],
     );
 }
 

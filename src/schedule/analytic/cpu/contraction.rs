@@ -29,7 +29,7 @@ const CACHE_WAYS: usize = 8;
 /// Sums of a single row that are kept at once: half of the smallest first-level cache.
 const SUMS: usize = 4096;
 /// Rows of the other factor that a single row's sums take in at once.
-const ROWS_AT_ONCE: usize = 64;
+const ROWS_AT_ONCE: usize = 128;
 
 /// The micro-kernel of a processor for a single row: columns, and the instruction.
 fn row_tile(isa: CpuIsa) -> (usize, &'static str) {
