@@ -201,6 +201,12 @@ fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Resu
         [row, column, tile, ..] => Some(vec![*tile, *row, *column]),
         _few => None,
     });
+    let guard = guard.ok_or("it reads under a condition that is not affine")?;
+    let on_columns = guard.iter().filter(|condition| condition.strides[1] == 0 && condition.strides[2] != 0);
+    let on_columns = on_columns.count();
+    if on_columns > 1 || guard.len() - on_columns > 1 {
+        return Err("it reads under several conditions on its rows or on its columns".into());
+    }
     let call = cpu::Call::Transform(cpu::Transform {
         matrix,
         x,
@@ -213,7 +219,7 @@ fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Resu
         y_tile_stride: y_strides[2],
         tiles: emitter.trip(t, t_bounds.clone()),
         lanes: emitter.pool.vars[l].extent,
-        guard: guard.ok_or("it reads under a condition that is not affine")?,
+        guard,
         accumulate: cpu::Accumulate::Always,
         finish: None,
     });

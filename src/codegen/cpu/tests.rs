@@ -377,6 +377,34 @@ fn a_transform_keeps_a_copy_that_does_more() {
 }
 
 #[test]
+fn a_transform_leaves_out_what_is_beyond_an_edge() {
+    check_transform(
+        winograd(
+            Matrix::Input4,
+            "B(a, i) * B(b, j) * guard(0 <= th * 2 + i - 1 and th * 2 + i < 9 and tw * 2 + j < 11, X)",
+            "",
+        ),
+        &format!("{SCHEDULE}replace i by winograd_input_4_16\nparallel th"),
+        expect![[r#"
+            program tiles.run
+              in 0 x: f32[1920]
+              inout 1 y: f32[6912]
+              scratch acc: f32[0]
+            phase 0
+              parallel for th in 3
+                transform 4 x 16: y[64 th + 16 tile + 1152 row + 192 col + lane] = winograd_input_4(x[384 th + 32 tile + 192 row + 16 col + lane]) where 0 <= 2 th + row - 1 < 8 and 0 <= 2 tile + col + 281474976710645 < 281474976710656
+        "#]],
+    );
+}
+
+#[test]
+fn a_transform_under_more_conditions_than_it_knows_is_loops() {
+    let nest = winograd(Matrix::Input4, "B(a, i) * B(b, j) * guard(th < 2 and tw < 3, X)", "").to_string();
+    let code = calls(&nest, &format!("{SCHEDULE}replace i by winograd_input_4_16\nparallel th"));
+    assert!(code.contains("block update") && !code.contains("transform"), "{code}");
+}
+
+#[test]
 fn an_end_over_the_outermost_and_the_innermost_loop_is_a_length() {
     check(
         "nest view
