@@ -130,7 +130,8 @@ pub(crate) mod body {
         extents: [usize; 3],
     ) {
         let cols = extents[2];
-        let [outer, inner] = if source_strides[0] < source_strides[1] { [1, 0] } else { [0, 1] };
+        let rows_outside = extents[0] == 1 || source_strides[0] < source_strides[1];
+        let [outer, inner] = if rows_outside { [1, 0] } else { [0, 1] };
         let ahead = source_strides[outer].wrapping_mul(AHEAD);
         for o in 0..extents[outer] as isize {
             for i in 0..extents[inner] as isize {
@@ -243,10 +244,12 @@ pub(crate) mod body {
                 for col in (across.from..tiled_cols).step_by(V::LANES).rev() {
                     let lanes = V::LANES.min(across.to - col);
                     let rows_of_lanes = (col + V::LANES).div_ceil(cols);
-                    let unmasked = match lanes == V::LANES {
-                        true => rows,
-                        false if pitch == cols as isize => (rows + 1).saturating_sub(rows_of_lanes),
-                        false => 0,
+                    let unmasked = if lanes == V::LANES {
+                        rows
+                    } else if pitch == cols as isize {
+                        (rows + 1).saturating_sub(rows_of_lanes)
+                    } else {
+                        0
                     };
                     for row in (first..tiled_rows).step_by(V::LANES) {
                         let target = target.wrapping_offset(row as isize * pitch).wrapping_add(col);
@@ -288,8 +291,7 @@ pub(crate) mod body {
             let mut tile = [V::splat(0.0); MOST_LANES];
             for col in 0..V::LANES {
                 if col < lanes {
-                    let source = source.wrapping_offset(col as isize * stride);
-                    tile[col] = V::load(source);
+                    tile[col] = V::load(source.wrapping_offset(col as isize * stride));
                 }
             }
             let mut round = 1;

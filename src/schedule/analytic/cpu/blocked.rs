@@ -289,7 +289,6 @@ pub(super) fn blocked_pools(
         [outside @ .., lines] => (outside, lines, scheduler.extent(row) * scheduler.extent(lane)),
     };
     let height = scheduler.extent(lines);
-    let pieces = outside.iter().map(|of| scheduler.extent(of)).product::<usize>();
     let channels = outside.last().map_or(1, |of| scheduler.extent(of)) * scheduler.extent(lane);
     let by_bands = rows_are_divided(height * width / scheduler.extent(lane), channels, target);
     let wanted = STRIP_ELEMENTS / width;
@@ -297,6 +296,7 @@ pub(super) fn blocked_pools(
         let of_band = height.div_ceil(pieces_of_rows(height, target).min(height));
         (of_band, divisor_near(of_band, wanted))
     } else {
+        let pieces = outside.iter().map(|of| scheduler.extent(of)).product::<usize>();
         let for_threads = height / (4 * target.threads).div_ceil(pieces.max(1));
         (height, balanced(height, wanted.min(for_threads)))
     };
@@ -304,10 +304,9 @@ pub(super) fn blocked_pools(
     let [band, strips, line] = [0, 1, 2].map(|level| format!("{lines}.{level}"));
     let row = if around.is_empty() { line } else { row.clone() };
     let dividing = match outside {
-        [images @ .., channel] if by_bands => [images, &[band, channel.clone()]].concat(),
-        outside => [outside, &[band]].concat(),
+        [images @ .., channel] if by_bands => [images, &[band, channel.clone(), strips]].concat(),
+        outside => [outside, &[band, strips]].concat(),
     };
-    let dividing = [&*dividing, &[strips]].concat();
     scheduler.reorder(&dividing)?;
     let accumulator = buffer_name(&scheduler.nest, reduction.accumulator);
     scheduler.stage_out(&accumulator, dividing.last().map(String::as_str))?;

@@ -42,7 +42,9 @@ impl Tiles {
 
 pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
     let nest = &scheduler.nest;
-    let [_weights, _input, _products, _results] = &find_reductions(nest)[..] else { return None };
+    if find_reductions(nest).len() != 4 {
+        return None;
+    }
     let shape = |name: &str| Some(nest.pool.buffers[nest.buffer_named(name)?].shape.clone());
     let (v, m, u) = (shape("v")?, shape("m")?, shape("u")?);
     let &[images, _, points, _, tile_rows, tile_columns, lanes] = v.as_slice() else { return None };
