@@ -145,14 +145,9 @@ unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool, const FINISH: bool>(
     macro_rules! parts {
         ($own:ident, $p:literal x $i:literal: $([$($row:literal)*])*) => {
             for tile in 0..args.tiles {
-                let of_edges;
-                let of_tile = if edges {
-                    of_edges = inside_edges::<V>(&args, tile, $i, &mut inside);
-                    &of_edges
-                } else {
-                    &args
-                };
-                $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE, FINISH>(of_tile);)*
+                let of_tile =
+                    if edges { inside_edges::<V>(&args, tile, $i, &mut inside) } else { args };
+                $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE, FINISH>(&of_tile);)*
                 args.x = args.x.wrapping_offset(args.x_tile);
                 args.y = args.y.wrapping_offset(args.y_tile);
                 args.finish.addend = args.finish.addend.wrapping_offset(args.addend_tile);
