@@ -16,7 +16,7 @@ use crate::passes::{self, GroupLayout, GroupPolicy};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
 use crate::schedule::{Trace, TraceError, analytic};
 use crate::target::{CpuTarget, GpuTarget, Target};
-use crate::tensor::MemoryLayout;
+use crate::tensor::{DType, MemoryLayout};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -144,7 +144,13 @@ pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
 
 /// The graph as a device runs it.
 fn simplify(graph: &Graph, device: &Device) -> Graph {
-    let graph = passes::simplify(graph);
+    let narrow: &[DType] = match device {
+        Device::Reference => &[],
+        Device::Cpu(_) => &[DType::F16, DType::BF16],
+        Device::Gpu(target, _) if target.features.f16 => &[DType::BF16],
+        Device::Gpu(..) => &[DType::F16, DType::BF16],
+    };
+    let graph = passes::simplify(&passes::widen_floats(graph, narrow));
     match device {
         Device::Cpu(target) => {
             let merged = passes::merge_channel_groups(&graph, target);

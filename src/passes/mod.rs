@@ -14,6 +14,7 @@ mod merge_channel_groups;
 mod merge_common;
 mod simplify_layout;
 mod simplify_scalars;
+mod widen_floats;
 
 pub use choose_algorithms::{choose_algorithms, use_algorithm};
 pub use fold_affine::fold_affine;
@@ -25,6 +26,7 @@ pub use merge_channel_groups::{MOST_MERGED, merge_channel_groups};
 pub use merge_common::merge_common;
 pub use simplify_layout::simplify_layout;
 pub use simplify_scalars::simplify_scalars;
+pub use widen_floats::widen_floats;
 
 use crate::graph::Graph;
 

@@ -444,3 +444,38 @@ fn groups_of_few_channels_merge_until_they_fill_blocks() {
     assert_eq!(rows[7], [0.0, 0.0, 0.0, 0.0, 29.0, 30.0, 31.0, 32.0]);
     assert_eq!(rows[8], [33.0, 34.0, 35.0, 36.0, 0.0, 0.0, 0.0, 0.0]);
 }
+
+#[test]
+fn narrow_floats_become_f32_between_inputs_and_outputs() {
+    let half = DType::F16;
+    let mut graph = Graph::new("test");
+    let x = graph.add_input("x", Fact::new(half, &[1, 1, 4, 4]));
+    let w = graph.add_constant("w", Tensor::from_fn(half, &[2, 1, 3, 3], |i| i as f64));
+    let pads = vec![(0, 0), (0, 0), (1, 1), (1, 1)];
+    let pad = Pad { pads, mode: PadMode::Constant(Literal::new(1.0, half)) };
+    let padded = add(&mut graph, "padded", pad, &[x]);
+    let sums = add(&mut graph, "sums", conv(0), &[padded, w]);
+    let limited = Scalar::Input(0).max(Scalar::constant(0.0, half)).cast(DType::F32);
+    let y = add(&mut graph, "y", Map { scalar: limited.times(Scalar::constant(0.5, DType::F32)) }, &[sums]);
+    let z = add(&mut graph, "z", Map { scalar: Scalar::Input(0).cast(half) }, &[y]);
+    graph.add_output("y", y);
+    graph.add_output("z", z);
+    let wide = widen_floats(&graph, &[half, DType::BF16]);
+    wide.verify().unwrap();
+    expect![[r#"
+        graph test
+          in    x: f16[1, 1, 4, 4]
+          const w: f32[2, 1, 3, 3]
+          x.f32: f32[1, 1, 4, 4] = map(x) f32(x0)
+          padded: f32[1, 1, 6, 6] = pad(x.f32) pads [(0, 0), (0, 0), (1, 1), (1, 1)], value 1.0
+          sums: f32[1, 2, 4, 4] = conv(padded, w)
+          y: f32[1, 2, 4, 4] = map(sums) f32(max(x0, 0.0)) * 0.5
+          z: f32[1, 2, 4, 4] = map(y) f32(x0)
+          z.f16: f16[1, 2, 4, 4] = map(z) f16(x0)
+          out   y
+          out   z = z.f16
+    "#]]
+    .assert_eq(&wide.to_string());
+    let bf16_only = widen_floats(&graph, &[DType::BF16]);
+    assert_eq!(bf16_only.to_string(), graph.to_string());
+}

@@ -11,6 +11,7 @@ pub use element::Element;
 pub use memory_layout::MemoryLayout;
 
 use bytes::Bytes;
+use half::slice::HalfFloatSliceExt;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -152,6 +153,11 @@ impl Tensor {
         if dtype == self.dtype {
             return self.clone();
         }
+        if dtype == DType::F32
+            && let Some(values) = self.widened()
+        {
+            return Tensor::from_vec(&self.shape, values);
+        }
         let mut bytes = Vec::with_capacity(self.len() * dtype.size_bytes());
         for i in 0..self.len() {
             match self.dtype.read_i64(&self.bytes, i) {
@@ -160,6 +166,17 @@ impl Tensor {
             }
         }
         Tensor { dtype, shape: self.shape.clone(), bytes: bytes.into() }
+    }
+
+    /// The elements as f32, all at once; `None` where they are no floats of half its size.
+    fn widened(&self) -> Option<Vec<f32>> {
+        let mut values = vec![0.0; self.len()];
+        if let Some(halves) = self.view::<half::f16>() {
+            halves.convert_to_f32_slice(&mut values);
+        } else {
+            self.view::<half::bf16>()?.convert_to_f32_slice(&mut values);
+        }
+        Some(values)
     }
 }
 

@@ -45,13 +45,19 @@ fn normalized(call: &mut Call<'_>, mean: ValueId, variance: ValueId) -> Result<V
         let variance = variance.clone().cast(DType::F32).plus(Scalar::constant(epsilon, DType::F32));
         scale.clone().cast(DType::F32).over(variance.unary(UnaryOp::Sqrt))
     };
-    let factor = call.map(&[scale, variance], |v| gain(&v[0], &v[1]).cast(dtype))?;
+    // Narrower floats round once, at the end.
+    let computed = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let factor = call.map(&[scale, variance], |v| gain(&v[0], &v[1]).cast(computed))?;
     let offset = call.map(&[bias, mean, scale, variance], |v| {
         let shift = v[1].clone().cast(DType::F32).times(gain(&v[2], &v[3]));
-        v[0].clone().cast(DType::F32).binary(BinaryOp::Sub, shift).cast(dtype)
+        v[0].clone().cast(DType::F32).binary(BinaryOp::Sub, shift).cast(computed)
     })?;
     let (factor, offset) = (call.per_channel(factor, rank)?, call.per_channel(offset, rank)?);
-    call.map(&[x, factor, offset], |v| v[0].clone().times(v[1].clone()).plus(v[2].clone()))
+    let converted = |value: Scalar, to: DType| if dtype == computed { value } else { value.cast(to) };
+    call.map(&[x, factor, offset], |v| {
+        let value = converted(v[0].clone(), computed).times(v[1].clone()).plus(v[2].clone());
+        converted(value, dtype)
+    })
 }
 
 /// Statistics over all axes but the channels', the variance by the number of elements; a running value is
