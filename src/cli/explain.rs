@@ -4,7 +4,7 @@ use super::arguments::{ModelArguments, TargetArguments};
 use super::error::{Answer, CliError};
 use super::prepare;
 use super::report::{self, Table};
-use crate::compiler::{Device, Timings, compile};
+use crate::compiler::{Device, Timings, compile, simplify};
 use crate::graph::Graph;
 use crate::passes::{self, GroupPolicy};
 use crate::plan::{Code, Kernel, KernelId, Plan};
@@ -46,7 +46,7 @@ pub(super) struct Arguments {
 enum Stage {
     /// The graph as it was imported
     Imported,
-    /// The graph after its passes
+    /// The graph after its passes, as the device runs it
     Graph,
     /// The graph after its passes, for Graphviz
     Dot,
@@ -82,7 +82,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
     }
     let imported = prepare::import(&arguments.model)?;
     imported.given.notes.iter().for_each(|note| report::note(&format!("note: {note}")));
-    let graph = passes::simplify(&imported.graph);
+    let mut targets = arguments.target.targets()?;
+    if targets.len() > 1 {
+        return Err(CliError::input("--device takes one device here"));
+    }
+    let Some((name, device)) = targets.pop() else { return Err(CliError::input("--device names no device")) };
+    let graph = simplify(&imported.graph, &device);
     let graph_stages = |stage: Stage| match stage {
         Stage::Imported => Some(imported.graph.to_string()),
         Stage::Graph => Some(graph.to_string()),
@@ -94,11 +99,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
         report::print(&text)?;
         return Ok(Answer::Yes);
     }
-    let mut targets = arguments.target.targets()?;
-    if targets.len() > 1 {
-        return Err(CliError::input("--device takes one device here"));
-    }
-    let Some((name, device)) = targets.pop() else { return Err(CliError::input("--device names no device")) };
     let plan = compile(&imported.graph, &device, &mut Timings::default())?;
     let chosen = chosen(&plan, arguments.kernel.as_deref())?;
     if arguments.json {

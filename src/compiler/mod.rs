@@ -142,8 +142,8 @@ pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
     groups.iter().zip(&layouts).filter_map(|pair| attempt(pair).err()).collect()
 }
 
-/// The graph as a device runs it.
-fn simplify(graph: &Graph, device: &Device) -> Graph {
+/// The graph as `device` runs it: after the passes for all devices, and those for this one.
+pub fn simplify(graph: &Graph, device: &Device) -> Graph {
     let narrow: &[DType] = match device {
         Device::Reference => &[],
         Device::Cpu(_) => &[DType::F16, DType::BF16],
