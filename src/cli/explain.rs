@@ -4,9 +4,8 @@ use super::arguments::{ModelArguments, TargetArguments};
 use super::error::{Answer, CliError};
 use super::prepare;
 use super::report::{self, Table};
-use crate::compiler::{Device, Timings, compile, simplify};
+use crate::compiler::{self, Device, Timings, compile, simplify};
 use crate::graph::Graph;
-use crate::passes::{self, GroupPolicy};
 use crate::plan::{Code, Kernel, KernelId, Plan};
 use crate::target::Rates;
 use clap::{Args, ValueEnum};
@@ -92,7 +91,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
         Stage::Imported => Some(imported.graph.to_string()),
         Stage::Graph => Some(graph.to_string()),
         Stage::Dot => Some(graph.to_dot()),
-        Stage::Groups => Some(groups(&graph)),
+        Stage::Groups => Some(groups(&graph, &device)),
         Stage::Nest | Stage::Trace | Stage::Scheduled | Stage::Code | Stage::All => None,
     };
     if let (Some(text), false) = (arguments.stage.and_then(graph_stages), arguments.json) {
@@ -107,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
             "device": name,
             "imported": imported.graph.to_string(),
             "graph": graph.to_string(),
-            "groups": groups(&graph),
+            "groups": groups(&graph, &device),
             "kernels": chosen.iter().map(|&id| kernel_json(&plan, id, &device)).collect::<Vec<_>>(),
         }))?;
         return Ok(Answer::Yes);
@@ -125,8 +124,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, CliError> {
     Ok(Answer::Yes)
 }
 
-fn groups(graph: &Graph) -> String {
-    let groups = passes::group(graph, GroupPolicy::default());
+fn groups(graph: &Graph, device: &Device) -> String {
+    let groups = compiler::group(graph, device);
     let lines = groups.iter().map(|group| {
         let view = if group.is_view(graph) { "  (a view: no kernel)" } else { "" };
         format!("{}{view}\n", group.describe(graph))

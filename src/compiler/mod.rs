@@ -98,7 +98,7 @@ pub enum CompileError {
 /// See [`CompileError`].
 pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<Plan, CompileError> {
     let graph = &timings.stage("simplify", || simplify(graph, device));
-    let groups = timings.stage("group", || passes::group(graph, GroupPolicy::default()));
+    let groups = timings.stage("group", || group(graph, device));
     let layouts = timings.stage("lay out", || layouts(graph, &groups, device));
     let mut planner = Planner::new(graph);
     for (group, layout) in groups.iter().zip(&layouts) {
@@ -129,7 +129,7 @@ pub fn compile(graph: &Graph, device: &Device, timings: &mut Timings) -> Result<
 /// Everything that keeps `graph` from being compiled for `device`, of which [`compile`] reports the first: one a group of nodes.
 pub fn problems(graph: &Graph, device: &Device) -> Vec<CompileError> {
     let graph = &simplify(graph, device);
-    let groups = passes::group(graph, GroupPolicy::default());
+    let groups = group(graph, device);
     let layouts = layouts(graph, &groups, device);
     let timings = &mut Timings::default();
     let mut tried = HashSet::new();
@@ -157,6 +157,15 @@ pub fn simplify(graph: &Graph, device: &Device) -> Graph {
             passes::choose_algorithms(&merged, target)
         }
         Device::Reference | Device::Gpu(..) => graph,
+    }
+}
+
+/// The groups of nodes that become one kernel each on `device`.
+pub fn group(graph: &Graph, device: &Device) -> Vec<passes::Group> {
+    let groups = passes::group(graph, GroupPolicy::default());
+    match device {
+        Device::Cpu(target) => passes::keep_operands(graph, groups, target),
+        Device::Reference | Device::Gpu(..) => groups,
     }
 }
 

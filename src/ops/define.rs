@@ -11,6 +11,9 @@
 //!   its loops, reads operands by [`Definer::read`] and hands each finished output element to [`Definer::emit`], which computes
 //!   what follows in the group and stores the group's outputs.
 //!
+//! A node whose value is *kept* has loops of its own before those of the anchor, and may come behind an anchor of its own: its
+//! elements are stored in a buffer of the nest, which the nodes behind it read.
+//!
 //! # The nest
 //!
 //! Parameters are the group's externals in their order, then its outputs in their order. The loops of extent 1 are omitted: the
@@ -20,7 +23,8 @@
 //! ([`collapse`]).
 //!
 //! The blocks that store outputs are named `store`, `store1` ...; those that start and carry on an accumulation `init` and
-//! `update`, or `init_NAME` and `update_NAME` where there are several.
+//! `update`, or `init_NAME` and `update_NAME` where there are several. Kept values are `t`, `t1` ..., stored by `make_t` in loops
+//! whose names begin with `t.`.
 
 use super::definer::Definer;
 use super::{Fact, OpDef, blocks, collapse};
@@ -64,6 +68,8 @@ pub struct Group<'a> {
     pub externals: Vec<External>,
     /// The operators, each behind those it reads.
     pub nodes: Vec<GroupNode<'a>>,
+    /// Nodes whose output 0 is kept, in order; each with one node at most of those it is computed from that needs loops of its own.
+    pub kept: Vec<usize>,
     /// The node whose loops the nest has; `None` where all nodes have element form.
     pub anchor: Option<usize>,
     /// What goes out; each a node's output.
@@ -224,10 +230,13 @@ pub fn define_group(group: &Group<'_>, layouts: &[MemoryLayout]) -> Result<Nest,
     let depends = depends_on(group, group.anchor);
     let (after, before): (Vec<usize>, Vec<usize>) =
         (0..group.outputs.len()).partition(|&o| matches!(group.outputs[o], Source::Node(j, _) if depends[j]));
+    for &node in &group.kept {
+        at.kept_loops(node)?;
+    }
     at.element_loops(&before)?;
     let mut may_collapse = true;
     if let Some(node) = group.anchor {
-        let anchor = at.anchor_loops(node, after)?;
+        let anchor = at.anchor_of_outputs(node, &after)?;
         may_collapse = anchor.may_collapse();
     }
     let mut nest = at.finish();

@@ -15,12 +15,24 @@ pub struct Definer<'g> {
     outputs: Vec<BufferId>,
     /// Elements that are already expressions.
     values: HashMap<(Source, Vec<ExprId>), ExprId>,
+    /// Values that are kept in buffers of the nest.
+    kept: HashMap<Source, BufferId>,
+    /// What the names of loops and registers begin with.
+    prefix: String,
     /// The node that speaks.
     node: usize,
-    /// The group outputs that [`emit`](Self::emit) stores.
-    pending: Vec<usize>,
-    /// For each node whether a pending output is computed from it.
+    /// What [`emit`](Self::emit) stores.
+    pending: Vec<Target>,
+    /// For each node whether something pending is computed from it.
     needed: Vec<bool>,
+}
+
+/// A value, and where its elements are stored.
+#[derive(Clone)]
+struct Target {
+    source: Source,
+    buffer: BufferId,
+    block: String,
 }
 
 impl<'g> Definer<'g> {
@@ -52,6 +64,8 @@ impl<'g> Definer<'g> {
             externals,
             outputs: vec![],
             values: HashMap::new(),
+            kept: HashMap::new(),
+            prefix: String::new(),
             node: 0,
             pending: vec![],
             needed: vec![],
@@ -72,15 +86,55 @@ impl<'g> Definer<'g> {
         self.nest.finish()
     }
 
-    /// Adds the loops of `node`, the group's anchor, which store `outputs`.
-    pub(super) fn anchor_loops(
+    /// Adds the loops of `node`, the group's anchor, which store the group outputs `outputs`.
+    pub(super) fn anchor_of_outputs(
         &mut self,
         node: usize,
-        outputs: Vec<usize>,
+        outputs: &[usize],
     ) -> Result<&'g dyn AnchorForm, DefineError> {
+        let targets = outputs.iter().map(|&o| self.output_target(o)).collect();
+        self.anchor_loops(node, targets)
+    }
+
+    /// Adds loops that compute output 0 of `node` into a buffer of the nest, which is read wherever the value is from then on.
+    pub(super) fn kept_loops(&mut self, node: usize) -> Result<(), DefineError> {
+        let source = Source::Node(node, 0);
+        let fact = self.fact_of(source);
+        let name = if self.kept.is_empty() { "t".to_string() } else { format!("t{}", self.kept.len()) };
+        let buffer = self.nest.alloc(Scope::Global, &name, fact.dtype, &fact.shape);
+        let target = Target { source, buffer, block: format!("make_{name}") };
+        self.prefix = format!("{name}.");
+        match self.anchor_behind(node) {
+            Some(anchor) => self.anchor_loops(anchor, vec![target]).map(drop)?,
+            None => self.loops_over(&[target])?,
+        }
+        self.prefix.clear();
+        self.kept.insert(source, buffer);
+        Ok(())
+    }
+
+    /// The node with loops of its own that `node` is computed from, itself included, but for what is kept.
+    fn anchor_behind(&self, node: usize) -> Option<usize> {
+        let GroupNode { op, inputs, .. } = &self.group.nodes[node];
+        if let Form::Anchor(_) = op.form() {
+            return Some(node);
+        }
+        inputs.iter().find_map(|source| match source {
+            Source::Node(behind, _) if !self.kept.contains_key(source) => self.anchor_behind(*behind),
+            Source::Node(..) | Source::External(_) => None,
+        })
+    }
+
+    fn output_target(&self, output: usize) -> Target {
+        let (source, buffer) = (self.group.outputs[output], self.outputs[output]);
+        Target { source, buffer, block: "store".to_string() }
+    }
+
+    /// Adds the loops of `node`, which store `targets`.
+    fn anchor_loops(&mut self, node: usize, targets: Vec<Target>) -> Result<&'g dyn AnchorForm, DefineError> {
         let anchor = self.group.nodes[node].op.form().anchor();
         let anchor = anchor.ok_or_else(|| self.host_or_inline_error(node))?;
-        let follower = outputs.iter().find_map(|&o| match self.group.outputs[o] {
+        let follower = targets.iter().find_map(|target| match target.source {
             Source::Node(j, _) if j != node => Some(j),
             Source::Node(..) | Source::External(_) => None,
         });
@@ -88,23 +142,24 @@ impl<'g> Definer<'g> {
             let label = self.group.nodes[follower].op.label();
             return Err(DefineError::CannotFollow { node: follower, label });
         }
-        self.set_pending(outputs);
+        self.set_pending(targets);
         self.as_node(node, |at| anchor.define(at))?;
         Ok(anchor)
     }
 
-    fn set_pending(&mut self, outputs: Vec<usize>) {
+    fn set_pending(&mut self, targets: Vec<Target>) {
         let nodes = &self.group.nodes;
         self.needed = vec![false; nodes.len()];
-        let mut wanted: Vec<Source> = outputs.iter().map(|&o| self.group.outputs[o]).collect();
+        let mut wanted: Vec<Source> = targets.iter().map(|target| target.source).collect();
         while let Some(source) = wanted.pop() {
             if let Source::Node(j, _) = source
+                && !self.kept.contains_key(&source)
                 && !std::mem::replace(&mut self.needed[j], true)
             {
                 wanted.extend(&nodes[j].inputs);
             }
         }
-        self.pending = outputs;
+        self.pending = targets;
     }
 
     /// The expressions of the nest.
@@ -188,6 +243,9 @@ impl<'g> Definer<'g> {
             }
             Source::Node(node, output) => (node, output),
         };
+        if let Some(&buffer) = self.kept.get(&source) {
+            return Ok(self.pool().load(buffer, &index));
+        }
         if let Some(&value) = self.values.get(&(source, index.clone())) {
             return Ok(value);
         }
@@ -220,11 +278,10 @@ impl<'g> Definer<'g> {
         let before = self.nest.depth();
         let index = dims
             .iter()
-            .map(
-                |&(name, extent)| {
-                    if extent == 1 { self.nest.pool().int(0) } else { self.nest.open(name, extent) }
-                },
-            )
+            .map(|&(name, extent)| match extent {
+                1 => self.nest.pool().int(0),
+                _ => self.nest.open(&format!("{}{name}", self.prefix), extent),
+            })
             .collect();
         (index, self.nest.depth() - before)
     }
@@ -271,6 +328,7 @@ impl<'g> Definer<'g> {
         value: impl FnOnce(&mut Self, &[ExprId]) -> Result<ExprId, DefineError>,
     ) -> Result<ExprId, DefineError> {
         let dtype = self.pool().dtype(initial);
+        let name = &format!("{}{name}", self.prefix);
         let (init, update) = if name == "acc" {
             ("init".to_string(), "update".to_string())
         } else {
@@ -343,11 +401,10 @@ impl<'g> Definer<'g> {
                 self.follow(node, &mut places)?;
             }
         }
-        for o in self.pending.clone() {
-            let source = self.group.outputs[o];
+        for Target { source, buffer, block } in self.pending.clone() {
             if let Some(place) = places.get(&source) {
                 let value = self.value(source, place)?;
-                self.nest.store_where("store", self.outputs[o], place, None, value, condition);
+                self.nest.store_where(&block, buffer, place, None, value, condition);
             }
         }
         Ok(())
@@ -393,9 +450,9 @@ impl<'g> Definer<'g> {
         condition: Option<ExprId>,
     ) {
         let source = Source::Node(self.node, 0);
-        for o in self.pending.clone() {
-            if self.group.outputs[o] == source {
-                self.nest.store_where(block, self.outputs[o], index, combine, value, condition);
+        for target in self.pending.clone() {
+            if target.source == source {
+                self.nest.store_where(block, target.buffer, index, combine, value, condition);
             }
         }
     }
@@ -409,20 +466,28 @@ impl<'g> Definer<'g> {
             if let Source::Node(node, _) = source
                 && let Form::Either(..) = self.group.nodes[node].op.form()
             {
-                self.anchor_loops(node, vec![first])?;
+                self.anchor_of_outputs(node, &[first])?;
                 rest = &rest[1..];
                 continue;
             }
             let same =
                 rest.iter().take_while(|&&o| &self.fact_of(self.group.outputs[o]).shape == shape).count();
-            let (index, opened) = self.open_numbered("i", shape);
-            for &o in &rest[..same] {
-                let value = self.value(self.group.outputs[o], &index)?;
-                self.nest.store("store", self.outputs[o], &index, value);
-            }
-            self.close(opened);
+            let targets: Vec<Target> = rest[..same].iter().map(|&o| self.output_target(o)).collect();
+            self.loops_over(&targets)?;
             rest = &rest[same..];
         }
+        Ok(())
+    }
+
+    /// Loops that store the elements of values of one shape.
+    fn loops_over(&mut self, targets: &[Target]) -> Result<(), DefineError> {
+        let shape = targets.first().map_or(&[][..], |target| &self.fact_of(target.source).shape);
+        let (index, opened) = self.open_numbered("i", shape);
+        for Target { source, buffer, block } in targets {
+            let value = self.value(*source, &index)?;
+            self.nest.store(block, *buffer, &index, value);
+        }
+        self.close(opened);
         Ok(())
     }
 }

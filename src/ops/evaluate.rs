@@ -63,6 +63,7 @@ impl<'a> Group<'a> {
     pub fn single(op: &'a dyn OpDef, inputs: &[Fact], outputs: Vec<Fact>) -> Group<'a> {
         Group {
             externals: inputs.iter().map(|fact| External { fact: fact.clone(), constant: false }).collect(),
+            kept: vec![],
             anchor: op.form().anchor().map(|_| 0),
             outputs: (0..outputs.len()).map(|output| Source::Node(0, output)).collect(),
             nodes: vec![GroupNode { op, inputs: (0..inputs.len()).map(Source::External).collect(), outputs }],

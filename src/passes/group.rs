@@ -56,6 +56,8 @@ pub struct Group {
     pub anchor: Option<NodeId>,
     /// The nodes before the anchor, in an order of evaluation; empty where there is no anchor.
     pub prologue: Vec<NodeId>,
+    /// Those of them whose result is kept: computed by loops of its own, which may be those of an anchor of its own.
+    pub kept: Vec<NodeId>,
     /// The nodes after the anchor, in an order of evaluation; all nodes where there is no anchor. The last one gives the
     /// group's result.
     pub epilogue: Vec<NodeId>,
@@ -70,6 +72,20 @@ impl Group {
     /// All nodes in an order of evaluation.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
         self.prologue.iter().copied().chain(self.anchor).chain(self.epilogue.iter().copied())
+    }
+
+    /// The values that the nodes read and do not compute, in the order of the first read.
+    pub(super) fn values_read(&self, graph: &Graph) -> Vec<ValueId> {
+        let (mut read, mut computed): (Vec<ValueId>, Vec<ValueId>) = (vec![], vec![]);
+        for node in self.nodes().map(|node| &graph.nodes()[node]) {
+            for &input in &node.inputs {
+                if !computed.contains(&input) && !read.contains(&input) {
+                    read.push(input);
+                }
+            }
+            computed.extend(&node.outputs);
+        }
+        read
     }
 
     /// Whether the group only gives its input another shape: it needs no kernel, its result is the same bytes.
@@ -108,6 +124,12 @@ impl Group {
         ops::Group {
             externals: externals.collect(),
             nodes: nodes.collect(),
+            kept: order
+                .iter()
+                .enumerate()
+                .filter(|(_, id)| self.kept.contains(id))
+                .map(|(at, _)| at)
+                .collect(),
             anchor: self.anchor.and_then(|anchor| order.iter().position(|&node| node == anchor)),
             outputs: self.outputs.iter().map(|&value| source(value)).collect(),
         }
@@ -428,18 +450,11 @@ impl Grouping<'_> {
             prologue.sort_unstable();
             epilogue.sort_unstable();
             let Some(last) = epilogue.last().copied().or(unit.anchor) else { continue };
+            let outputs = self.graph.nodes()[last].outputs.clone();
+            let anchor = unit.anchor;
             let mut group =
-                Group { anchor: unit.anchor, prologue, epilogue, inputs: Vec::new(), outputs: Vec::new() };
-            let mut computed: Vec<ValueId> = Vec::new();
-            for node in group.nodes().collect::<Vec<_>>() {
-                for &input in &self.graph.nodes()[node].inputs {
-                    if !computed.contains(&input) && !group.inputs.contains(&input) {
-                        group.inputs.push(input);
-                    }
-                }
-                computed.extend(&self.graph.nodes()[node].outputs);
-            }
-            group.outputs = self.graph.nodes()[last].outputs.clone();
+                Group { anchor, prologue, kept: Vec::new(), epilogue, inputs: Vec::new(), outputs };
+            group.inputs = group.values_read(self.graph);
             groups.push((last, group));
         }
         groups.sort_unstable_by_key(|(last, _)| *last);

@@ -147,6 +147,11 @@ pub(super) fn fills_blocks(image: &Fact, block: usize) -> bool {
     places > 1 && image.shape[1].is_multiple_of(block)
 }
 
+/// Whether so many channels nearly fill blocks: those that are mostly empty do more harm than good.
+pub(super) fn nearly_fills(channels: usize, block: usize) -> bool {
+    4 * channels >= 3 * channels.next_multiple_of(block)
+}
+
 /// Whether a value has channels, and several places that have them.
 fn is_image(graph: &Graph, value: ValueId) -> bool {
     let shape = &graph.fact(value).shape;
@@ -167,6 +172,13 @@ fn channel_axes(graph: &Graph, group: &Group) -> Option<BTreeMap<ValueId, usize>
         let elementwise = matches!(op, Op::MatMul(_) | Op::Conv(_) | Op::Normalize(_));
         let images = if elementwise { &inputs[..1] } else { inputs };
         axes.extend(images.iter().chain(outputs).map(|&value| (value, axis)));
+    }
+    if !group.kept.is_empty() {
+        let made = group
+            .prologue
+            .iter()
+            .flat_map(|&node| [&graph.nodes()[node].inputs, &graph.nodes()[node].outputs]);
+        axes.extend(made.flatten().filter(|&&value| is_image(graph, value)).map(|&value| (value, 1)));
     }
     for node in group.epilogue.iter().map(|&node| &graph.nodes()[node]) {
         let known = node.inputs.iter().find_map(|input| axes.get(input).copied());
@@ -219,6 +231,8 @@ fn moves_channels(graph: &Graph, nodes: &[NodeId]) -> bool {
 fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: usize) -> Use {
     let moved = match group.prologue.as_slice() {
         [] => None,
+        // A convolution of an image that it keeps.
+        _kept if !group.kept.is_empty() => return Use::Blocks,
         nodes if moves_channels(graph, nodes) => group.prologue.last().map(|&node| &graph.nodes()[node]),
         _others => return Use::Rows,
     };
@@ -228,9 +242,7 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
     let channels = |value: ValueId| graph.fact(value).shape.get(1).copied().unwrap_or(0);
     if let Op::Conv(conv) = op {
         let depthwise = conv.groups == channels(x) && conv.groups == channels(outputs[0]);
-        // Blocks that are mostly empty do more harm than good.
-        let fill = channels(outputs[0]);
-        let filled = is_image(graph, outputs[0]) && 4 * fill >= 3 * fill.next_multiple_of(block);
+        let filled = is_image(graph, outputs[0]) && nearly_fills(channels(outputs[0]), block);
         let winograd = match conv.algorithm {
             None | Some(ConvAlgorithm::Direct) => false,
             Some(ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4) => true,

@@ -479,3 +479,74 @@ fn narrow_floats_become_f32_between_inputs_and_outputs() {
     let bf16_only = widen_floats(&graph, &[DType::BF16]);
     assert_eq!(bf16_only.to_string(), graph.to_string());
 }
+
+#[test]
+fn a_pointwise_convolution_keeps_a_large_operand() {
+    let mut target = CpuTarget::preset(CpuIsa::Avx512, 2);
+    target.l2_bytes = 1 << 16;
+    let check = |side: usize, also_output: bool, expected: Expect| {
+        let mut graph = Graph::new("test");
+        let x = input(&mut graph, "x", &[1, 16, side, side]);
+        let own = constant(&mut graph, "own", &[16, 1, 3, 3]);
+        let w = constant(&mut graph, "w", &[16, 16, 1, 1]);
+        let depthwise = add(&mut graph, "depthwise", Conv { groups: 16, ..conv(1) }, &[x, own]);
+        let limited = add(&mut graph, "limited", relu(), &[depthwise]);
+        let first = add(&mut graph, "first", conv(0), &[limited, w]);
+        let mean = add(
+            &mut graph,
+            "mean",
+            Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep: true },
+            &[first],
+        );
+        let scaled = add(
+            &mut graph,
+            "scaled",
+            Map { scalar: Scalar::Input(0).times(Scalar::Input(1)) },
+            &[first, mean],
+        );
+        let second = add(&mut graph, "second", conv(0), &[scaled, w]);
+        graph.add_output("second", second);
+        if also_output {
+            graph.add_output("limited", limited);
+            graph.add_output("scaled", scaled);
+        }
+        let groups = keep_operands(&graph, group(&graph, GroupPolicy::default()), &target);
+        let text: Vec<String> = groups
+            .iter()
+            .map(|group| format!("{} keeps {}\n", group.describe(&graph), group.kept.len()))
+            .collect();
+        expected.assert_eq(&text.concat());
+    };
+    check(
+        16,
+        false,
+        expect![[r#"
+        conv + map + conv -> first keeps 1
+        reduce_mean -> mean keeps 0
+        map + conv -> second keeps 1
+    "#]],
+    );
+    // What fits the cache, and what is read elsewhere.
+    check(
+        14,
+        false,
+        expect![[r#"
+        conv + map -> limited keeps 0
+        conv -> first keeps 0
+        reduce_mean -> mean keeps 0
+        map -> scaled keeps 0
+        conv -> second keeps 0
+    "#]],
+    );
+    check(
+        16,
+        true,
+        expect![[r#"
+        conv + map -> limited keeps 0
+        conv -> first keeps 0
+        reduce_mean -> mean keeps 0
+        map -> scaled keeps 0
+        conv -> second keeps 0
+    "#]],
+    );
+}

@@ -84,7 +84,7 @@ impl<'a> Builder<'a> {
     fn new(externals: &[Fact]) -> Builder<'a> {
         let externals =
             externals.iter().map(|fact| External { fact: fact.clone(), constant: false }).collect();
-        Builder { group: Group { externals, nodes: vec![], anchor: None, outputs: vec![] } }
+        Builder { group: Group { externals, nodes: vec![], kept: vec![], anchor: None, outputs: vec![] } }
     }
 
     fn node(&mut self, op: &'a dyn OpDef, inputs: &[Source]) -> Source {
@@ -92,6 +92,12 @@ impl<'a> Builder<'a> {
         let outputs = infer(op, &facts);
         self.group.nodes.push(GroupNode { op, inputs: inputs.to_vec(), outputs });
         Source::Node(self.group.nodes.len() - 1, 0)
+    }
+
+    fn keep(&mut self, node: Source) -> Source {
+        let Source::Node(place, _) = node else { panic!("a node should be kept") };
+        self.group.kept.push(place);
+        node
     }
 
     fn anchor(&mut self, op: &'a dyn OpDef, inputs: &[Source]) -> Source {

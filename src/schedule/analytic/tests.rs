@@ -451,6 +451,71 @@ fn a_depthwise_convolution_in_blocks() {
 }
 
 #[test]
+fn a_pointwise_convolution_makes_bands_of_its_operand() {
+    let text = "nest conv_conv\n  in    x: f32[4, 112, 112, 16]\n  const own: f32[64, 1, 3, 3]\n  const w: f32[24, 64]\n  \
+        out   y: f32[2, 56, 56, 16]\n  global t: f32[1, 4, 56, 56, 16]\n  \
+        for t.g.0 in 4, t.p in 56, t.q in 56, t.g.1 in 16:\n    register t.acc: f32\n    init_t.acc: t.acc = 0.0\n    \
+        for t.r in 3, t.s in 3:\n      update_t.acc: t.acc += guard(t.p * 2 + t.r >= 1 and t.q * 2 + t.s >= 1, \
+        x[t.g.0, t.p * 2 + t.r + -1, t.q * 2 + t.s + -1, t.g.1]) * own[t.g.0 * 16 + t.g.1, 0, t.r, t.s]\n    \
+        make_t: t[0, t.g.0, t.p, t.q, t.g.1] = max(t.acc, 0.0)\n  \
+        for k.0 in 2, p in 56, q in 56, k.1 in 16:\n    register acc: f32\n    init: acc = 0.0\n    \
+        for c.0 in 4, c.1 in 16:\n      update: acc += t[0, c.0, p, q, c.1] * \
+        guard(k.0 * 16 + k.1 < 24, w[k.0 * 16 + k.1, c.0 * 16 + c.1])\n    store: y[k.0, p, q, k.1] = acc\n";
+    check(
+        &Nest::parse(text).unwrap(),
+        expect![[r#"
+        split k.0 = [_, 2]
+        split p = [_, 14]
+        reorder p.0 k.0.0 p.1 q k.0.1 k.1
+        compute_at make_t in p.0
+        relayout own by t.1 t.r t.s t.4
+        split t.2 = [_, 2]
+        stage_out t.acc at t.2.0 in register
+        reorder t.r t.s t.3 t.4
+        replace t.r by fma_lanes_16
+        fuse p.1 q as i
+        split i = [_, 98]
+        reorder k.0.0 i.0 k.0.1 i.1 k.1
+        relayout w by k.0.0 c.0 c.1 k.0.1 k.1
+        stage_out acc at i.0 in register
+        reorder c.0 c.1 i.1 k.0.1 k.1
+        replace c.0 by fma_12x2x16
+        parallel p.0
+        nest conv_conv
+          in    x: f32[4, 112, 112, 16]
+          const own: f32[64, 1, 3, 3]
+          const w: f32[24, 64]
+          out   y: f32[2, 56, 56, 16]
+          prepare:
+            packed own_p: f32[4, 3, 3, 16]
+            for own_p.t.1 in 4, own_p.t.r in 3, own_p.t.s in 3, own_p.t.4 in 16:
+              pack_own: own_p[own_p.t.1, own_p.t.r, own_p.t.s, own_p.t.4] = own[own_p.t.1 * 16 + own_p.t.4, 0, own_p.t.r, own_p.t.s]
+            packed w_p: f32[1, 4, 16, 2, 16]
+            for w_p.k.0.0 in 1, w_p.c.0 in 4, w_p.c.1 in 16, w_p.k.0.1 in 2, w_p.k.1 in 16:
+              pack_w: w_p[w_p.k.0.0, w_p.c.0, w_p.c.1, w_p.k.0.1, w_p.k.1] = guard(w_p.k.0.1 * 16 + w_p.k.1 < 24, w[w_p.k.0.1 * 16 + w_p.k.1, w_p.c.0 * 16 + w_p.c.1])
+          for p.0 in 4 parallel:
+            workgroup t: f32[1, 4, 14, 56, 16]
+            for t.1 in 4, t.2.0 in 7:
+              register t.acc: f32[2, 56, 16]
+              for t.2.1 in 2, t.3 in 56, t.4 in 16:
+                init_t.acc: t.acc[t.2.1, t.3, t.4] = 0.0
+              for t.2.1 in 2, t.r in 3 by fma_lanes_16, t.s in 3, t.3 in 56, t.4 in 16:
+                update_t.acc: t.acc[t.2.1, t.3, t.4] += guard(t.r + p.0 * 28 + t.2.0 * 4 + t.2.1 * 2 >= 1 and t.s + t.3 * 2 >= 1, x[t.1, t.r + p.0 * 28 + t.2.0 * 4 + t.2.1 * 2 + -1, t.s + t.3 * 2 + -1, t.4]) * own_p[t.1, t.r, t.s, t.4]
+              for t.2.1 in 2, t.3 in 56, t.4 in 16:
+                make_t: t[0, t.1, t.2.0 * 2 + t.2.1, t.3, t.4] = max(t.acc[t.2.1, t.3, t.4], 0.0)
+            for k.0.0 in 1, i.0 in 8:
+              register acc: f32[2, 98, 16]
+              for k.0.1 in 2, i.1 in 98, k.1 in 16:
+                init: acc[k.0.1, i.1, k.1] = 0.0
+              for c.0 in 4 by fma_12x2x16, c.1 in 16, i.1 in 98, k.0.1 in 2, k.1 in 16:
+                update: acc[k.0.1, i.1, k.1] += t[0, c.0, (i.0 * 98 + i.1) // 56, (i.0 * 98 + i.1) % 56, c.1] * w_p[k.0.0, c.0, c.1, k.0.1, k.1]
+              for k.0.1 in 2, i.1 in 98, k.1 in 16:
+                store: y[k.0.1, p.0 * 14 + (i.0 * 98 + i.1) // 56, (i.0 * 98 + i.1) % 56, k.1] = acc[k.0.1, i.1, k.1]
+    "#]],
+    );
+}
+
+#[test]
 fn every_tile_is_an_instruction() {
     for name in cpu::tile_names() {
         assert!(super::super::instruction_named(&name).is_some(), "{name}");

@@ -361,3 +361,79 @@ fn outputs_come_from_before_and_after_the_anchor() {
     let mut rng = Random::new(1);
     check_group(&group, &[random(&mut rng, &[3, 5]), random(&mut rng, &[3, 2])]);
 }
+
+/// A convolution of each channel by itself and a rectifier, whose result a 1x1 convolution keeps.
+fn depthwise_and_pointwise<'a>(
+    depthwise: &'a Conv,
+    pointwise: &'a Conv,
+    relu: &'a Map,
+    shapes: &[Fact],
+) -> Group<'a> {
+    let mut b = Builder::new(shapes);
+    let y = b.node(depthwise, &[X(0), X(1), X(2)]);
+    let y = b.node(relu, &[y]);
+    let kept = b.keep(y);
+    let y = b.anchor(pointwise, &[kept, X(3)]);
+    let y = b.node(relu, &[y]);
+    b.finish(&[y])
+}
+
+#[test]
+fn a_kept_value_has_loops_of_its_own() {
+    let (depthwise, pointwise, relu) = (Conv { groups: 4, ..conv(1) }, conv(0), relu());
+    let shapes: [&[usize]; 4] = [&[2, 4, 6, 6], &[4, 1, 3, 3], &[4], &[8, 4, 1, 1]];
+    let group = depthwise_and_pointwise(&depthwise, &pointwise, &relu, &shapes.map(f32s));
+    expect![[r#"
+        nest conv_relu_conv_relu
+          in    x: f32[2, 4, 6, 6]
+          in    x0: f32[4, 1, 3, 3]
+          in    x1: f32[4]
+          in    w: f32[8, 4, 1, 1]
+          out   y: f32[2, 8, 6, 6]
+          global t: f32[2, 4, 6, 6]
+          for t.n in 2, t.g in 4, t.p in 6, t.q in 6:
+            register t.acc: f32
+            init_t.acc: t.acc = 0.0
+            for t.r in 3, t.s in 3:
+              update_t.acc: t.acc += guard(t.p + t.r >= 1 and t.p + t.r < 7 and (t.q + t.s >= 1 and t.q + t.s < 7), x[t.n, t.g, t.p + t.r + -1, t.q + t.s + -1]) * x0[t.g, 0, t.r, t.s]
+            make_t: t[t.n, t.g, t.p, t.q] = max(t.acc + x1[t.g], 0.0)
+          for n in 2, k in 8, p in 6, q in 6:
+            register acc: f32
+            init: acc = 0.0
+            for c in 4:
+              update: acc += t[n, c, p, q] * w[k, c, 0, 0]
+            store: y[n, k, p, q] = max(acc, 0.0)
+    "#]].assert_eq(&define_group(&group, &[]).unwrap().to_string());
+    let mut rng = Random::new(5);
+    check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
+}
+
+#[test]
+fn a_kept_value_lies_in_blocks_where_its_operand_does() {
+    let (scale, pointwise) = (Map { scalar: Scalar::Input(0).times(Scalar::Input(1)) }, conv(0));
+    let shapes: [&[usize]; 3] = [&[1, 24, 6, 6], &[1, 24, 1, 1], &[8, 24, 1, 1]];
+    let mut b = Builder::new(&shapes.map(f32s));
+    let y = b.node(&scale, &[X(0), X(1)]);
+    let kept = b.keep(y);
+    let y = b.anchor(&pointwise, &[kept, X(2)]);
+    let group = b.finish(&[y]);
+    let (rows, blocks) = (MemoryLayout::Rows, MemoryLayout::ChannelBlocks(16));
+    expect![[r#"
+        nest mul_conv
+          in    x: f32[1, 2, 6, 6, 16]
+          in    x0: f32[1, 24, 1, 1]
+          in    w: f32[8, 24, 1, 1]
+          out   y: f32[1, 1, 6, 6, 16]
+          global t: f32[1, 2, 6, 6, 16]
+          for t.i0.0 in 2, t.i1 in 6, t.i2 in 6, t.i0.1 in 16:
+            make_t: t[0, t.i0.0, t.i1, t.i2, t.i0.1] = x[0, t.i0.0, t.i1, t.i2, t.i0.1] * guard(t.i0.0 * 16 + t.i0.1 < 24, x0[0, t.i0.0 * 16 + t.i0.1, 0, 0])
+          for k.0 in 1, p in 6, q in 6, k.1 in 16:
+            register acc: f32
+            init: acc = 0.0
+            for c.0 in 2, c.1 in 16:
+              update: acc += t[0, c.0, p, q, c.1] * guard(k.1 < 8, w[k.1, c.0 * 16 + c.1, 0, 0]) if c.0 * 16 + c.1 < 24
+            store: y[0, 0, p, q, k.1] = acc
+    "#]].assert_eq(&define_group(&group, &[blocks, rows, rows, blocks]).unwrap().to_string());
+    let mut rng = Random::new(6);
+    check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
+}

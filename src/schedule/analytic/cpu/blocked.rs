@@ -37,7 +37,7 @@ pub(super) fn panel(isa: CpuIsa, blocks: usize) -> (usize, &'static str) {
 }
 
 /// The instruction of a processor for the sums of each channel by itself.
-fn lane_by_lane(isa: CpuIsa) -> &'static str {
+pub(super) fn lane_by_lane(isa: CpuIsa) -> &'static str {
     match isa {
         CpuIsa::Generic => "fma_lanes_4",
         CpuIsa::Avx2 => "fma_lanes_8",
@@ -71,29 +71,33 @@ pub(super) fn instructions(isa: CpuIsa) -> Vec<&'static str> {
 }
 
 /// Results of a strip: a third of the smallest first-level cache, so that weights have room beside them.
-const STRIP_ELEMENTS: usize = 3072;
+pub(super) const STRIP_ELEMENTS: usize = 3072;
 
 /// Weights for each element of the input at most where threads divide rows that they need not copy. All of them read all weights then,
 /// but these they may keep together.
 const WEIGHTS_FOR_INPUT: usize = 2;
 
 /// The parts of a convolution over blocks.
-struct Convolution {
-    x: Factor,
-    w: Factor,
+pub(super) struct Convolution {
+    pub(super) x: Factor,
+    pub(super) w: Factor,
     /// Whether each channel is convolved by itself.
-    lanewise: bool,
+    pub(super) lanewise: bool,
     /// The loop over the channels of a block.
-    lane: VarId,
+    pub(super) lane: VarId,
     /// The loop over blocks.
-    block: VarId,
+    pub(super) block: VarId,
     /// The loops over groups of channels that are convolved with one another.
-    groups: Vec<VarId>,
+    pub(super) groups: Vec<VarId>,
     /// The loops over images and over places, outermost first.
-    rows: Vec<VarId>,
+    pub(super) rows: Vec<VarId>,
 }
 
-fn convolution(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTarget) -> Option<Convolution> {
+pub(super) fn convolution(
+    scheduler: &mut Scheduler,
+    reduction: &Reduction,
+    target: &CpuTarget,
+) -> Option<Convolution> {
     let nest = &mut scheduler.nest;
     let [x, w] = reduction.factors(nest)?;
     let (x, w) = if w.is_constant(nest) { (x, w) } else { (w, x) };
@@ -239,22 +243,27 @@ pub(super) fn blocked_tiles(
     }
     let by = [&*groups, std::slice::from_ref(&panel), &depth, &columns].concat();
     scheduler.relayout(&w, &by)?;
-    // Other constants have a guard where the channels do not fill the last block; packed they are filled.
-    let constants: Vec<String> = scheduler
-        .nest
-        .params_of(Role::Constant)
-        .map(|id| buffer_name(&scheduler.nest, id))
-        .filter(|constant| *constant != w && filled)
-        .collect();
-    for constant in constants {
-        let by = scheduler.loops_of_reads(&constant, &[std::slice::from_ref(&panel), &columns].concat());
-        scheduler.attempt(|scheduler| scheduler.relayout(&constant, &by).map(drop));
+    if filled {
+        fill_constants(scheduler, &[std::slice::from_ref(&panel), &columns].concat());
     }
     scheduler.stage_out(&accumulator, Some(&outer))?;
     scheduler.reorder(&[&*depth, std::slice::from_ref(&tile_row), &columns].concat())?;
     scheduler.replace(depth.first()?, instruction)?;
     share_out(scheduler, &outside[..free], target);
     Some(())
+}
+
+/// Packs the constants that have a guard since the channels do not fill the last block, those that are read in order of the loops
+/// `by`: packed they are filled.
+pub(super) fn fill_constants(scheduler: &mut Scheduler, by: &[String]) {
+    let nest = &scheduler.nest;
+    let constants: Vec<String> = nest.params_of(Role::Constant).map(|id| buffer_name(nest, id)).collect();
+    for constant in constants {
+        let by = scheduler.loops_of_reads(&constant, by);
+        if !by.is_empty() {
+            scheduler.attempt(|scheduler| scheduler.relayout(&constant, &by).map(drop));
+        }
+    }
 }
 
 /// Whether threads divide the rows of an image where each channel is computed by itself: where those of a 1x1 convolution to as many

@@ -5,6 +5,7 @@
 //!   finished tile by tile while they are in the first-level cache. Planes that fill no row of a tile become its rows.
 //! - A convolution whose results lie in blocks of channels becomes matrix tiles of their vectors, and reads its input in place; so does
 //!   a pooling of blocks, over windows or over all places.
+//! - A 1x1 convolution that makes its operand computes bands of it where it reads them.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
 //!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
 //!   plane becomes a window instruction; small planes are done several at once.
@@ -13,6 +14,7 @@
 //! - Everything else runs its innermost loops as vectors.
 //! - The outermost loops are divided over the threads where there is enough to do.
 
+mod bands;
 mod blocked;
 mod contraction;
 mod reduction;
@@ -48,6 +50,9 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
         cut_divided_loops(scheduler, &reduction.inner, vec![reduction.update.value]);
     }
     if scheduler.attempt(|scheduler| winograd::winograd_tiles(scheduler, target)) {
+        return;
+    }
+    if scheduler.attempt(|scheduler| bands::pointwise_bands(scheduler, target)) {
         return;
     }
     scheduler.prepare_all();
