@@ -4,11 +4,11 @@ use super::arguments::ModelArguments;
 use super::error::CliError;
 use super::files::{ModelFile, ModelFolder};
 use super::inputs::{self, Given, Input};
-use super::report::Progress;
+use super::report::{self, Progress};
 use crate::compiler::{Device, Timings, compile};
 use crate::graph::Graph;
 use crate::onnx::Model;
-use crate::passes::use_algorithm;
+use crate::passes::{Applied, use_algorithm};
 use crate::runtime::{OpenDevice, Session};
 use std::time::{Duration, Instant};
 
@@ -36,13 +36,17 @@ pub(super) fn import(arguments: &ModelArguments) -> Result<Imported, CliError> {
     let given = inputs::gather(&model, arguments).map_err(|error| error.about(path.display()))?;
     let start = Instant::now();
     let graph = model.graph(&given.bindings).map_err(|error| CliError::from(error).about(path.display()))?;
-    let graph = match arguments.algorithm {
-        Some(algorithm) => use_algorithm(&graph, algorithm),
-        None => graph,
+    let (graph, applied) = match arguments.algorithm {
+        Some(algorithm) => {
+            let (graph, Applied { to, of }) = use_algorithm(&graph, algorithm);
+            (graph, Some(format!("note: {algorithm} computes {to} of {of} convolutions")))
+        }
+        None => (graph, None),
     };
     time += start.elapsed();
     let inputs = given.inputs(&graph).map_err(|error| error.about(path.display()))?;
     progress.done();
+    applied.iter().for_each(|note| report::note(note));
     let (name, opset, weight_bytes) = (path.display().to_string(), model.opset(), model.weight_bytes());
     Ok(Imported { name, opset, weight_bytes, given, graph, inputs, time })
 }

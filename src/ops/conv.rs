@@ -1,6 +1,8 @@
 //! Convolution of one to three (or more) spatial dimensions.
 
 pub(super) mod direct;
+pub(super) mod im2col;
+mod windows;
 pub(super) mod winograd;
 
 use super::{Attributes, Fact, OpDef, OpError, numeric, product, same_dtype, window_extent};
@@ -32,6 +34,11 @@ pub struct Conv {
 pub enum ConvAlgorithm {
     /// As it is defined.
     Direct,
+    /// The windows are copied to the columns of a matrix, which is multiplied with the weights.
+    Im2col,
+    /// As [`Im2col`](Self::Im2col) without the matrix: the definition on rows, whose schedule copies the columns of a few places at a
+    /// time to where the product reads them.
+    ImplicitGemm,
     /// Winograd's F(2x2, 3x3): 16 products for 4 results of a channel, where the definition has 36.
     Winograd2,
     /// Winograd's F(4x4, 3x3): 36 products for 16 results of a channel, where the definition has 144.
@@ -40,13 +47,20 @@ pub enum ConvAlgorithm {
 
 impl ConvAlgorithm {
     /// Every algorithm.
-    pub const ALL: [ConvAlgorithm; 3] =
-        [ConvAlgorithm::Direct, ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4];
+    pub const ALL: [ConvAlgorithm; 5] = [
+        ConvAlgorithm::Direct,
+        ConvAlgorithm::Im2col,
+        ConvAlgorithm::ImplicitGemm,
+        ConvAlgorithm::Winograd2,
+        ConvAlgorithm::Winograd4,
+    ];
 
     /// The name that people use.
     pub fn name(self) -> &'static str {
         match self {
             ConvAlgorithm::Direct => "direct",
+            ConvAlgorithm::Im2col => "im2col",
+            ConvAlgorithm::ImplicitGemm => "implicit_gemm",
             ConvAlgorithm::Winograd2 => "winograd2",
             ConvAlgorithm::Winograd4 => "winograd4",
         }
@@ -55,7 +69,7 @@ impl ConvAlgorithm {
     /// Rows and columns of results that are computed at once, where it computes tiles of them.
     pub fn tile(self) -> Option<usize> {
         match self {
-            ConvAlgorithm::Direct => None,
+            ConvAlgorithm::Direct | ConvAlgorithm::Im2col | ConvAlgorithm::ImplicitGemm => None,
             ConvAlgorithm::Winograd2 => Some(2),
             ConvAlgorithm::Winograd4 => Some(4),
         }
@@ -66,7 +80,10 @@ impl ConvAlgorithm {
     /// rows of their matrices.
     pub fn error_bound(self) -> f64 {
         let units = match self {
-            ConvAlgorithm::Direct | ConvAlgorithm::Winograd2 => 8.0,
+            ConvAlgorithm::Direct
+            | ConvAlgorithm::Im2col
+            | ConvAlgorithm::ImplicitGemm
+            | ConvAlgorithm::Winograd2 => 8.0,
             ConvAlgorithm::Winograd4 => 64.0,
         };
         units * f64::from(f32::EPSILON) / 2.0
@@ -75,7 +92,9 @@ impl ConvAlgorithm {
     /// Whether it can compute `conv` of operands `x` and `w`.
     pub fn applies(self, conv: &Conv, x: &Fact, w: &Fact) -> bool {
         match self {
-            ConvAlgorithm::Direct => true,
+            ConvAlgorithm::Direct | ConvAlgorithm::Im2col => true,
+            // A single output channel leaves nothing to compute at once.
+            ConvAlgorithm::ImplicitGemm => w.shape[0] > conv.groups,
             ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 => {
                 x.dtype == DType::F32
                     && w.shape.get(2..) == Some(&[3, 3])
@@ -95,15 +114,17 @@ impl fmt::Display for ConvAlgorithm {
 
 /// There is no algorithm of that name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no algorithm for convolutions; there are direct, winograd2 and winograd4")]
-pub struct NoAlgorithm(String);
+#[error("'{name}' is no algorithm for convolutions; there are {}", ConvAlgorithm::ALL.map(ConvAlgorithm::name).join(", "))]
+pub struct NoAlgorithm {
+    name: String,
+}
 
 impl FromStr for ConvAlgorithm {
     type Err = NoAlgorithm;
 
     fn from_str(name: &str) -> Result<ConvAlgorithm, NoAlgorithm> {
         let named = ConvAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
-        named.ok_or_else(|| NoAlgorithm(name.to_string()))
+        named.ok_or_else(|| NoAlgorithm { name: name.to_string() })
     }
 }
 

@@ -31,16 +31,30 @@ pub fn choose_algorithms(graph: &Graph, target: &CpuTarget) -> Graph {
     })
 }
 
-/// Lets all convolutions that `algorithm` applies to be computed by it.
-pub fn use_algorithm(graph: &Graph, algorithm: ConvAlgorithm) -> Graph {
-    graph.rewrite(|step| {
+/// How many of the convolutions of a graph an algorithm was chosen for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Those that it applies to.
+    pub to: usize,
+    /// All of them.
+    pub of: usize,
+}
+
+/// Lets all convolutions that `algorithm` applies to be computed by it, and says how many those are.
+pub fn use_algorithm(graph: &Graph, algorithm: ConvAlgorithm) -> (Graph, Applied) {
+    let mut applied = Applied::default();
+    let graph = graph.rewrite(|step| {
         let Op::Conv(conv) = &step.node.op else { return None };
         let &[x, w, ..] = step.inputs.as_slice() else { return None };
+        applied.of += 1;
         let applies = algorithm.applies(conv, step.new.fact(x), step.new.fact(w));
         let chosen = Conv { algorithm: Some(algorithm), ..conv.clone() };
         let inputs = step.inputs.clone();
-        if applies { step.add(chosen, &inputs).ok() } else { None }
-    })
+        let chosen = if applies { step.add(chosen, &inputs).ok() } else { None };
+        applied.to += usize::from(chosen.is_some());
+        chosen
+    });
+    (graph, applied)
 }
 
 /// The time to compute `y` of `x` and `w`: arithmetic at the machine's speed, and waiting for the weights, which were last used an
@@ -48,9 +62,14 @@ pub fn use_algorithm(graph: &Graph, algorithm: ConvAlgorithm) -> Graph {
 fn estimate_ns(algorithm: ConvAlgorithm, x: &Fact, y: &Fact, w: &Fact, target: &CpuTarget) -> f64 {
     let elements = |fact: &Fact| fact.len() as f64;
     let channels = (x.shape[1] * y.shape[1]) as f64;
-    let (flop, weights) = match algorithm.tile() {
-        None => (2.0 * elements(y) * elements(w) / y.shape[1] as f64, elements(w)),
-        Some(tile) => {
+    let taps = w.shape[2..].iter().product::<usize>() as f64;
+    let direct = 2.0 * elements(y) * elements(w) / y.shape[1] as f64;
+    let columns = elements(y) / y.shape[1] as f64 * x.shape[1] as f64 * taps;
+    let (flop, weights) = match algorithm {
+        ConvAlgorithm::Direct => (direct, elements(w)),
+        ConvAlgorithm::Im2col | ConvAlgorithm::ImplicitGemm => (direct + columns * COPY_FLOP, elements(w)),
+        ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 => {
+            let tile = algorithm.tile().unwrap_or(1);
             let points = ((tile + 2) * (tile + 2)) as f64;
             let tiles: usize = y.shape[2..].iter().map(|extent| extent.div_ceil(tile)).product();
             let tiles = (y.shape[0] * tiles) as f64;
@@ -65,6 +84,9 @@ fn estimate_ns(algorithm: ConvAlgorithm, x: &Fact, y: &Fact, w: &Fact, target: &
 
 /// The part of the time of reading weights from main memory in which nothing is computed.
 const WAITED_FOR: f64 = 1.0 / 3.0;
+
+/// Floating-point operations that could be done in the time of copying one element to where it is read.
+const COPY_FLOP: f64 = 40.0;
 
 /// Floating-point operations that could be done in the time of transforming one element.
 const TRANSFORM_FLOP: f64 = 40.0;

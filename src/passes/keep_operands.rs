@@ -41,11 +41,8 @@ fn kept_operand(graph: &Graph, group: &Group, target: &CpuTarget) -> Option<Valu
     let Node { op: Op::Conv(conv), inputs, outputs, .. } = &graph.nodes()[group.anchor?] else { return None };
     let (&x, &w) = (inputs.first()?, inputs.get(1)?);
     let (image, weights, result) = (graph.fact(x), graph.fact(w), graph.fact(outputs[0]));
-    let direct = match conv.algorithm {
-        None | Some(ConvAlgorithm::Direct) => true,
-        Some(ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4) => false,
-    };
-    let dense = weights.shape[2..] == [1, 1]
+    let dense = matches!(conv.algorithm, None | Some(ConvAlgorithm::Direct))
+        && weights.shape[2..] == [1, 1]
         && conv.strides == [1, 1]
         && conv.pads == [(0, 0); 2]
         && conv.groups == 1
@@ -59,7 +56,7 @@ fn kept_operand(graph: &Graph, group: &Group, target: &CpuTarget) -> Option<Valu
         && image.len() > weights.len()
         && image.shape[2] >= 2 * target.threads
         && image.shape[3] > 1;
-    (direct && dense && in_blocks && pays && group.prologue.is_empty()).then_some(x)
+    (dense && in_blocks && pays && group.prologue.is_empty()).then_some(x)
 }
 
 /// Whether an anchor can keep what the group makes: maps, or maps of what a convolution of each channel by itself gives.

@@ -246,6 +246,8 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
         let winograd = match conv.algorithm {
             None | Some(ConvAlgorithm::Direct) => false,
             Some(ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4) => true,
+            // The rows of its matrix are rows of the image.
+            Some(ConvAlgorithm::Im2col | ConvAlgorithm::ImplicitGemm) => return Use::Rows,
         };
         let channels_last = group.outputs.iter().any(|output| axes.get(output) != Some(&1));
         // Blocks of a group are no other group's.

@@ -2,13 +2,13 @@
 
 use super::lay_out::fills_blocks;
 use crate::graph::{Graph, Op};
-use crate::ops::{Conv, OpDef};
+use crate::ops::{Conv, ConvAlgorithm, OpDef};
 use crate::target::CpuTarget;
 use crate::tensor::Tensor;
 
 /// Merges neighbouring groups of a convolution until the channels of one fill blocks of a vector of `target`, where a block then
 /// has at most [`MOST_MERGED`] groups: weights between channels of different groups are 0. A convolution of each channel by itself
-/// stays, as do those of weights that are not constant.
+/// stays, as do those of weights that are not constant, and those that are computed by another algorithm than the definition.
 ///
 /// Results are equal where all inputs are finite: 0 times an infinity is NaN, which an infinite input then gives to all channels that
 /// its group was merged with.
@@ -16,6 +16,9 @@ pub fn merge_channel_groups(graph: &Graph, target: &CpuTarget) -> Graph {
     let block = target.isa.vector_lanes_f32();
     graph.rewrite(|step| {
         let Op::Conv(conv) = &step.node.op else { return None };
+        if !matches!(conv.algorithm, None | Some(ConvAlgorithm::Direct)) {
+            return None;
+        }
         let [x, w, bias @ ..] = step.inputs.as_slice() else { return None };
         let (x, w, bias) = (*x, *w, bias.to_vec());
         let weights = step.new.constant(w)?.clone();

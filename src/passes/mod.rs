@@ -17,7 +17,7 @@ mod simplify_layout;
 mod simplify_scalars;
 mod widen_floats;
 
-pub use choose_algorithms::{choose_algorithms, use_algorithm};
+pub use choose_algorithms::{Applied, choose_algorithms, use_algorithm};
 pub use fold_affine::fold_affine;
 pub use fold_constants::fold_constants;
 pub use fold_pads::fold_pads;

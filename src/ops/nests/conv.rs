@@ -1,8 +1,22 @@
 //! Convolutions; the algorithms are beside the operator.
 
-use crate::ops::conv::{direct, winograd};
-use crate::ops::define::{AnchorForm, DefineError};
-use crate::ops::{Conv, ConvAlgorithm, Definer};
+use crate::ops::conv::{direct, im2col, winograd};
+use crate::ops::define::{AnchorForm, Define, DefineError, Form};
+use crate::ops::{Conv, ConvAlgorithm, Definer, OpDef};
+
+impl Define for Conv {
+    /// Its name, and the algorithm where that is not the definition.
+    fn label(&self) -> String {
+        match self.algorithm {
+            None | Some(ConvAlgorithm::Direct) => OpDef::name(self).to_string(),
+            Some(other) => format!("{}_{other}", OpDef::name(self)),
+        }
+    }
+
+    fn form(&self) -> Form<'_> {
+        Form::Anchor(self)
+    }
+}
 
 impl AnchorForm for Conv {
     fn operand_names(&self) -> &'static [&'static str] {
@@ -19,7 +33,8 @@ impl AnchorForm for Conv {
 
     fn define(&self, at: &mut Definer<'_>) -> Result<(), DefineError> {
         match self.algorithm {
-            None | Some(ConvAlgorithm::Direct) => direct::define(self, at),
+            None | Some(ConvAlgorithm::Direct | ConvAlgorithm::ImplicitGemm) => direct::define(self, at),
+            Some(ConvAlgorithm::Im2col) => im2col::define(self, at),
             Some(ConvAlgorithm::Winograd2) => winograd::define(self, &winograd::F2, at),
             Some(ConvAlgorithm::Winograd4) => winograd::define(self, &winograd::F4, at),
         }

@@ -18,8 +18,8 @@ mod tests;
 
 use super::define::{Define, Form};
 use super::{
-    ArgReduce, Broadcast, Concat, Conv, CumSum, Gather, GatherElements, GatherNd, MatMul, Normalize, OpDef,
-    Pad, Pool, Reduce, ScatterElements, ScatterNd, Slice, Softmax, TopK, Transpose, View,
+    ArgReduce, Broadcast, Concat, CumSum, Gather, GatherElements, GatherNd, MatMul, Normalize, OpDef, Pad,
+    Pool, Reduce, ScatterElements, ScatterNd, Slice, Softmax, TopK, Transpose, View,
 };
 
 /// The form of operators whose nests are named after them.
@@ -40,7 +40,6 @@ macro_rules! forms {
 forms! {
     ArgReduce => Anchor,
     Broadcast => Element,
-    Conv => Anchor,
     CumSum => Anchor,
     Gather => Element,
     GatherElements => Element,

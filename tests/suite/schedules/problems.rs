@@ -172,7 +172,11 @@ impl Builder<'_> {
         let pads = (0..rank).map(|_| (self.rng.below(3), self.rng.below(3))).collect();
         let bias = if self.chance(2) { Some(self.weights(&[groups * filters])) } else { None };
         let inputs: Vec<ValueId> = [x, w].into_iter().chain(bias).collect();
-        self.add(Conv { strides, dilations, pads, groups, algorithm: None }, &inputs)
+        let mut conv = Conv { strides, dilations, pads, groups, algorithm: None };
+        let drawn = *self.rng.pick(&ConvAlgorithm::ALL);
+        let applies = drawn.applies(&conv, self.graph.fact(x), self.graph.fact(w));
+        conv.algorithm = (applies && self.chance(2)).then_some(drawn);
+        self.add(conv, &inputs)
     }
 
     fn winograd(&mut self) -> Option<ValueId> {

@@ -115,8 +115,38 @@ fn random_convs_match_a_plain_one() {
         let bias = random(&mut rng, &[groups * filters]);
         close(&run(&conv, &[x.clone(), w.clone()])[0], &plain_conv(&conv, &x, &w, None));
         let expected = plain_conv(&conv, &x, &w, Some(&bias));
-        close(&run(&conv, &[x, w, bias])[0], &expected);
+        let facts = [Fact::of(&x), Fact::of(&w)];
+        for algorithm in ConvAlgorithm::ALL.into_iter().filter(|one| one.applies(&conv, &facts[0], &facts[1]))
+        {
+            let conv = Conv { algorithm: Some(algorithm), ..conv.clone() };
+            close(&run(&conv, &[x.clone(), w.clone(), bias.clone()])[0], &expected);
+        }
     }
+}
+
+#[test]
+fn im2col_is_a_copy_and_a_product() {
+    let conv = Conv { algorithm: Some(ConvAlgorithm::Im2col), ..conv2d([2, 1], [1, 2], [(1, 1), (0, 0)], 2) };
+    golden(
+        &conv,
+        &[f32s(&[3, 8, 9, 9]), f32s(&[6, 4, 3, 2]), f32s(&[6])],
+        expect![[r#"
+            nest conv_im2col
+              in    x: f32[3, 8, 9, 9]
+              in    w: f32[6, 4, 3, 2]
+              in    b: f32[6]
+              out   y: f32[3, 6, 5, 7]
+              global col: f32[3, 2, 4, 3, 2, 5, 7]
+              for cn in 3, cg in 2, cc in 4, cr in 3, cs in 2, cp in 5, cq in 7:
+                columns: col[cn, cg, cc, cr, cs, cp, cq] = guard(cr + cp * 2 >= 1 and cr + cp * 2 < 10, x[cn, cg * 4 + cc, cr + cp * 2 + -1, cs * 2 + cq])
+              for n in 3, g in 2, k in 3, p in 5, q in 7:
+                register acc: f32
+                init: acc = 0.0
+                for c in 4, r in 3, s in 2:
+                  update: acc += col[n, g, c, r, s, p, q] * w[g * 3 + k, c, r, s]
+                store: y[n, g * 3 + k, p, q] = acc + b[g * 3 + k]
+        "#]],
+    );
 }
 
 #[test]
@@ -126,7 +156,7 @@ fn winograd_is_a_sequence_of_sums() {
         &conv,
         &[f32s(&[1, 32, 8, 7]), f32s(&[16, 32, 3, 3]), f32s(&[16])],
         expect![[r#"
-            nest conv
+            nest conv_winograd2
               in    x: f32[1, 32, 8, 7]
               in    w: f32[16, 32, 3, 3]
               in    b: f32[16]

@@ -3,6 +3,7 @@
 //! - A contraction becomes matrix tiles: rows and columns are cut to the micro-kernel's tile, constant factors packed when the
 //!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
 //!   finished tile by tile while they are in the first-level cache. Planes that fill no row of a tile become its rows.
+//! - Columns that the nest itself writes, as im2col does, are written by all threads first; their product is a contraction.
 //! - A convolution whose results lie in blocks of channels becomes matrix tiles of their vectors, and reads its input in place; so does
 //!   a pooling of blocks, over windows or over all places.
 //! - A 1x1 convolution that makes its operand computes bands of it where it reads them.
@@ -16,11 +17,12 @@
 
 mod bands;
 mod blocked;
+mod columns;
 mod contraction;
 mod reduction;
 mod winograd;
 
-use super::shape::find_reductions;
+use super::shape::{Reduction, find_reductions};
 use super::{Scheduler, loop_name, loop_names};
 use crate::analysis;
 use crate::expr::{BinaryOp, ExprId, VarId};
@@ -63,25 +65,29 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
         {
             return;
         }
-        if let Some(contraction) = reduction.contraction(&mut scheduler.nest)
-            && (scheduler
-                .attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
-                || scheduler.attempt(|scheduler| contraction::sum_of_rows(scheduler, &contraction, target))
-                || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target)))
+        if contraction_tiles(scheduler, reduction, target)
+            || scheduler.attempt(|scheduler| blocked::blocked_pools(scheduler, reduction, target))
         {
-            return;
-        }
-        if scheduler.attempt(|scheduler| blocked::blocked_pools(scheduler, reduction, target)) {
             return;
         }
         let _first = scheduler.attempt(|scheduler| reduction::accumulator_tile(scheduler, reduction, target))
             || scheduler.attempt(|scheduler| reduction::rows_together(scheduler, reduction, target));
+    } else if scheduler.attempt(|scheduler| columns::product_of_columns(scheduler, target)) {
+        return;
     } else if scheduler.nest.body.len() == 1
         && !scheduler.attempt(|scheduler| reduction::reductions_together(scheduler, target))
     {
         cut_loops_of_moves(scheduler);
     }
     divide(scheduler, target);
+}
+
+/// Matrix tiles of one kind or another for a reduction that is a contraction; whether there are such.
+fn contraction_tiles(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTarget) -> bool {
+    let Some(contraction) = reduction.contraction(&mut scheduler.nest) else { return false };
+    scheduler.attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
+        || scheduler.attempt(|scheduler| contraction::sum_of_rows(scheduler, &contraction, target))
+        || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target))
 }
 
 /// Cuts the outer loops of a move, whose element may be read where a loop is divided by a constant: a shuffle of channels then copies
