@@ -41,10 +41,11 @@ pub(super) struct ModelArguments {
     #[arg(long, value_name = "NAME", help_heading = "Inputs")]
     pub(super) constant: Vec<String>,
 
-    /// How convolutions are computed: direct, im2col, implicit_gemm, winograd2 or winograd4
+    /// How convolutions are computed: direct, im2col, implicit_gemm, spatial_pack, winograd2 or winograd4
     ///
     /// Those that the algorithm does not apply to, and all where it is not given, are computed as their sizes suggest; how many it applies
-    /// to is told. im2col writes all windows as the columns of a matrix; implicit_gemm writes those of a few places at a time. Winograd's algorithms are for 3x3 windows of stride 1, and round differently: winograd4 more
+    /// to is told. im2col writes all windows as the columns of a matrix; implicit_gemm writes those of a few places at a time;
+    /// spatial_pack copies the input to tiles. Winograd's algorithms are for 3x3 windows of stride 1, and round differently: winograd4 more
     /// than winograd2.
     #[arg(long, value_name = "ALGORITHM", help_heading = "Compiling")]
     pub(super) algorithm: Option<ConvAlgorithm>,

@@ -2,6 +2,7 @@
 
 pub(super) mod direct;
 pub(super) mod im2col;
+pub(super) mod spatial_pack;
 mod windows;
 pub(super) mod winograd;
 
@@ -39,6 +40,8 @@ pub enum ConvAlgorithm {
     /// As [`Im2col`](Self::Im2col) without the matrix: the definition on rows, whose schedule copies the columns of a few places at a
     /// time to where the product reads them.
     ImplicitGemm,
+    /// The input is packed to tiles of places, each of which is a convolution without padding. In groups: GSPC.
+    SpatialPack,
     /// Winograd's F(2x2, 3x3): 16 products for 4 results of a channel, where the definition has 36.
     Winograd2,
     /// Winograd's F(4x4, 3x3): 36 products for 16 results of a channel, where the definition has 144.
@@ -47,10 +50,11 @@ pub enum ConvAlgorithm {
 
 impl ConvAlgorithm {
     /// Every algorithm.
-    pub const ALL: [ConvAlgorithm; 5] = [
+    pub const ALL: [ConvAlgorithm; 6] = [
         ConvAlgorithm::Direct,
         ConvAlgorithm::Im2col,
         ConvAlgorithm::ImplicitGemm,
+        ConvAlgorithm::SpatialPack,
         ConvAlgorithm::Winograd2,
         ConvAlgorithm::Winograd4,
     ];
@@ -61,6 +65,7 @@ impl ConvAlgorithm {
             ConvAlgorithm::Direct => "direct",
             ConvAlgorithm::Im2col => "im2col",
             ConvAlgorithm::ImplicitGemm => "implicit_gemm",
+            ConvAlgorithm::SpatialPack => "spatial_pack",
             ConvAlgorithm::Winograd2 => "winograd2",
             ConvAlgorithm::Winograd4 => "winograd4",
         }
@@ -69,7 +74,10 @@ impl ConvAlgorithm {
     /// Rows and columns of results that are computed at once, where it computes tiles of them.
     pub fn tile(self) -> Option<usize> {
         match self {
-            ConvAlgorithm::Direct | ConvAlgorithm::Im2col | ConvAlgorithm::ImplicitGemm => None,
+            ConvAlgorithm::Direct
+            | ConvAlgorithm::Im2col
+            | ConvAlgorithm::ImplicitGemm
+            | ConvAlgorithm::SpatialPack => None,
             ConvAlgorithm::Winograd2 => Some(2),
             ConvAlgorithm::Winograd4 => Some(4),
         }
@@ -83,6 +91,7 @@ impl ConvAlgorithm {
             ConvAlgorithm::Direct
             | ConvAlgorithm::Im2col
             | ConvAlgorithm::ImplicitGemm
+            | ConvAlgorithm::SpatialPack
             | ConvAlgorithm::Winograd2 => 8.0,
             ConvAlgorithm::Winograd4 => 64.0,
         };
@@ -94,7 +103,7 @@ impl ConvAlgorithm {
         match self {
             ConvAlgorithm::Direct | ConvAlgorithm::Im2col => true,
             // A single output channel leaves nothing to compute at once.
-            ConvAlgorithm::ImplicitGemm => w.shape[0] > conv.groups,
+            ConvAlgorithm::ImplicitGemm | ConvAlgorithm::SpatialPack => w.shape[0] > conv.groups,
             ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 => {
                 x.dtype == DType::F32
                     && w.shape.get(2..) == Some(&[3, 3])

@@ -68,6 +68,7 @@ fn estimate_ns(algorithm: ConvAlgorithm, x: &Fact, y: &Fact, w: &Fact, target: &
     let (flop, weights) = match algorithm {
         ConvAlgorithm::Direct => (direct, elements(w)),
         ConvAlgorithm::Im2col | ConvAlgorithm::ImplicitGemm => (direct + columns * COPY_FLOP, elements(w)),
+        ConvAlgorithm::SpatialPack => (direct + elements(x) * COPY_FLOP, elements(w)),
         ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 => {
             let tile = algorithm.tile().unwrap_or(1);
             let points = ((tile + 2) * (tile + 2)) as f64;

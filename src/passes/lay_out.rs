@@ -244,7 +244,7 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
         let depthwise = conv.groups == channels(x) && conv.groups == channels(outputs[0]);
         let filled = is_image(graph, outputs[0]) && nearly_fills(channels(outputs[0]), block);
         let winograd = match conv.algorithm {
-            None | Some(ConvAlgorithm::Direct) => false,
+            None | Some(ConvAlgorithm::Direct | ConvAlgorithm::SpatialPack) => false,
             Some(ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4) => true,
             // The rows of its matrix are rows of the image.
             Some(ConvAlgorithm::Im2col | ConvAlgorithm::ImplicitGemm) => return Use::Rows,

@@ -1,6 +1,6 @@
 //! Convolutions; the algorithms are beside the operator.
 
-use crate::ops::conv::{direct, im2col, winograd};
+use crate::ops::conv::{direct, im2col, spatial_pack, winograd};
 use crate::ops::define::{AnchorForm, Define, DefineError, Form};
 use crate::ops::{Conv, ConvAlgorithm, Definer, OpDef};
 
@@ -35,6 +35,7 @@ impl AnchorForm for Conv {
         match self.algorithm {
             None | Some(ConvAlgorithm::Direct | ConvAlgorithm::ImplicitGemm) => direct::define(self, at),
             Some(ConvAlgorithm::Im2col) => im2col::define(self, at),
+            Some(ConvAlgorithm::SpatialPack) => spatial_pack::define(self, at),
             Some(ConvAlgorithm::Winograd2) => winograd::define(self, &winograd::F2, at),
             Some(ConvAlgorithm::Winograd4) => winograd::define(self, &winograd::F4, at),
         }

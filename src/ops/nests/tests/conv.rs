@@ -150,6 +150,31 @@ fn im2col_is_a_copy_and_a_product() {
 }
 
 #[test]
+fn spatial_pack_packs_tiles() {
+    let conv = Conv { algorithm: Some(ConvAlgorithm::SpatialPack), ..conv2d([2, 1], [1, 1], [(1, 1); 2], 2) };
+    golden(
+        &conv,
+        &[f32s(&[1, 8, 40, 29]), f32s(&[32, 4, 3, 3]), f32s(&[32])],
+        expect![[r#"
+            nest conv_spatial_pack
+              in    x: f32[1, 8, 40, 29]
+              in    w: f32[32, 4, 3, 3]
+              in    b: f32[32]
+              out   y: f32[1, 32, 20, 29]
+              global xs: f32[1, 8, 4, 3, 11, 12]
+              for xc in 8, xtp in 4, xtq in 3, xp in 11, xq in 12:
+                packed: xs[0, xc, xtp, xtq, xp, xq] = guard(xtp * 10 + xp >= 1 and (xtq * 10 + xq >= 1 and xtq * 10 + xq < 30), x[0, xc, xtp * 10 + xp + -1, xtq * 10 + xq + -1])
+              for g in 2, k in 16, tp in 4, tq in 3, p in 5, q in 10:
+                register acc: f32
+                init: acc = 0.0
+                for c in 4, r in 3, s in 3:
+                  update: acc += xs[0, g * 4 + c, tp, tq, p * 2 + r, q + s] * w[g * 16 + k, c, r, s]
+                store: y[0, g * 16 + k, tp * 5 + p, tq * 10 + q] = acc + b[g * 16 + k] if tq * 10 + q < 29
+        "#]],
+    );
+}
+
+#[test]
 fn winograd_is_a_sequence_of_sums() {
     let conv = Conv { algorithm: Some(ConvAlgorithm::Winograd2), ..conv2d([1, 1], [1, 1], [(1, 1); 2], 1) };
     golden(

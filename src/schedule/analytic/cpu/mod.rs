@@ -20,6 +20,7 @@ mod blocked;
 mod columns;
 mod contraction;
 mod reduction;
+mod spatial_pack;
 mod winograd;
 
 use super::shape::{Reduction, find_reductions};
@@ -72,7 +73,9 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
         }
         let _first = scheduler.attempt(|scheduler| reduction::accumulator_tile(scheduler, reduction, target))
             || scheduler.attempt(|scheduler| reduction::rows_together(scheduler, reduction, target));
-    } else if scheduler.attempt(|scheduler| columns::product_of_columns(scheduler, target)) {
+    } else if scheduler.attempt(|scheduler| spatial_pack::packed_tiles(scheduler, target))
+        || scheduler.attempt(|scheduler| columns::product_of_columns(scheduler, target))
+    {
         return;
     } else if scheduler.nest.body.len() == 1
         && !scheduler.attempt(|scheduler| reduction::reductions_together(scheduler, target))
