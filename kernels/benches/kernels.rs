@@ -11,7 +11,7 @@ use paisley_kernels::program::AlignedBytes;
 use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
 use paisley_kernels::tile::lanes::{Edge, Windows};
-use paisley_kernels::transform::{Matrix, TransformArgs};
+use paisley_kernels::transform::{Matrix, Sides, TransformArgs};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
 use paisley_kernels::{Activation, BinaryOp, Finish, Isa, TileArgs, UnaryOp, table};
 
@@ -393,6 +393,7 @@ fn transforms(criterion: &mut Criterion) {
             let bytes = size_of::<f32>() * side * side * 58 * lanes;
             let (mut from, mut to) = (AlignedBytes::zeroed(bytes), AlignedBytes::zeroed(bytes));
             let args = TransformArgs {
+                sides: Sides::Both,
                 x: from.as_mut_ptr().cast_const().cast(),
                 x_row: x[0],
                 x_col: x[1],

@@ -1,7 +1,9 @@
-//! The transforms of tiles by which Winograd's convolution multiplies less: `M x Mᵀ` for each tile `x` of a plane.
+//! The transforms of tiles by which Winograd's convolution multiplies less: `M x Mᵀ` for each tile `x` of a plane, or `x Mᵀ` for each
+//! that is a row.
 //!
 //! The matrices are those of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, for windows of 3 x 3: an
-//! input tile and the weights are brought to the points, multiplied there, and an output tile is brought back.
+//! input tile and the weights are brought to the points, multiplied there, and an output tile is brought back. For windows of 3
+//! along one dimension the tiles are rows.
 
 pub(crate) mod body;
 
@@ -94,14 +96,46 @@ impl Matrix {
     }
 }
 
+/// Which sides of a tile a matrix is applied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sides {
+    /// Its columns and its rows: `M x Mᵀ`.
+    Both,
+    /// Its only row: `x Mᵀ`.
+    Row,
+}
+
+impl Sides {
+    /// Both.
+    pub const ALL: [Sides; 2] = [Sides::Both, Sides::Row];
+
+    /// The rows of a tile of so many columns.
+    pub const fn rows(self, columns: usize) -> usize {
+        match self {
+            Sides::Both => columns,
+            Sides::Row => 1,
+        }
+    }
+
+    /// What follows the name of a matrix in text forms and in the names of instructions.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Sides::Both => "",
+            Sides::Row => "_row",
+        }
+    }
+}
+
 /// Tiles to transform: `y[t, p, q] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j]`, finished, each element a vector of the
-/// table's lanes, which are next to one another.
+/// table's lanes, which are next to one another; of tiles that are rows `y[t, 0, q] (+)= sum over j of M[q, j] * x[t, 0, j]`.
 ///
 /// Elements of `x` whose row or column is beyond an edge are 0. Strides count single values. Exactly the elements named are touched: those
 /// of `x` inside the edges and of what `finish` names must be valid for reads, those of `y` for writes and, where it accumulates,
 /// for reads; `y` must not overlap what is read.
 #[derive(Clone, Copy, Debug)]
 pub struct TransformArgs {
+    /// The sides that the matrix is applied to.
+    pub sides: Sides,
     /// Address of the first element of the first tile.
     pub x: *const f32,
     /// Stride from a row `i` to the next in `x`.

@@ -8,7 +8,7 @@ use crate::loopir::{Combiner, Loop, LoopKind, Stmt};
 use crate::tensor::DType;
 use paisley_kernels::tile::DEPTHS;
 use paisley_kernels::tile::lanes::LANE_DEPTHS;
-use paisley_kernels::transform::Matrix;
+use paisley_kernels::transform::{Matrix, Sides};
 use std::collections::HashMap;
 
 /// What the stride of an operand over a loop must be.
@@ -34,8 +34,9 @@ pub enum Shape {
     /// The product of two.
     Product,
     /// The product, in any order, of one operand and of factors that read nothing, in loops `i j t p q l`: the factors over `p` and `i`
-    /// are together the element `[p, i]` of the matrix at every iteration, those over `q` and `j` its element `[q, j]`.
-    Transform(Matrix),
+    /// are together the element `[p, i]` of the matrix at every iteration, those over `q` and `j` its element `[q, j]`. Of tiles that
+    /// are rows there are only the loops `j t q l`.
+    Transform(Matrix, Sides),
 }
 
 /// One operand: a name and its stride over each loop.
@@ -248,11 +249,41 @@ macro_rules! winograd {
                 strides: &[Stride::Any, Stride::Any, Stride::Any, Stride::Zero, Stride::Zero, Stride::One],
                 edges: true,
             }],
-            value: Shape::Transform(Matrix::$matrix),
+            value: Shape::Transform(Matrix::$matrix, Sides::Both),
             combine: Combiner::Add,
             result: Operand {
                 name: "y",
                 strides: &[Stride::Zero, Stride::Zero, Stride::Any, Stride::Any, Stride::Any, Stride::One],
+                edges: false,
+            },
+            emission: Emission::Transform,
+        }
+    };
+}
+
+/// A transform of `j` vectors of channels `l` of tiles `t`, which are rows, to `q`.
+macro_rules! winograd_row {
+    ($name:literal, $matrix:ident, $lanes:literal) => {
+        Instruction {
+            name: $name,
+            loops: &[
+                ("j", Matrix::$matrix.columns(), Runs::Exactly),
+                ("t", UNLIMITED, Runs::Some),
+                ("q", Matrix::$matrix.rows().len(), Runs::Exactly),
+                ("l", $lanes, Runs::Exactly),
+            ],
+            levels: 1,
+            tail: false,
+            operands: &[Operand {
+                name: "x",
+                strides: &[Stride::Any, Stride::Any, Stride::Zero, Stride::One],
+                edges: true,
+            }],
+            value: Shape::Transform(Matrix::$matrix, Sides::Row),
+            combine: Combiner::Add,
+            result: Operand {
+                name: "y",
+                strides: &[Stride::Zero, Stride::Any, Stride::Any, Stride::One],
                 edges: false,
             },
             emission: Emission::Transform,
@@ -312,6 +343,24 @@ pub const INSTRUCTIONS: &[Instruction] = &[
     winograd!("winograd_output_4_16", Output4, 16),
     winograd!("winograd_output_4_8", Output4, 8),
     winograd!("winograd_output_4_4", Output4, 4),
+    winograd_row!("winograd_weights_2_row_16", Weights2, 16),
+    winograd_row!("winograd_weights_2_row_8", Weights2, 8),
+    winograd_row!("winograd_weights_2_row_4", Weights2, 4),
+    winograd_row!("winograd_weights_4_row_16", Weights4, 16),
+    winograd_row!("winograd_weights_4_row_8", Weights4, 8),
+    winograd_row!("winograd_weights_4_row_4", Weights4, 4),
+    winograd_row!("winograd_input_2_row_16", Input2, 16),
+    winograd_row!("winograd_input_2_row_8", Input2, 8),
+    winograd_row!("winograd_input_2_row_4", Input2, 4),
+    winograd_row!("winograd_input_4_row_16", Input4, 16),
+    winograd_row!("winograd_input_4_row_8", Input4, 8),
+    winograd_row!("winograd_input_4_row_4", Input4, 4),
+    winograd_row!("winograd_output_2_row_16", Output2, 16),
+    winograd_row!("winograd_output_2_row_8", Output2, 8),
+    winograd_row!("winograd_output_2_row_4", Output2, 4),
+    winograd_row!("winograd_output_4_row_16", Output4, 16),
+    winograd_row!("winograd_output_4_row_8", Output4, 8),
+    winograd_row!("winograd_output_4_row_4", Output4, 4),
 ];
 
 /// The instruction of that name.
@@ -383,7 +432,9 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
     let values = match (instruction.value, pool.get(store.value).clone()) {
         (Shape::Product, Expr::Binary(BinaryOp::Mul, a, b)) => vec![a, b],
         (Shape::Product, _) => return Err("its value is not a product".into()),
-        (Shape::Transform(matrix), _) => vec![transformed(pool, store.value, &loops, matrix)?],
+        (Shape::Transform(matrix, sides), _) => {
+            vec![transformed(pool, store.value, &loops, matrix, sides)?]
+        }
         (Shape::Single, _) => vec![store.value],
     };
     let mut operands = None;
@@ -467,17 +518,22 @@ fn under_conditions(pool: &ExprPool, value: ExprId, combine: Combiner) -> (ExprI
     (value, vec![])
 }
 
-/// The operand of a product with the elements `[p, i]` and `[q, j]` of a matrix, for loops `i j t p q l`.
+/// The operand of a product with the elements `[p, i]` and `[q, j]` of a matrix, for loops `i j t p q l`, or with its elements `[q, j]`
+/// alone, for loops `j t q l`.
 fn transformed(
     pool: &mut ExprPool,
     value: ExprId,
     loops: &[VarId],
     matrix: Matrix,
+    sides: Sides,
 ) -> Result<ExprId, String> {
-    let &[i, j, _, p, q, _] = loops else { return Err("it has not six loops".into()) };
     let mut operands = vec![];
-    // The factors that depend on the loops of a row and a column of the matrix, for both sides of the operand.
-    let mut sides = [(p, i, vec![]), (q, j, vec![])];
+    // The factors that depend on the loops of a row and a column of the matrix, for each side of the operand.
+    let mut sides = match (sides, loops) {
+        (Sides::Both, &[i, j, _, p, q, _]) => vec![(p, i, vec![]), (q, j, vec![])],
+        (Sides::Row, &[j, _, q, _]) => vec![(q, j, vec![])],
+        (Sides::Both | Sides::Row, _) => return Err("it has not the loops of its sides".into()),
+    };
     let mut factors = vec![value];
     while let Some(factor) = factors.pop() {
         if let Expr::Binary(BinaryOp::Mul, a, b) = *pool.get(factor) {
@@ -546,10 +602,14 @@ fn leaves_out_terms(
     }
 }
 
-/// Fails unless the condition is affine, and over a row or a column of what is transformed at most, beside the tile.
+/// Fails unless the condition is affine, and over a row or a column of what is transformed at most, beside the tile: the loops before
+/// that one, which half of the others follow.
 fn leaves_out_elements(pool: &mut ExprPool, condition: ExprId, loops: &[VarId]) -> Result<(), String> {
+    let tile = loops.len() / 2 - 1;
     match places_of(pool, condition, loops)?.as_slice() {
-        [] | [0..=2] | [0 | 1, 2] => Ok(()),
+        [] => Ok(()),
+        [place] if *place <= tile => Ok(()),
+        [side, with] if *side < tile && *with == tile => Ok(()),
         _others => Err(format!("{} on other loops than a row or a column", reads_under(pool, condition))),
     }
 }

@@ -3,7 +3,7 @@
 use super::affine::{Affine, Bound, Condition};
 use crate::activation::Activation;
 use crate::scalar::{BinaryOp, UnaryOp};
-use crate::transform::Matrix;
+use crate::transform::{Matrix, Sides};
 
 /// The type of a buffer's elements and of a register's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -232,7 +232,7 @@ pub enum Call {
     Tile(Box<Tile>),
     /// Windows sliding over a plane.
     Window(Window),
-    /// A matrix applied to the columns and the rows of tiles.
+    /// A matrix applied to the columns and the rows of tiles, or to tiles that are rows.
     Transform(Transform),
     /// A straight-line program over a few dimensions.
     Block(Block),
@@ -404,12 +404,14 @@ pub enum WindowKind {
 }
 
 /// `y[t, p, q, l] (+)= sum over i, j of M[p, i] * M[q, j] * x[t, i, j, l]` for tiles `t` and channels `l`, which are a vector and next
-/// to one another, all f32, finished as `finish` says, of which tiles are the lines and columns `q` the blocks. Elements of `x` for which a
+/// to one another, or of tiles that are rows `y[t, 0, q, l] (+)= sum over j of M[q, j] * x[t, 0, j, l]`; all f32, finished as `finish` says, of which tiles are the lines and columns `q` the blocks. Elements of `x` for which a
 /// condition of `guard` fails are 0 and not read. `y` is in another buffer than what is read, and its elements are apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transform {
     /// `M`.
     pub matrix: Matrix,
+    /// The sides of a tile that it is applied to.
+    pub sides: Sides,
     /// The first element of the first tile.
     pub x: AccessId,
     /// Elements from a row `i` to the next in `x`.

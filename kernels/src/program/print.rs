@@ -185,6 +185,7 @@ impl Printer<'_> {
     fn transform(&self, f: &mut Formatter<'_>, transform: &Transform) -> fmt::Result {
         let Transform {
             matrix,
+            sides,
             x,
             x_row_stride,
             x_col_stride,
@@ -204,11 +205,12 @@ impl Printer<'_> {
         };
         write!(
             f,
-            "transform {} x {lanes}: {} {} {}({})",
+            "transform {} x {lanes}: {} {} {}{}({})",
             self.trip(tiles),
             view(*y, [*y_tile_stride, *y_row_stride, *y_col_stride, 1]),
             self.accumulation(accumulate),
             matrix.name(),
+            sides.suffix(),
             view(*x, [*x_tile_stride, *x_row_stride, *x_col_stride, 1]),
         )?;
         self.guard(f, guard, None, &TRANSFORM_DIMS)?;

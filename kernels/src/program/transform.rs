@@ -3,12 +3,13 @@
 use super::code::{Accumulate, Transform, Trip};
 use super::machine::Machine;
 use super::tile::{Clip, FinishOp, clip};
-use crate::transform::{Matrix, TransformArgs};
+use crate::transform::{Matrix, Sides, TransformArgs};
 
 /// A transform in the executor's form.
 #[derive(Debug)]
 pub(super) struct TransformOp {
     matrix: Matrix,
+    sides: Sides,
     x: usize,
     /// Strides of rows, columns and tiles.
     x_strides: [isize; 3],
@@ -25,6 +26,7 @@ impl TransformOp {
     pub(super) fn lower(transform: &Transform) -> TransformOp {
         let Transform {
             matrix,
+            sides,
             x,
             x_row_stride,
             x_col_stride,
@@ -42,6 +44,7 @@ impl TransformOp {
         let strides = |strides: [&i64; 3]| strides.map(|stride| *stride as isize);
         TransformOp {
             matrix: *matrix,
+            sides: *sides,
             x: x.index(),
             x_strides: strides([x_row_stride, x_col_stride, x_tile_stride]),
             y: y.index(),
@@ -58,10 +61,11 @@ impl Machine<'_> {
     /// # Safety
     /// As for [`Machine::phase`], with the pointers of the transform's accesses at the counters' values.
     pub(super) unsafe fn transform(&mut self, op: &TransformOp) {
-        let TransformOp { matrix, x, x_strides, y, y_strides, tiles, edges, accumulate, finish } = op;
+        let TransformOp { matrix, sides, x, x_strides, y, y_strides, tiles, edges, accumulate, finish } = op;
         let ([x_row, x_col, x_tile], [y_row, y_col, y_tile]) = (*x_strides, *y_strides);
         let (finish, addend_tile) = self.finish(finish);
         let args = TransformArgs {
+            sides: *sides,
             x: self.pointers[*x].cast_const().cast(),
             x_row,
             x_col,

@@ -485,6 +485,7 @@ impl Verifier<'_> {
     fn transform(&mut self, transform: &Transform) -> Check {
         let Transform {
             matrix,
+            sides,
             x,
             x_row_stride,
             x_col_stride,
@@ -503,12 +504,13 @@ impl Verifier<'_> {
             return Err(Problem::TransformLanes { isa: self.table.isa, lanes: *lanes });
         }
         let (points, results) = (matrix.columns(), matrix.rows().len());
+        let result_rows = sides.rows(results);
         // The variables: tile, channel, row and column of `x`, row and column of `y`.
-        let counts = [*lanes, points, points, results, results].map(Trip::Constant);
+        let counts = [*lanes, sides.rows(points), points, result_rows, results].map(Trip::Constant);
         let first = self.dims(std::iter::once(tiles).chain(&counts))?;
         let outer = [
             (*y_tile_stride, tiles.max(), first),
-            (*y_row_stride, results, first + 4),
+            (*y_row_stride, result_rows, first + 4),
             (*y_col_stride, results, first + 5),
         ];
         let buffer = |id: AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);

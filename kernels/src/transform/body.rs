@@ -3,7 +3,7 @@
 //! The unsafe functions share one contract: the CPU has the instruction set of `V`, and the arguments keep the contract of
 //! [`TransformArgs`].
 
-use super::{Matrix, TransformArgs};
+use super::{Matrix, Sides, TransformArgs};
 use crate::activation;
 use crate::simd::Vector;
 use crate::tile::Finish;
@@ -110,11 +110,12 @@ pub(crate) unsafe fn transform<V: Vector>(matrix: Matrix, args: &TransformArgs) 
     }
 }
 
-/// Computes the activation of the results, which are in the first-level cache still; there are `side` rows and columns of them.
+/// Computes the activation of the results, which are in the first-level cache still; there are `side` columns of them.
 #[inline(always)]
 unsafe fn activate<V: Vector>(side: usize, args: &TransformArgs) {
     let Some(activation) = args.finish.activation else { return };
-    for (tile, row) in (0..args.tiles).flat_map(|tile| (0..side).map(move |row| (tile, row))) {
+    let rows = args.sides.rows(side);
+    for (tile, row) in (0..args.tiles).flat_map(|tile| (0..rows).map(move |row| (tile, row))) {
         let results = args.y.wrapping_offset(tile as isize * args.y_tile + row as isize * args.y_row);
         let (target, source) = ((results, args.y_col), (results.cast_const(), args.y_col));
         // SAFETY: these are elements of `y`, all of which the caller grants.
@@ -144,10 +145,20 @@ unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool, const FINISH: bool>(
     let mut inside = [unsafe { V::splat(0.0) }; MOST_ELEMENTS];
     macro_rules! parts {
         ($own:ident, $p:literal x $i:literal: $([$($row:literal)*])*) => {
+            match args.sides {
+                Sides::Both => parts!(@each of_tile, $i, {
+                    $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE, FINISH>(&of_tile);)*
+                }),
+                Sides::Row => parts!(@each of_tile, $i, {
+                    line::<V, $own, $p, $i, ACCUMULATE, FINISH>(&of_tile);
+                }),
+            }
+        };
+        (@each $of_tile:ident, $i:literal, $transform:block) => {
             for tile in 0..args.tiles {
-                let of_tile =
+                let $of_tile =
                     if edges { inside_edges::<V>(&args, tile, $i, &mut inside) } else { args };
-                $(part::<V, $own, $p, $i, { rows([$($row),*]) }, ACCUMULATE, FINISH>(&of_tile);)*
+                $transform
                 args.x = args.x.wrapping_offset(args.x_tile);
                 args.y = args.y.wrapping_offset(args.y_tile);
                 args.finish.addend = args.finish.addend.wrapping_offset(args.addend_tile);
@@ -170,7 +181,7 @@ unsafe fn by_matrix<V: Vector, const ACCUMULATE: bool, const FINISH: bool>(
 /// Elements of a tile at most.
 const MOST_ELEMENTS: usize = 36;
 
-/// The arguments for a tile of `side` rows and columns, where all before it are done: those given, or such that name a copy of the elements
+/// The arguments for a tile of `side` columns, where all before it are done: those given, or such that name a copy of the elements
 /// that there are, with zeros for the others.
 #[inline(always)]
 unsafe fn inside_edges<V: Vector>(
@@ -180,12 +191,13 @@ unsafe fn inside_edges<V: Vector>(
     copy: &mut [V; MOST_ELEMENTS],
 ) -> TransformArgs {
     let [down, across] = &args.edges;
-    let rows = down.terms(down.at_line(tile), side);
+    let height = args.sides.rows(side);
+    let rows = down.terms(down.at_line(tile), height);
     let columns = across.terms(across.at_line(tile), side);
-    if rows == (0, side) && columns == (0, side) {
+    if rows == (0, height) && columns == (0, side) {
         return *args;
     }
-    for i in 0..side {
+    for i in 0..height {
         let x = args.x.wrapping_offset(i as isize * args.x_row);
         let (from, to) = if rows.0 <= i && i < rows.1 { columns } else { (0, 0) };
         for j in 0..side {
@@ -227,11 +239,9 @@ unsafe fn part<
     args: &TransformArgs,
 ) {
     const { assert!(P <= 6 && I <= 6) };
-    let Finish { start, addend, addend_row, addend_vector, low, high, .. } = args.finish;
     // SAFETY: the caller grants the contract: `I * I` elements of `x`, `P * P` of `y` by their strides, and what `finish` names.
     unsafe {
-        let start = if FINISH && !start.is_null() { V::load(start) } else { V::splat(0.0) };
-        let (low, high) = (V::splat(low), V::splat(high));
+        let limits = limits::<V, FINISH>(&args.finish);
         let mut half = [[V::splat(0.0); I]; P];
         for_constants!(j below I, {
             let x = args.x.offset(j as isize * args.x_col);
@@ -246,22 +256,70 @@ unsafe fn part<
         });
         for_constants!(p below P, {
             if ROWS & (1 << p) != 0 {
-                let row = M::apply(half[p]);
-                let y = args.y.offset(p as isize * args.y_row);
-                for_constants!(q below P, {
-                    let y = y.offset(q as isize * args.y_col);
-                    let mut value = if ACCUMULATE { V::load(y).add(row[q]) } else { row[q] };
-                    if FINISH {
-                        value = start.add(value);
-                        if !addend.is_null() {
-                            let place = p as isize * addend_row + q as isize * addend_vector;
-                            value = value.add(V::load(addend.offset(place)));
-                        }
-                        value = high.lesser_or(low.greater_or(value));
-                    }
-                    value.store(y);
-                });
+                write::<V, P, ACCUMULATE, FINISH>(args, p, M::apply(half[p]), limits);
             }
+        });
+    }
+}
+
+/// A tile that is a row: the matrix is applied to it.
+#[inline(always)]
+unsafe fn line<
+    V: Vector,
+    M: Apply<P, I>,
+    const P: usize,
+    const I: usize,
+    const ACCUMULATE: bool,
+    const FINISH: bool,
+>(
+    args: &TransformArgs,
+) {
+    const { assert!(P <= 6 && I <= 6) };
+    // SAFETY: the caller grants the contract: `I` elements of `x`, `P` of `y` by their strides, and what `finish` names.
+    unsafe {
+        let limits = limits::<V, FINISH>(&args.finish);
+        let mut row = [V::splat(0.0); I];
+        for_constants!(j below I, {
+            row[j] = V::load(args.x.offset(j as isize * args.x_col));
+        });
+        write::<V, P, ACCUMULATE, FINISH>(args, 0, M::apply(row), limits);
+    }
+}
+
+/// What all results of a channel start from, and the limits that they stay within.
+#[inline(always)]
+unsafe fn limits<V: Vector, const FINISH: bool>(finish: &Finish) -> [V; 3] {
+    // SAFETY: the caller grants what `finish` names.
+    unsafe {
+        let start = if FINISH && !finish.start.is_null() { V::load(finish.start) } else { V::splat(0.0) };
+        [start, V::splat(finish.low), V::splat(finish.high)]
+    }
+}
+
+/// Writes row `p` of a tile's results, finished.
+#[inline(always)]
+unsafe fn write<V: Vector, const P: usize, const ACCUMULATE: bool, const FINISH: bool>(
+    args: &TransformArgs,
+    p: usize,
+    row: [V; P],
+    [start, low, high]: [V; 3],
+) {
+    let Finish { addend, addend_row, addend_vector, .. } = args.finish;
+    // SAFETY: the caller grants the contract: row `p` of `y` by its strides, and what `finish` names.
+    unsafe {
+        let y = args.y.offset(p as isize * args.y_row);
+        for_constants!(q below P, {
+            let y = y.offset(q as isize * args.y_col);
+            let mut value = if ACCUMULATE { V::load(y).add(row[q]) } else { row[q] };
+            if FINISH {
+                value = start.add(value);
+                if !addend.is_null() {
+                    let place = p as isize * addend_row + q as isize * addend_vector;
+                    value = value.add(V::load(addend.offset(place)));
+                }
+                value = high.lesser_or(low.greater_or(value));
+            }
+            value.store(y);
         });
     }
 }

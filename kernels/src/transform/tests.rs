@@ -1,4 +1,4 @@
-use super::{Matrix, TransformArgs};
+use super::{Matrix, Sides, TransformArgs};
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
@@ -8,9 +8,9 @@ use crate::tile::lanes::Edge;
 /// The strides of one operand: of rows, columns and tiles.
 type Strides = [usize; 3];
 
-/// Elements from the first to the last one of `tiles` tiles of `side` x `side` vectors of `lanes`.
-fn span(strides: Strides, side: usize, tiles: usize, lanes: usize) -> usize {
-    (side - 1) * (strides[0] + strides[1]) + (tiles - 1) * strides[2] + lanes
+/// Elements from the first to the last one of `tiles` tiles of so many rows and columns of vectors of `lanes`.
+fn span(strides: Strides, [rows, columns]: [usize; 2], tiles: usize, lanes: usize) -> usize {
+    (rows - 1) * strides[0] + (columns - 1) * strides[1] + (tiles - 1) * strides[2] + lanes
 }
 
 /// Tiles that overlap as those of a plane do, or lie apart; results by planes, or tile by tile.
@@ -30,14 +30,16 @@ fn every_matrix_transforms_tiles() {
     for isa in Isa::available() {
         let kernels = table(isa);
         let lanes = kernels.lanes;
-        for matrix in Matrix::ALL {
-            let (p_count, i_count, rows) = (matrix.rows().len(), matrix.columns(), matrix.rows());
+        for (matrix, sides) in Matrix::ALL.into_iter().flat_map(|of| Sides::ALL.map(|sides| (of, sides))) {
+            let (q_count, j_count, rows) = (matrix.rows().len(), matrix.columns(), matrix.rows());
+            let (p_count, i_count) = (sides.rows(q_count), sides.rows(j_count));
             for tiles in [1, 2, 5] {
-                for [x_strides, y_strides] in strides(i_count, p_count, tiles, lanes) {
-                    let x = &*inputs.last(span(x_strides, i_count, tiles, lanes), small_value);
+                for [x_strides, y_strides] in strides(j_count, q_count, tiles, lanes) {
+                    let x = &*inputs.last(span(x_strides, [i_count, j_count], tiles, lanes), small_value);
                     for accumulate in [false, true] {
-                        let y = results.last(span(y_strides, p_count, tiles, lanes), |_| 77.5);
+                        let y = results.last(span(y_strides, [p_count, q_count], tiles, lanes), |_| 77.5);
                         let args = TransformArgs {
+                            sides,
                             x: x.as_ptr(),
                             x_row: x_strides[0] as isize,
                             x_col: x_strides[1] as isize,
@@ -55,19 +57,25 @@ fn every_matrix_transforms_tiles() {
                         // SAFETY: the slices span what the arguments name.
                         unsafe { kernels.transform(matrix, &args) };
                         let mut wanted = vec![77.5; y.len()];
-                        for (tile, p, q, lane) in indices([tiles, p_count, p_count, lanes]) {
+                        for (tile, p, q, lane) in indices([tiles, p_count, q_count, lanes]) {
                             let at = |strides: Strides, row: usize, col: usize| {
                                 row * strides[0] + col * strides[1] + tile * strides[2] + lane
                             };
                             // Few bits each, so that no sum rounds but those of sixths.
-                            let sum: f32 = indices([1, 1, i_count, i_count])
-                                .map(|(_, _, i, j)| rows[p][i] * rows[q][j] * x[at(x_strides, i, j)])
+                            let sum: f32 = indices([1, 1, i_count, j_count])
+                                .map(|(_, _, i, j)| {
+                                    let of_column = if sides == Sides::Both { rows[p][i] } else { 1.0 };
+                                    of_column * rows[q][j] * x[at(x_strides, i, j)]
+                                })
                                 .sum();
                             wanted[at(y_strides, p, q)] = if accumulate { 77.5 + sum } else { sum };
                         }
                         let bound = if matrix == Matrix::Weights4 { 1e-5 } else { 0.0 };
                         let near = y.iter().zip(&wanted).all(|(got, wanted)| (got - wanted).abs() <= bound);
-                        assert!(near, "{isa} {matrix:?}, {tiles} tiles by {x_strides:?} {y_strides:?}");
+                        assert!(
+                            near,
+                            "{isa} {matrix:?} {sides:?}, {tiles} tiles by {x_strides:?} {y_strides:?}"
+                        );
                     }
                 }
             }
@@ -81,7 +89,9 @@ fn elements_beyond_an_edge_are_zeros_and_not_read() {
     for isa in Isa::available() {
         let kernels = table(isa);
         let lanes = kernels.lanes;
-        for matrix in [Matrix::Input2, Matrix::Input4] {
+        for (matrix, sides) in
+            [Matrix::Input2, Matrix::Input4].into_iter().flat_map(|of| Sides::ALL.map(|sides| (of, sides)))
+        {
             let (side, step, tiles) = (matrix.columns(), matrix.columns() - 2, 3);
             // A plane whose first tile begins a row and a column before it, and which ends inside the last.
             for (height, width) in
@@ -114,6 +124,7 @@ fn elements_beyond_an_edge_are_zeros_and_not_read() {
                 ];
                 for (y, (x, x_row, edges)) in results.iter_mut().zip(planes) {
                     let args = TransformArgs {
+                        sides,
                         x,
                         x_row: x_row as isize,
                         x_col: lanes as isize,
@@ -131,7 +142,7 @@ fn elements_beyond_an_edge_are_zeros_and_not_read() {
                     // SAFETY: the planes span what the arguments name inside the edges.
                     unsafe { kernels.transform(matrix, &args) };
                 }
-                assert_eq!(results[0], results[1], "{isa} {matrix:?} of {height} x {width}");
+                assert_eq!(results[0], results[1], "{isa} {matrix:?} {sides:?} of {height} x {width}");
             }
         }
     }

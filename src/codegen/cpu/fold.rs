@@ -349,10 +349,11 @@ impl Target<'_> {
                 starts_differ: true,
             }),
             cpu::Call::Transform(transform) => {
-                let side = cpu::Trip::Constant(transform.matrix.rows().len());
+                let columns = transform.matrix.rows().len();
+                let [rows, columns] = [transform.sides.rows(columns), columns].map(cpu::Trip::Constant);
                 Some(Target {
                     access: &mut transform.y,
-                    dims: [transform.tiles.clone(), side.clone(), side, cpu::Trip::Constant(transform.lanes)],
+                    dims: [transform.tiles.clone(), rows, columns, cpu::Trip::Constant(transform.lanes)],
                     strides: [
                         &mut transform.y_tile_stride,
                         &mut transform.y_row_stride,

@@ -5,6 +5,7 @@ use crate::expr::{Affine, BufferId, ExprId, VarId};
 use crate::loopir::{Combiner, Loop};
 use crate::schedule::{Emission, Instruction, Match, Shape, unify};
 use paisley_kernels::program as cpu;
+use paisley_kernels::transform::Sides;
 
 /// The call of `wanted` for the loop it stands for.
 pub(super) fn emit(emitter: &mut Emitter, of: &Loop, wanted: &Instruction) -> Result<cpu::Node, String> {
@@ -184,22 +185,23 @@ fn window(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<
 }
 
 fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cpu::Node, String> {
-    let Shape::Transform(matrix) = wanted.value else { return Err("its value has no matrix".into()) };
+    let Shape::Transform(matrix, sides) = wanted.value else { return Err("its value has no matrix".into()) };
     let (x, x_strides) = operand(emitter, found, &found.operands[0])?;
     let (y, y_strides) = operand(emitter, found, &found.result)?;
     let limits = emitter.limits(&found.conditions, &found.loops);
-    let (&[_, _, t, _, _, l], [i_bounds, j_bounds, t_bounds, results @ ..]) =
-        (found.loops.as_slice(), limits.trips.as_slice())
-    else {
-        return Err("it has not six loops".into());
+    // The loops over what is read and over the results; a tile that is a row has none over rows.
+    let (x_rows, x_columns, tiles, y_rows, y_columns) = match sides {
+        Sides::Both => (Some(0), 1, 2, Some(3), 4),
+        Sides::Row => (None, 0, 1, None, 2),
     };
-    let whole = [i_bounds, j_bounds].into_iter().chain(results).all(Vec::is_empty);
+    let along = |strides: &[i64], rows: Option<usize>| rows.map_or(0, |rows| strides[rows]);
+    let &[.., l] = found.loops.as_slice() else { return Err("it has no loop over channels".into()) };
+    let whole = limits.trips.iter().enumerate().all(|(place, bounds)| place == tiles || bounds.is_empty());
     if !(limits.rest.is_empty() && whole) {
         return Err("it runs under a condition that is not a limit of its tiles".into());
     }
-    let guard = read_conditions(emitter, found, |strides| match strides {
-        [row, column, tile, ..] => Some(vec![*tile, *row, *column]),
-        _few => None,
+    let guard = read_conditions(emitter, found, |strides| {
+        Some(vec![strides[tiles], along(strides, x_rows), strides[x_columns]])
     });
     let guard = guard.ok_or("it reads under a condition that is not affine")?;
     let on_columns = guard.iter().filter(|condition| condition.strides[1] == 0 && condition.strides[2] != 0);
@@ -209,15 +211,16 @@ fn transform(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Resu
     }
     let call = cpu::Call::Transform(cpu::Transform {
         matrix,
+        sides,
         x,
-        x_row_stride: x_strides[0],
-        x_col_stride: x_strides[1],
-        x_tile_stride: x_strides[2],
+        x_row_stride: along(&x_strides, x_rows),
+        x_col_stride: x_strides[x_columns],
+        x_tile_stride: x_strides[tiles],
         y,
-        y_row_stride: y_strides[3],
-        y_col_stride: y_strides[4],
-        y_tile_stride: y_strides[2],
-        tiles: emitter.trip(t, t_bounds.clone()),
+        y_row_stride: along(&y_strides, y_rows),
+        y_col_stride: y_strides[y_columns],
+        y_tile_stride: y_strides[tiles],
+        tiles: emitter.trip(found.loops[tiles], limits.trips[tiles].clone()),
         lanes: emitter.pool.vars[l].extent,
         guard,
         accumulate: cpu::Accumulate::Always,

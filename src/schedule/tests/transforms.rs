@@ -37,6 +37,33 @@ pub(crate) fn winograd(matrix: Matrix, value: &str, condition: &str) -> Nest {
 }
 
 #[test]
+fn transforms_of_rows_unify_by_their_matrix() {
+    let one_sided = |matrix: Matrix, value: &str, condition: &str| {
+        let mut nest = winograd(matrix, &value.replace("X", &format!("guard({condition}, X)")), "");
+        // A row of the plane at a time: the other loops stay outside.
+        let trace = "reorder th a tw b l\nstage_out acc at a in register\nreorder i j tw b l";
+        Trace::parse(trace).unwrap().apply(&mut nest).unwrap();
+        nest
+    };
+    for matrix in Matrix::ALL {
+        let by = format!("replace j by {}_row_16", matrix.name());
+        for condition in ["th * 2 + i < 5", "tw * 2 + j < 9 and tw * 2 + j >= 1", "tw < 3"] {
+            if let Err(refusal) = step(&by).apply(&mut one_sided(matrix, "B(b, j) * X", condition)) {
+                panic!("{matrix:?} where {condition}: {refusal}");
+            }
+        }
+    }
+    let refused = |value: &str, condition: &str| {
+        let mut nest = one_sided(Matrix::Input4, value, condition);
+        step("replace j by winograd_input_4_row_16").apply(&mut nest).unwrap_err().to_string()
+    };
+    expect![[r#"loop 'j' is not instruction 'winograd_input_4_row_16': a factor depends on the loops ["a", "i"], not on a row and a column of a matrix"#]]
+        .assert_eq(&refused("B(a, i) * B(b, j) * X", "tw < 3"));
+    expect!["loop 'j' is not instruction 'winograd_input_4_row_16': it reads under the condition 'b < 3' on other loops than a row or a column"]
+        .assert_eq(&refused("B(b, j) * X", "b < 3"));
+}
+
+#[test]
 fn transforms_unify_by_their_matrix() {
     let ordered = |matrix, value: &str| {
         let mut nest = winograd(matrix, value, "");

@@ -5,6 +5,7 @@ use crate::program::{
     Loop, Node, Register, Terms, Tile, Transform, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
+use crate::transform::Sides;
 use half::{bf16, f16};
 
 fn float(literal: Literal) -> f64 {
@@ -251,14 +252,19 @@ impl Naive<'_> {
 
     fn transform(&mut self, op: &Transform) {
         let (rows, points) = (op.matrix.rows(), op.matrix.columns());
+        let factor = |[p, q]: [usize; 2], [i, j]: [usize; 2]| match op.sides {
+            Sides::Both => rows[p][i] * rows[q][j],
+            Sides::Row => rows[q][j],
+        };
+        let [result_rows, point_rows] = [rows.len(), points].map(|columns| op.sides.rows(columns));
         let accumulate = op.accumulate.evaluate(&self.counters);
         let x_strides = [op.x_tile_stride, op.x_row_stride, op.x_col_stride, 1];
         let y_strides = [op.y_tile_stride, op.y_row_stride, op.y_col_stride, 1];
         for tile in 0..op.tiles.evaluate(&self.counters) as i64 {
-            for (p, q) in (0..rows.len()).flat_map(|p| (0..rows.len()).map(move |q| (p, q))) {
+            for (p, q) in (0..result_rows).flat_map(|p| (0..rows.len()).map(move |q| (p, q))) {
                 for lane in 0..op.lanes as i64 {
                     let mut sum = 0.0;
-                    for (i, j) in (0..points).flat_map(|i| (0..points).map(move |j| (i, j))) {
+                    for (i, j) in (0..point_rows).flat_map(|i| (0..points).map(move |j| (i, j))) {
                         let there = |condition: &Condition| {
                             let at = [tile, i as i64, j as i64];
                             let form = self.form(&condition.value, &condition.strides, &at);
@@ -268,7 +274,7 @@ impl Naive<'_> {
                             continue;
                         }
                         let x = self.place(op.x, &x_strides, &[tile, i as i64, j as i64, lane]).float();
-                        sum += f64::from(rows[p][i] * rows[q][j]) * x;
+                        sum += f64::from(factor([p, q], [i, j])) * x;
                     }
                     let at = [tile, p as i64, q as i64, lane];
                     if accumulate {

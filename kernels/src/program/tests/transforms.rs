@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::activation::Activation;
-use crate::transform::Matrix;
+use crate::transform::{Matrix, Sides};
 use expect_test::expect;
 
 /// Tiles of a plane of `lanes` channels, as many in each of its rows as a bound says, to planes of points; finished or not.
@@ -28,6 +28,7 @@ fn transform(matrix: Matrix, lanes: usize, accumulate: Accumulate, finished: boo
     });
     let transform = Transform {
         matrix,
+        sides: Sides::Both,
         x: code.access(x, affine(0, &[(t, 2 * row)])),
         x_row_stride: row,
         x_col_stride: lane,
@@ -63,8 +64,11 @@ fn transforms_of_every_matrix() {
         for matrix in Matrix::ALL {
             let after_first = Accumulate::UnlessZero(Affine::counter(CounterId(0)));
             for accumulate in [Accumulate::Never, Accumulate::Always, after_first] {
-                for finished in [false, true] {
-                    let code = transform(matrix, lanes, accumulate.clone(), finished);
+                for (finished, sides) in
+                    [false, true].into_iter().flat_map(|on| Sides::ALL.map(|of| (on, of)))
+                {
+                    let mut code = transform(matrix, lanes, accumulate.clone(), finished);
+                    only_transform(&mut code).sides = sides;
                     compare(&code, &contents(&code, 1), 1e-5, &[isa], &[1, 2]);
                 }
             }
@@ -109,7 +113,9 @@ fn at_edges(lanes: usize) -> Code {
 #[test]
 fn transforms_leave_out_what_is_beyond_an_edge() {
     for isa in Isa::available() {
-        let code = at_edges(table(isa).lanes);
+        let mut code = at_edges(table(isa).lanes);
+        compare(&code, &contents(&code, 1), 1e-5, &[isa], &[1, 2]);
+        only_transform(&mut code).sides = Sides::Row;
         compare(&code, &contents(&code, 1), 1e-5, &[isa], &[1, 2]);
     }
     let refused = |change: fn(&mut Vec<Condition>)| {
@@ -145,4 +151,16 @@ fn transforms_print() {
           parallel for t in 3
             transform min(4, t + 2) x 8: y1[32 t + 8 tile + 96 row + 384 col + lane] = winograd_output_4(x0[224 t + 16 tile + 112 row + 8 col + lane]) from x2[lane] plus x3[32 t + 8 tile + 96 row + 384 col + lane] within -2.0 to 3.0 then silu
     "#]].assert_eq(&transform(Matrix::Output4, 8, Accumulate::Never, true).to_string());
+    let mut row = transform(Matrix::Output2, 8, Accumulate::Always, false);
+    only_transform(&mut row).sides = Sides::Row;
+    expect![[r#"
+        program winograd_output_2
+          in 0 x0: f32[960]
+          inout 1 y1: f32[384]
+          in 2 x2: f32[8]
+          in 3 x3: f32[384]
+        phase 0
+          parallel for t in 3
+            transform min(4, t + 2) x 8: y1[32 t + 8 tile + 96 row + 192 col + lane] += winograd_output_2_row(x0[192 t + 16 tile + 96 row + 8 col + lane])
+    "#]].assert_eq(&row.to_string());
 }
