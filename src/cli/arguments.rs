@@ -45,8 +45,8 @@ pub(super) struct ModelArguments {
     ///
     /// Those that the algorithm does not apply to, and all where it is not given, are computed as their sizes suggest; how many it applies
     /// to is told. im2col writes all windows as the columns of a matrix; implicit_gemm writes those of a few places at a time;
-    /// spatial_pack copies the input to tiles. Winograd's algorithms are for 3x3 windows of stride 1, and round differently: winograd4 more
-    /// than winograd2.
+    /// spatial_pack copies the input to tiles. Winograd's algorithms are for windows of 3x3, 1x3, 3x1 and 3 with stride 1, and
+    /// round differently: winograd4 more than winograd2.
     #[arg(long, value_name = "ALGORITHM", help_heading = "Compiling")]
     pub(super) algorithm: Option<ConvAlgorithm>,
 

@@ -42,9 +42,11 @@ pub enum ConvAlgorithm {
     ImplicitGemm,
     /// The input is packed to tiles of places, each of which is a convolution without padding. In groups: GSPC.
     SpatialPack,
-    /// Winograd's F(2x2, 3x3): 16 products for 4 results of a channel, where the definition has 36.
+    /// Winograd's F(2x2, 3x3): 16 products for 4 results of a channel, where the definition has 36. Of windows of 3 along one
+    /// dimension F(2, 3): 4 for 2, where it has 6.
     Winograd2,
-    /// Winograd's F(4x4, 3x3): 36 products for 16 results of a channel, where the definition has 144.
+    /// Winograd's F(4x4, 3x3): 36 products for 16 results of a channel, where the definition has 144. Of windows of 3 along one
+    /// dimension F(4, 3): 6 for 4, where it has 12.
     Winograd4,
 }
 
@@ -71,7 +73,7 @@ impl ConvAlgorithm {
         }
     }
 
-    /// Rows and columns of results that are computed at once, where it computes tiles of them.
+    /// Results along a dimension that are computed at once, where it computes tiles of them.
     pub fn tile(self) -> Option<usize> {
         match self {
             ConvAlgorithm::Direct
@@ -106,9 +108,8 @@ impl ConvAlgorithm {
             ConvAlgorithm::ImplicitGemm | ConvAlgorithm::SpatialPack => w.shape[0] > conv.groups,
             ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 => {
                 x.dtype == DType::F32
-                    && w.shape.get(2..) == Some(&[3, 3])
-                    && conv.strides == [1, 1]
-                    && conv.dilations == [1, 1]
+                    && matches!(w.shape[2..], [3] | [3, 3] | [1, 3] | [3, 1])
+                    && conv.strides.iter().chain(&conv.dilations).all(|&step| step == 1)
                     && conv.groups == 1
             }
         }

@@ -22,13 +22,23 @@ pub fn choose_algorithms(graph: &Graph, target: &CpuTarget) -> Graph {
         let fastest = ConvAlgorithm::ALL
             .iter()
             .filter(|algorithm| algorithm.applies(conv, x, w))
-            .filter(|algorithm| {
-                algorithm.tile().is_none_or(|tile| y.shape[2..].iter().all(|&extent| extent > tile))
-            })
+            .filter(|algorithm| algorithm.tile().is_none_or(|tile| has_tiles(&y, w, tile)))
             .min_by(|a, b| time(a).total_cmp(&time(b)))?;
         let inputs = step.inputs.clone();
         step.add(Conv { algorithm: Some(*fastest), ..conv.clone() }, &inputs).ok()
     })
+}
+
+/// Whether results `y` by windows of weights `w` are several tiles along each dimension of the window, and along the last one.
+fn has_tiles(y: &Fact, w: &Fact, tile: usize) -> bool {
+    let mut sides = tiles(w, tile).zip(&y.shape[2..]);
+    let several = sides.all(|(tile, &places)| tile == 1 || places > tile);
+    several && y.shape.last().is_some_and(|&places| places > 1)
+}
+
+/// The extent of a tile along each dimension of the windows of weights `w`: 1 where the window has that.
+fn tiles(w: &Fact, tile: usize) -> impl Iterator<Item = usize> {
+    w.shape[2..].iter().map(move |&taps| if taps == 1 { 1 } else { tile })
 }
 
 /// How many of the convolutions of a graph an algorithm was chosen for.
@@ -70,10 +80,10 @@ fn estimate_ns(algorithm: ConvAlgorithm, x: &Fact, y: &Fact, w: &Fact, target: &
         ConvAlgorithm::Im2col | ConvAlgorithm::ImplicitGemm => (direct + columns * COPY_FLOP, elements(w)),
         ConvAlgorithm::SpatialPack => (direct + elements(x) * COPY_FLOP, elements(w)),
         ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 => {
-            let tile = algorithm.tile().unwrap_or(1);
-            let points = ((tile + 2) * (tile + 2)) as f64;
-            let tiles: usize = y.shape[2..].iter().map(|extent| extent.div_ceil(tile)).product();
-            let tiles = (y.shape[0] * tiles) as f64;
+            let sides = || tiles(w, algorithm.tile().unwrap_or(1));
+            let points = sides().zip(&w.shape[2..]).map(|(tile, taps)| tile + taps - 1).product::<usize>();
+            let tiles = sides().zip(&y.shape[2..]).map(|(tile, &extent)| extent.div_ceil(tile));
+            let (points, tiles) = (points as f64, (y.shape[0] * tiles.product::<usize>()) as f64);
             // A transform of a tile reads and writes each element twice, with some operations between them.
             let transforms = (x.shape[1] + y.shape[1]) as f64 * points * TRANSFORM_FLOP;
             (tiles * (2.0 * channels * points + transforms), channels * points)

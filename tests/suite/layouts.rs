@@ -51,17 +51,20 @@ impl Network {
 
     fn conv(&mut self, x: ValueId, filters: usize, groups: usize) -> Option<ValueId> {
         let channels = self.shape(x)[1];
-        let kernel = *self.rng.pick(&[1, 1, 3, 3, 5]);
+        let kernel = *self.rng.pick(&[[1, 1], [1, 1], [3, 3], [3, 3], [5, 5], [1, 3], [3, 1]]);
         let stride = *self.rng.pick(&[1, 1, 2]);
         let mut conv = Conv {
             strides: vec![stride; 2],
             dilations: vec![*self.rng.pick(&[1, 1, 2]); 2],
-            pads: vec![(self.rng.below(kernel), self.rng.below(kernel)), (kernel / 2, kernel / 2)],
+            pads: vec![
+                (self.rng.below(kernel[0]), self.rng.below(kernel[0])),
+                (kernel[1] / 2, kernel[1] / 2),
+            ],
             groups,
             algorithm: None,
         };
         let (w, b) =
-            (self.constant(&[filters, channels / groups, kernel, kernel]), self.constant(&[filters]));
+            (self.constant(&[filters, channels / groups, kernel[0], kernel[1]]), self.constant(&[filters]));
         // What is not drawn is chosen by the compiler.
         let drawn = *self.rng.pick(&ConvAlgorithm::ALL);
         let applies = drawn.applies(&conv, self.graph.fact(x), self.graph.fact(w));

@@ -181,13 +181,15 @@ impl Builder<'_> {
 
     fn winograd(&mut self) -> Option<ValueId> {
         let (batch, depth, filters) = (self.between(1, 2), self.between(1, 3), self.between(1, 3));
-        let spatial = self.shape(2, 7);
+        let kernel = *self.rng.pick(&[&[3, 3][..], &[3, 3], &[1, 3], &[3, 1], &[3]]);
+        let rank = kernel.len();
+        let spatial = self.shape(rank, 7);
         let x = self.input(&[&[batch, depth], spatial.as_slice()].concat());
         let x = self.head(x)?;
-        let w = self.weights(&[filters, depth, 3, 3]);
-        let pads = (0..2).map(|_| (1 + self.rng.below(2), 1 + self.rng.below(2))).collect();
+        let w = self.weights(&[&[filters, depth], kernel].concat());
+        let pads = (0..rank).map(|_| (1 + self.rng.below(2), 1 + self.rng.below(2))).collect();
         let algorithm = Some(*self.rng.pick(&[ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4]));
-        let conv = Conv { strides: vec![1; 2], dilations: vec![1; 2], pads, groups: 1, algorithm };
+        let conv = Conv { strides: vec![1; rank], dilations: vec![1; rank], pads, groups: 1, algorithm };
         self.add(conv, &[x, w])
     }
 

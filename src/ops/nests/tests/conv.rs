@@ -218,15 +218,60 @@ fn winograd_is_a_sequence_of_sums() {
 }
 
 #[test]
+fn winograd_along_one_dimension_has_tiles_of_rows() {
+    let conv =
+        Conv { algorithm: Some(ConvAlgorithm::Winograd2), ..conv2d([1, 1], [1, 1], [(0, 0), (1, 1)], 1) };
+    golden(
+        &conv,
+        &[f32s(&[1, 32, 8, 7]), f32s(&[16, 32, 1, 3])],
+        expect![[r#"
+        nest conv_winograd2
+          in    x: f32[1, 32, 8, 7]
+          in    w: f32[16, 32, 1, 3]
+          out   y: f32[1, 16, 8, 7]
+          global u: f32[1, 4, 32, 16]
+          for uk in 16, ub in 4, uc in 32:
+            register u_sum: f32
+            init_u_sum: u_sum = 0.0
+            for us in 3:
+              update_u_sum: u_sum += select(ub < 1, select(us < 1, 1.0, 0.0), select(ub < 2, 0.5, select(ub < 3, select(us < 1, 0.5, select(us < 2, -0.5, 0.5)), select(us < 1, 0.0, select(us < 2, 0.0, 1.0))))) * w[uk, uc, 0, us]
+            weights: u[0, ub, uc, uk] = u_sum
+          global v: f32[1, 32, 1, 4, 8, 4]
+          for vc in 32, vb in 4, vh in 8, vw in 4:
+            register v_sum: f32
+            init_v_sum: v_sum = 0.0
+            for s in 4:
+              update_v_sum: v_sum += select(vb < 1, select(s < 1, 1.0, select(s < 2, 0.0, select(s < 3, -1.0, 0.0))), select(vb < 2, select(s < 1, 0.0, select(s < 2, 1.0, select(s < 3, 1.0, 0.0))), select(vb < 3, select(s < 1, 0.0, select(s < 2, -1.0, select(s < 3, 1.0, 0.0))), select(s < 1, 0.0, select(s < 2, 1.0, select(s < 3, 0.0, -1.0)))))) * guard(vw * 2 + s >= 1 and vw * 2 + s < 8, x[0, vc, vh, vw * 2 + s + -1])
+            transformed: v[0, vc, 0, vb, vh, vw] = v_sum
+          global m: f32[1, 16, 1, 4, 8, 4]
+          for mk in 16, mb in 4, mh in 8, mw in 4:
+            register m_sum: f32
+            init_m_sum: m_sum = 0.0
+            for c in 32:
+              update_m_sum: m_sum += v[0, c, 0, mb, mh, mw] * u[0, mb, c, mk]
+            products: m[0, mk, 0, mb, mh, mw] = m_sum
+          for k in 16, th in 8, tw in 4, j in 2:
+            register acc: f32
+            init: acc = 0.0
+            for b in 4:
+              update: acc += select(j < 1, select(b < 1, 1.0, select(b < 2, 1.0, select(b < 3, 1.0, 0.0))), select(b < 1, 0.0, select(b < 2, 1.0, -1.0))) * m[0, k, 0, b, th, tw]
+            store: y[0, k, th, tw * 2 + j] = acc if tw * 2 + j < 7
+    "#]],
+    );
+}
+
+#[test]
 fn winograd_gives_what_the_definition_gives() {
     let mut rng = Random::new(12);
     for algorithm in [ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4] {
-        for _ in 0..4 {
-            let mut pad = || (rng.below(3), rng.below(3));
-            let conv = conv2d([1, 1], [1, 1], [pad(), pad()], 1);
+        for kernel in [&[3, 3][..], &[3, 3], &[3, 3], &[1, 3], &[3, 1], &[3]] {
+            let rank = kernel.len();
+            let pads = (0..rank).map(|_| (rng.below(3), rng.below(3))).collect();
+            let (strides, dilations) = (vec![1; rank], vec![1; rank]);
+            let conv = Conv { strides, dilations, pads, groups: 1, algorithm: None };
             let (batch, channels, filters) = (rng.below(2) + 1, rng.below(3) + 1, rng.below(3) + 1);
-            let x = random(&mut rng, &[batch, channels, 7, 5]);
-            let w = random(&mut rng, &[filters, channels, 3, 3]);
+            let x = random(&mut rng, &[&[batch, channels], &[7, 5][2 - rank..]].concat());
+            let w = random(&mut rng, &[&[filters, channels], kernel].concat());
             let bias = random(&mut rng, &[filters]);
             let expected = plain_conv(&conv, &x, &w, Some(&bias));
             let conv = Conv { algorithm: Some(algorithm), ..conv };

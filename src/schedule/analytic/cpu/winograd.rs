@@ -3,7 +3,7 @@
 //! The nest is that of `ops::conv::winograd`, by whose names the loops are known here: the transformed weights `u`, the transformed
 //! input `v`, the products `m`, and the results. Weights are transformed and packed when the nest is compiled. The products of a
 //! *panel*, the output channels that are computed at once, and of a *band* of rows of tiles become results while they are in the
-//! second-level cache.
+//! second-level cache. Of images of one row of tiles, a band is some of its tiles.
 //!
 //! Where there is more input than weights, threads divide the bands, and each transforms the input of a band for all its panels;
 //! else they transform the input together and divide the panels, so that each reads its own weights only.
@@ -15,6 +15,7 @@ use super::share_out;
 use crate::expr::Scope;
 use crate::schedule::Step;
 use crate::target::CpuTarget;
+use paisley_kernels::transform::Sides;
 
 /// The names of the loops over a buffer of transformed tiles.
 struct Tiles {
@@ -47,34 +48,42 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
     }
     let shape = |name: &str| Some(nest.pool.buffers[nest.buffer_named(name)?].shape.clone());
     let (v, m, u) = (shape("v")?, shape("m")?, shape("u")?);
-    let &[images, _, points, _, tile_rows, tile_columns, lanes] = v.as_slice() else { return None };
-    let tile_size = scheduler.extent("i");
+    let &[images, _, down, across, tile_rows, tile_columns, lanes] = v.as_slice() else { return None };
+    let sides = if down.min(across) > 1 { Sides::Both } else { Sides::Row };
+    let transform = |of: &str| format!("winograd_{of}_{}{}_{lanes}", down.max(across) - 2, sides.suffix());
     let bytes = |shape: &[usize]| 4 * shape.iter().product::<usize>();
     let (at_once, instruction) = panel(target.isa, m[1]);
+    let (lines, tiles_of_line) = if tile_rows > 1 { (tile_rows, tile_columns) } else { (tile_columns, 1) };
+    let line = if tile_rows > 1 { "th" } else { "tw" };
 
-    let by_bands = bytes(&v) > bytes(&u) && images * tile_rows >= target.threads;
-    let row_bytes = if by_bands {
-        bytes(&v) / (images * tile_rows)
+    let by_bands = bytes(&v) > bytes(&u) && images * lines >= target.threads;
+    let line_bytes = if by_bands {
+        bytes(&v) / (images * lines)
     } else {
-        4 * points * points * tile_columns * at_once * lanes
+        4 * down * across * tiles_of_line * at_once * lanes
     };
-    let fits = |rows: usize| rows * row_bytes <= target.l2_bytes / 2;
-    let divides_evenly = |rows: usize| {
-        let bands = images * (tile_rows / rows);
+    let fits = |count: usize| count * line_bytes <= target.l2_bytes / 2;
+    let divides_evenly = |count: usize| {
+        let bands = images * (lines / count);
         !by_bands || bands.is_multiple_of(target.threads) || bands >= 8 * target.threads
     };
-    let rows = (1..=tile_rows)
-        .filter(|&rows| tile_rows.is_multiple_of(rows) && (rows == 1 || (fits(rows) && divides_evenly(rows))))
+    let of_band = (1..=lines)
+        .filter(|&count| {
+            lines.is_multiple_of(count) && (count == 1 || (fits(count) && divides_evenly(count)))
+        })
         .max()?;
 
     scheduler.split("k.0", &[at_once])?;
-    scheduler.split("th", &[rows])?;
-    let outside = scheduler.present(if by_bands { &["n", "th.0", "k.0.0"] } else { &["k.0.0", "n", "th.0"] });
-    let inside = ["k.0.1", "th.1", "i", "tw", "j", "k.1"].map(str::to_string);
-    scheduler.reorder(&[outside.as_slice(), &inside].concat())?;
+    scheduler.split(line, &[of_band])?;
+    let [band, within] = [0, 1].map(|level| format!("{line}.{level}"));
+    let columns = if tile_rows > 1 { "tw" } else { &within };
+    let outside = scheduler.present(&if by_bands { ["n", &band, "k.0.0"] } else { ["k.0.0", "n", &band] });
+    let rows = if tile_rows > 1 { scheduler.present(&["k.0.1", &within]) } else { vec!["k.0.1".to_string()] };
+    let inside = scheduler.present(&["i", columns, "j", "k.1"]);
+    scheduler.reorder(&[outside.as_slice(), &rows, &inside].concat())?;
     scheduler.compute_at("products", outside.last()?)?;
     let tiles = if by_bands {
-        scheduler.compute_at("transformed", "th.0")?;
+        scheduler.compute_at("transformed", &band)?;
         Tiles::within("v")
     } else {
         Tiles::of_input()
@@ -90,12 +99,12 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
         &tiles.lane,
     ]);
     scheduler.reorder(&of_input)?;
-    let around = scheduler.present(&["th.0", &tiles.blocks, &tiles.rows]);
+    let around = scheduler.present(&[&band, &tiles.blocks, &tiles.rows]);
     scheduler.stage_out("v_sum", around.last().map(String::as_str))?;
     let order =
         scheduler.present(&["r", "s", &tiles.columns, &tiles.points[0], &tiles.points[1], &tiles.lane]);
     scheduler.reorder(&order)?;
-    scheduler.replace("r", &format!("winograd_input_{tile_size}_{lanes}"))?;
+    scheduler.replace(order.first()?, &transform("input"))?;
 
     // The products: a matrix product for each pair of points.
     let products = Tiles::within("m");
@@ -105,22 +114,23 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
     scheduler.reorder(&order)?;
     let places = scheduler.present(&[&products.rows, &products.columns]);
     let row = scheduler.fuse_all(&places, "t")?;
-    let columns = scheduler.present(&[&products.blocks, &products.lane]);
+    let of_panel = scheduler.present(&[&products.blocks, &products.lane]);
     let panel = scheduler.present(&["k.0.0", a, b, "c.0", "c.1"]);
-    prepare_weights(scheduler, &[panel, columns.clone()].concat(), tile_size, lanes)?;
-    scheduler.stage_out("m_sum", Some(b))?;
+    prepare_weights(scheduler, &[panel, of_panel.clone()].concat(), lanes, &transform("weights"))?;
+    scheduler.stage_out("m_sum", scheduler.present(&[a, b]).last().map(String::as_str))?;
     let depth = scheduler.present(&["c.0", "c.1"]);
-    scheduler.reorder(&[depth.as_slice(), &[row], &columns].concat())?;
+    scheduler.reorder(&[depth.as_slice(), &[row], &of_panel].concat())?;
     let one_vector = super::tile(target.isa).2;
-    scheduler.replace(depth.first()?, if columns.len() == 2 { instruction } else { one_vector })?;
+    scheduler.replace(depth.first()?, if of_panel.len() == 2 { instruction } else { one_vector })?;
 
     // The results.
-    scheduler.stage_out("acc", Some("th.1"))?;
-    scheduler.reorder(&["a", "b", "tw", "i", "j", "k.1"].map(str::to_string))?;
-    scheduler.replace("a", &format!("winograd_output_{tile_size}_{lanes}"))?;
+    scheduler.stage_out("acc", rows.last().map(String::as_str))?;
+    let order = scheduler.present(&["a", "b", columns, "i", "j", "k.1"]);
+    scheduler.reorder(&order)?;
+    scheduler.replace(order.first()?, &transform("output"))?;
 
     if by_bands {
-        let bands = scheduler.present(&["n", "th.0"]);
+        let bands = scheduler.present(&["n", &band]);
         share_out(scheduler, &bands, target);
     } else {
         let of_input = scheduler.present(&["vn", &tiles.blocks, &tiles.rows]);
@@ -131,8 +141,8 @@ pub(super) fn winograd_tiles(scheduler: &mut Scheduler, target: &CpuTarget) -> O
 }
 
 /// Transforms the weights when the nest is compiled, and packs them `by` the loops of the products: those of a panel and a block of
-/// channels at a time, which stay in the caches meanwhile.
-fn prepare_weights(scheduler: &mut Scheduler, by: &[String], tile_size: usize, lanes: usize) -> Option<()> {
+/// channels at a time, which stay in the caches meanwhile. `transform` is the instruction.
+fn prepare_weights(scheduler: &mut Scheduler, by: &[String], lanes: usize, transform: &str) -> Option<()> {
     let packed = scheduler.stage_in("u", None, Scope::Global, by)?;
     let named = |of: &str| format!("{packed}.{of}");
     let around = scheduler.present(&[&named("k.0.0"), &named("c.0")]);
@@ -141,16 +151,20 @@ fn prepare_weights(scheduler: &mut Scheduler, by: &[String], tile_size: usize, l
     let block = around.last()?;
     scheduler.compute_at("weights", block)?;
     scheduler.split("u.3", &[lanes])?;
-    scheduler.reorder(&["u.3.0", "u.2", "u.0", "u.1", "u.3.1"].map(str::to_string))?;
-    let weights = ["u.2", "ur", "us", "u.3.0", "u.3.1"].map(str::to_string);
+    let order = scheduler.present(&["u.3.0", "u.2", "u.0", "u.1", "u.3.1"]);
+    scheduler.reorder(&order)?;
+    let filters = scheduler.present(&["u.3.0", "u.3.1"]);
+    let weights = [scheduler.present(&["u.2", "ur", "us"]), filters.clone()].concat();
     let copy = scheduler.stage_in("w", Some(block), Scope::Workgroup, &weights)?;
     // Those of a filter follow one another in memory.
-    let [taps, filters] = [&weights[..3], &weights[3..]]
-        .map(|loops| loops.iter().map(|of| format!("{copy}.{of}")).collect::<Vec<_>>());
+    let (taps, filters) = weights.split_at(weights.len() - filters.len());
+    let [taps, filters] =
+        [taps, filters].map(|loops| loops.iter().map(|of| format!("{copy}.{of}")).collect::<Vec<_>>());
     scheduler.fuse_all(&taps, "taps")?;
     scheduler.fuse_all(&filters, "filters")?;
     scheduler.stage_out("u_sum", Some("u.3.0"))?;
-    scheduler.reorder(&["ur", "us", "u.2", "u.0", "u.1", "u.3.1"].map(str::to_string))?;
-    scheduler.replace("ur", &format!("winograd_weights_{tile_size}_{lanes}"))?;
+    let order = scheduler.present(&["ur", "us", "u.2", "u.0", "u.1", "u.3.1"]);
+    scheduler.reorder(&order)?;
+    scheduler.replace(order.first()?, transform)?;
     scheduler.step(Step::Prepare { buffer: packed }).then_some(())
 }
