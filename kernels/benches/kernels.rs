@@ -10,10 +10,11 @@ use paisley_kernels::pooling::PoolArgs;
 use paisley_kernels::program::AlignedBytes;
 use paisley_kernels::rates::{flop_per_second, read_bytes_per_second};
 use paisley_kernels::tile::Depth;
+use paisley_kernels::tile::dots::DOT_TERMS;
 use paisley_kernels::tile::lanes::{Edge, Windows};
 use paisley_kernels::transform::{Matrix, Sides, TransformArgs};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
-use paisley_kernels::{Activation, BinaryOp, Finish, Isa, TileArgs, UnaryOp, table};
+use paisley_kernels::{Activation, BinaryOp, DotArgs, Finish, Isa, TileArgs, UnaryOp, table};
 
 /// Multiplies packed panels that fit the first-level cache; elements are floating-point operations.
 fn tiles(criterion: &mut Criterion) {
@@ -77,6 +78,45 @@ fn tiles(criterion: &mut Criterion) {
                 // SAFETY: the panels have the sizes the arguments say, and the table's instruction set is present.
                 bencher.iter(|| unsafe { (kernel.run)(black_box(&args)) });
             });
+        }
+    }
+    group.finish();
+}
+
+/// Multiplies packed panels of bytes that fit the first-level cache; elements are operations on integers.
+fn dots(criterion: &mut Criterion) {
+    let depth = 256;
+    let mut group = criterion.benchmark_group("dots");
+    for isa in Isa::available() {
+        for kernel in table(isa).dots() {
+            let a = vec![1u8; depth * kernel.rows * DOT_TERMS];
+            let b = vec![1i8; depth * kernel.cols * DOT_TERMS];
+            let mut c = vec![0i32; kernel.rows * kernel.cols];
+            let lanes = table(isa).lanes;
+            for (rows, a_signed) in [(kernel.rows, false), (kernel.rows, true), (1, false)] {
+                let args = DotArgs {
+                    rows,
+                    cols: kernel.cols,
+                    depths: Depth::single(depth, DOT_TERMS as isize, (kernel.cols * DOT_TERMS) as isize),
+                    tail: None,
+                    a: a.as_ptr(),
+                    a_signed,
+                    a_row: (depth * DOT_TERMS) as isize,
+                    b: b.as_ptr(),
+                    b_vector: (lanes * DOT_TERMS) as isize,
+                    c: c.as_mut_ptr(),
+                    c_row: kernel.cols as isize,
+                    c_vector: lanes as isize,
+                    accumulate: true,
+                };
+                let operations = 2 * rows * kernel.cols * depth * DOT_TERMS;
+                let name = format!("{rows}{}", if a_signed { " signed" } else { "" });
+                group.throughput(Throughput::Elements(operations as u64));
+                group.bench_function(BenchmarkId::new(kernel.name, name), |bencher| {
+                    // SAFETY: the panels have the sizes the arguments say, and the machine has what the kernel needs.
+                    bencher.iter(|| unsafe { (kernel.run)(black_box(&args)) });
+                });
+            }
         }
     }
     group.finish();
@@ -421,6 +461,7 @@ fn transforms(criterion: &mut Criterion) {
 criterion_group!(
     kernels,
     tiles,
+    dots,
     panels,
     reads,
     unary,

@@ -23,4 +23,5 @@ pub use activation::Activation;
 pub use isa::Isa;
 pub use scalar::{BinaryKind, BinaryOp, Comparison, OnIntegers, UnaryOp};
 pub use table::{KernelTable, table};
+pub use tile::dots::{DotArgs, DotKernel};
 pub use tile::{Finish, TileArgs, TileKernel};

@@ -4,6 +4,7 @@
 //! them once for each instruction set by calling them from functions that enable its features.
 
 pub(crate) mod bundle;
+pub(crate) mod dots;
 pub(crate) mod lanes;
 
 #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,8 @@ use crate::plane::Operand;
 use crate::pooling::PoolArgs;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::simd::Vector;
+use crate::simd::dots::DotVector;
+use crate::tile::dots::{self, DotArgs, DotKernel};
 use crate::tile::lanes::{self, LaneArgs, LaneKernel};
 use crate::tile::{self, TileArgs, TileKernel};
 use crate::transform::{Matrix, TransformArgs};
@@ -33,6 +35,7 @@ pub struct KernelTable {
     pub tiles: &'static [TileKernel],
     /// The tile whose elements are vectors.
     pub lane_tile: &'static LaneKernel,
+    dots: &'static [DotKernel],
     pub(crate) raw: RawKernels,
 }
 
@@ -40,6 +43,11 @@ impl KernelTable {
     /// The matrix-multiplication tile to prefer.
     pub fn tile(&self) -> &'static TileKernel {
         &self.tiles[0]
+    }
+
+    /// The tiles of products of bytes that this machine has what they need for, the ones to prefer first.
+    pub fn dots(&self) -> impl Iterator<Item = &'static DotKernel> + use<> {
+        self.dots.iter().filter(|kernel| (kernel.has)())
     }
 }
 
@@ -59,7 +67,18 @@ pub fn table(isa: Isa) -> &'static KernelTable {
 /// The tiles of an instruction set: each row gives a function, a name, the numbers of rows and those of vectors of
 /// columns that are compiled.
 macro_rules! tiles {
-    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*; lanes $lane_run:ident $lane_name:literal $lane_rows:tt) => {
+    ($isa:ident, $vector:ty, $features:tt, $($run:ident $name:literal $rows:tt x $vectors:tt),*;
+     lanes $lane_run:ident $lane_name:literal $lane_rows:tt;
+     dots $($dot_run:ident $dot_name:literal $dot_vector:ty, $dot_features:tt $has:expr, $dot_rows:tt x $dot_vectors:tt),*) => {
+        $(tiles!(@dot_run $dot_vector, $dot_features, $dot_run $dot_rows x $dot_vectors);)*
+        static DOTS: &[DotKernel] = &[$(DotKernel {
+            name: $dot_name,
+            isa: Isa::$isa,
+            has: $has,
+            rows: $dot_rows.len(),
+            cols: <$dot_vector as DotVector>::LANES * $dot_vectors.len(),
+            run: $dot_run,
+        }),*];
         tiles!(@lane_run $vector, $features, $lane_run $lane_rows);
         static LANE_TILE: LaneKernel =
             LaneKernel { name: $lane_name, isa: Isa::$isa, rows: $lane_rows.len(), run: $lane_run };
@@ -134,6 +153,41 @@ macro_rules! tiles {
             unsafe { lanes::dispatch(&KERNELS, activate, <$vector as Vector>::LANES, args) }
         }
     };
+    (@dot_run $vector:ty, [$($feature:literal)?], $run:ident $rows:tt x $vectors:tt) => {
+        /// # Safety
+        /// As for [`DotKernel::run`].
+        unsafe fn $run(args: &DotArgs) {
+            /// # Safety
+            /// As for [`dots::body`].
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn kernel<
+                const ROWS: usize,
+                const VECTORS: usize,
+                const SUMS: usize,
+                const PARTIAL: bool,
+                const SIGNED: bool,
+            >(
+                args: &DotArgs,
+            ) {
+                // SAFETY: the caller grants the contract; the features are those of the vector type.
+                unsafe { dots::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, SIGNED>(args) }
+            }
+            static KERNELS: dots::Variants<{ $rows.len() }, { $vectors.len() }> = [
+                tiles!(@dot_rows $vector, false, false, $rows, $vectors),
+                tiles!(@dot_rows $vector, true, false, $rows, $vectors),
+                tiles!(@dot_rows $vector, false, true, $rows, $vectors),
+                tiles!(@dot_rows $vector, true, true, $rows, $vectors),
+            ];
+            // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
+            unsafe { dots::dispatch(&KERNELS, <$vector as DotVector>::LANES, args) }
+        }
+    };
+    (@dot_rows $vector:ty, $partial:literal, $signed:literal, [$($row:literal),*], $vectors:tt) => {
+        [$(tiles!(@dot_row $vector, $partial, $signed, $row, $vectors)),*]
+    };
+    (@dot_row $vector:ty, $partial:literal, $signed:literal, $row:literal, [$($vectors:literal),*]) => {
+        [$(kernel::<$row, $vectors, { dots::partial_sums::<$vector>($row * $vectors) }, $partial, $signed>),*]
+    };
     (@rows $vector:ty, $partial:literal, $step:tt, [$($row:literal),*], $vectors:tt) => {
         [$(tiles!(@row $vector, $partial, $step, $row, $vectors)),*]
     };
@@ -199,6 +253,7 @@ macro_rules! instance {
             lanes: <$vector as Vector>::LANES,
             tiles: TILES,
             lane_tile: &LANE_TILE,
+            dots: DOTS,
             raw: RawKernels { $($name),* },
         };
     };
@@ -223,7 +278,8 @@ mod generic {
             run_3x12 "fma_3x12_f32_generic" [1, 2, 3] x [1, 2, 3],
             run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2],
             run_1x32 "fma_1x32_f32_generic" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
-            lanes run_lanes "fma_lanes_8_f32_generic" [1, 2, 3, 4, 5, 6, 7, 8]
+            lanes run_lanes "fma_lanes_8_f32_generic" [1, 2, 3, 4, 5, 6, 7, 8];
+            dots run_dots "dots_4x8_generic" crate::simd::dots::DotLanes, [] || true, [1, 2, 3, 4] x [1, 2]
         },
     ));
 }
@@ -237,7 +293,10 @@ mod avx2 {
             run_4x24 "fma_4x24_f32_avx2" [1, 2, 3, 4] x [1, 2, 3],
             run_12x8 "fma_12x8_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1],
             run_1x64 "fma_1x64_f32_avx2" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
-            lanes run_lanes "fma_lanes_12_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+            lanes run_lanes "fma_lanes_12_f32_avx2" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+            dots run_vnni "dots_4x16_avx_vnni" crate::simd::dots::DotAvxVnni, ["avx2,avxvnni"]
+                || std::arch::is_x86_feature_detected!("avxvnni"), [1, 2, 3, 4] x [1, 2],
+            run_dots "dots_4x16_avx2" crate::simd::dots::DotAvx2, ["avx2"] || true, [1, 2, 3, 4] x [1, 2]
         },
     ));
 }
@@ -250,7 +309,15 @@ mod avx512 {
             run_14x32 "fma_14x32_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14] x [1, 2],
             run_8x48 "fma_8x48_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8] x [1, 2, 3],
             run_1x128 "fma_1x128_f32_avx512" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
-            lanes run_lanes "fma_lanes_14_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+            lanes run_lanes "fma_lanes_14_f32_avx512" [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+            dots run_vnni_12x32 "dots_12x32_vnni" crate::simd::dots::DotVnni, ["avx512f,avx512bw,avx512vnni"]
+                || std::arch::is_x86_feature_detected!("avx512vnni"), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12] x [1, 2],
+            run_vnni_8x48 "dots_8x48_vnni" crate::simd::dots::DotVnni, ["avx512f,avx512bw,avx512vnni"]
+                || std::arch::is_x86_feature_detected!("avx512vnni"), [1, 2, 3, 4, 5, 6, 7, 8] x [1, 2, 3],
+            run_dots_10x32 "dots_10x32_avx512" crate::simd::dots::DotAvx512, ["avx512f,avx512bw"] || true,
+                [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] x [1, 2],
+            run_dots_6x48 "dots_6x48_avx512" crate::simd::dots::DotAvx512, ["avx512f,avx512bw"] || true,
+                [1, 2, 3, 4, 5, 6] x [1, 2, 3]
         },
     ));
 }

@@ -5,6 +5,7 @@
     reason = "iterator calls taking vectors may stay calls without their features"
 )]
 
+pub mod dots;
 pub mod lanes;
 #[cfg(all(test, unix))]
 mod tests;
