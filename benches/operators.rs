@@ -30,6 +30,7 @@ fn convolution(stride: usize, pad: usize, groups: usize) -> Conv {
         dilations: vec![1; 2],
         pads: vec![(pad, pad); 2],
         groups,
+        edge: 0,
         algorithm: None,
     }
 }

@@ -3,6 +3,7 @@
 mod suite {
     mod algorithms;
     mod bad_models;
+    mod bytes;
     mod cli;
     mod concatenations;
     mod conformance;

@@ -254,6 +254,11 @@ impl Call<'_> {
         self.graph.add_constant(&name, tensor)
     }
 
+    /// The elements of a value, where they are known.
+    pub(crate) fn tensor_of(&self, value: ValueId) -> Option<&Tensor> {
+        self.graph.constant(value)
+    }
+
     /// Adds an operator of one output, or its result where that is known.
     pub(crate) fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId, Refusal> {
         Ok(self.add_all(op, inputs)?[0])

@@ -6,13 +6,13 @@ pub(super) mod spatial_pack;
 mod windows;
 pub(super) mod winograd;
 
-use super::{Attributes, Fact, OpDef, OpError, numeric, product, same_dtype, window_extent};
+use super::{Attributes, Fact, OpDef, OpError, dtype_of_products, product, same_dtype, window_extent};
 use crate::tensor::DType;
 use std::fmt;
 use std::str::FromStr;
 
 /// `y[n, k, p..] = bias[k] + sum over c, r.. of x[n, c, p * stride + r * dilation - pad..] * w[k, c, r..]`, where `c` runs
-/// over the channels of `k`'s group and what lies in the padding is 0.
+/// over the channels of `k`'s group and what lies in the padding is `edge`. Sums of products of bytes, u8 or i8, are i32.
 ///
 /// Inputs: `x[N, C, spatial..]`, `w[K, C / groups, kernel..]`, optionally `bias[K]`; output `y[N, K, spatial..]`.
 /// `C` and `K` are multiples of `groups`; the output channels of group `g` are `g * K / groups ..`.
@@ -22,10 +22,12 @@ pub struct Conv {
     pub strides: Vec<usize>,
     /// One a spatial dimension, positive.
     pub dilations: Vec<usize>,
-    /// Elements of zero before and after each spatial dimension.
+    /// Elements before and after each spatial dimension.
     pub pads: Vec<(usize, usize)>,
     /// The number of groups, positive.
     pub groups: usize,
+    /// What these elements are; 0 but for integers that stand for other numbers.
+    pub edge: i64,
     /// How it is computed, where that was chosen.
     pub algorithm: Option<ConvAlgorithm>,
 }
@@ -149,7 +151,8 @@ impl OpDef for Conv {
             .unless(vec![1; rank], "strides", self.strides.clone())
             .unless(vec![1; rank], "dilations", self.dilations.clone())
             .unless(vec![(0, 0); rank], "pads", self.pads.clone())
-            .unless(1, "groups", self.groups);
+            .unless(1, "groups", self.groups)
+            .unless(0, "edge", self.edge);
         match self.algorithm {
             Some(algorithm) => attributes.always("algorithm", format_args!("{algorithm}")).finish(),
             None => attributes.finish(),
@@ -162,8 +165,7 @@ impl OpDef for Conv {
             [x, w, bias] => (x, w, Some(bias)),
             _ => return Err(OpError::Arity { wanted: "2 or 3", given: inputs.len() }),
         };
-        numeric(0, x)?;
-        same_dtype(1, w, x.dtype)?;
+        let dtype = dtype_of_products(x, w)?;
         let ([batch, channels, spatial @ ..], [filters, depth, kernel @ ..]) = (&x.shape[..], &w.shape[..])
         else {
             return Err(OpError::shape(format!("no convolution of {x} with {w}")));
@@ -186,7 +188,7 @@ impl OpDef for Conv {
             )));
         }
         if let Some(bias) = bias {
-            same_dtype(2, bias, x.dtype)?;
+            same_dtype(2, bias, dtype)?;
             if bias.shape != [*filters] {
                 return Err(OpError::shape(format!("the bias is {bias}, but there are {filters} filters")));
             }
@@ -201,7 +203,7 @@ impl OpDef for Conv {
                 self.pads[axis],
             )?);
         }
-        Ok(vec![Fact { dtype: x.dtype, shape }])
+        Ok(vec![Fact { dtype, shape }])
     }
 
     fn flop(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
@@ -221,6 +223,7 @@ mod tests {
             dilations: vec![1; 2],
             pads: vec![(pad, pad); 2],
             groups,
+            edge: 0,
             algorithm: None,
         }
     }

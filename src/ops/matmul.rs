@@ -1,9 +1,10 @@
 //! Matrix products.
 
-use super::{Attributes, Fact, OpDef, OpError, exactly, numeric, product, same_dtype};
+use super::{Attributes, Fact, OpDef, OpError, dtype_of_products, exactly, product};
 use crate::tensor::broadcast_shapes;
 
-/// `y[.., i, j] = sum over k of a[.., i, k] * b[.., k, j]`; the leading dimensions broadcast by the rule of NumPy.
+/// `y[.., i, j] = sum over k of a[.., i, k] * b[.., k, j]`; the leading dimensions broadcast by the rule of NumPy. Sums of products
+/// of bytes, u8 or i8, are i32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MatMul {
     /// `a` is stored as `[.., k, i]`.
@@ -26,8 +27,7 @@ impl OpDef for MatMul {
 
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         let [a, b] = exactly(inputs, "2")?;
-        numeric(0, a)?;
-        same_dtype(1, b, a.dtype)?;
+        let dtype = dtype_of_products(a, b)?;
         let misfit = || OpError::shape(format!("no matrix product of {a} and {b}"));
         let ([batch_a @ .., rows_a, columns_a], [batch_b @ .., rows_b, columns_b]) =
             (&a.shape[..], &b.shape[..])
@@ -41,7 +41,7 @@ impl OpDef for MatMul {
         }
         let mut shape = broadcast_shapes(batch_a, batch_b).ok_or_else(misfit)?;
         shape.extend([m, n]);
-        Ok(vec![Fact { dtype: a.dtype, shape }])
+        Ok(vec![Fact { dtype, shape }])
     }
 
     fn flop(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {

@@ -202,6 +202,17 @@ fn same_dtype(input: usize, fact: &Fact, dtype: DType) -> Result<(), OpError> {
     Err(OpError::DType { input, dtype: fact.dtype, wanted: dtype.to_string() })
 }
 
+/// The type of sums of products of the elements of two inputs: that of both, or i32 where both are bytes, signed or not.
+fn dtype_of_products(a: &Fact, b: &Fact) -> Result<DType, OpError> {
+    let bytes = |fact: &Fact| matches!(fact.dtype, DType::U8 | DType::I8);
+    if bytes(a) && bytes(b) {
+        return Ok(DType::I32);
+    }
+    numeric(0, a)?;
+    same_dtype(1, b, a.dtype)?;
+    Ok(a.dtype)
+}
+
 /// Refuses indices that are not i32 or i64.
 fn index(input: usize, fact: &Fact) -> Result<(), OpError> {
     match fact.dtype {

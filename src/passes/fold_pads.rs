@@ -12,7 +12,7 @@ pub fn fold_pads(graph: &Graph) -> Graph {
         else {
             return None;
         };
-        if value.as_f64() != 0.0 || pads[..2] != [(0, 0); 2] {
+        if value.as_f64() != conv.edge as f64 || pads[..2] != [(0, 0); 2] {
             return None;
         }
         let pads =

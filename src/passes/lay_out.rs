@@ -102,7 +102,7 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
         let touched = group.inputs.iter().chain(&group.outputs);
         let fits = touched.copied().filter(|&value| image(value)).all(|value| {
             let fact = graph.fact(value);
-            fact.dtype == DType::F32 && blocks.fits(&fact.shape)
+            matches!(fact.dtype, DType::F32 | DType::U8 | DType::I8 | DType::I32) && blocks.fits(&fact.shape)
         });
         let (mut in_rows, mut in_blocks) = (0, 0);
         for &input in group.inputs.iter().filter(|&&input| image(input)) {
@@ -252,6 +252,12 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
         let channels_last = group.outputs.iter().any(|output| axes.get(output) != Some(&1));
         // Blocks of a group are no other group's.
         let whole = [x, outputs[0]].into_iter().all(|of| channels(of).is_multiple_of(conv.groups * block));
+        // Neighbours in a block are multiplied at once.
+        if graph.fact(x).dtype != DType::F32 {
+            let constant = graph.constant(inputs[1]).is_some();
+            let blocks = moved.is_none() && whole && filled && constant;
+            return if blocks { Use::Blocks } else { Use::Rows };
+        }
         if let Some(last) = moved {
             let dense = filled && !winograd && conv.groups == 1 && last.outputs[0] == x;
             return if dense { Use::Gives(x) } else { Use::Rows };

@@ -23,7 +23,14 @@ fn constant(graph: &mut Graph, name: &str, shape: &[usize]) -> ValueId {
 }
 
 fn conv(pad: usize) -> Conv {
-    Conv { strides: vec![1; 2], dilations: vec![1; 2], pads: vec![(pad, pad); 2], groups: 1, algorithm: None }
+    Conv {
+        strides: vec![1; 2],
+        dilations: vec![1; 2],
+        pads: vec![(pad, pad); 2],
+        groups: 1,
+        edge: 0,
+        algorithm: None,
+    }
 }
 
 fn relu() -> Map {

@@ -3,11 +3,13 @@
 //! An instruction's nest is a chain of loops around one combining block, of which the outermost may stand for several. A loop
 //! unifies with it when it has the same loops in the same order, extents within the limits, the same shape of value, and accesses whose strides over these loops fit.
 
+mod table;
+
+pub use table::{INSTRUCTIONS, instruction_named};
+
 use crate::expr::{Affine, BinaryOp, BufferId, Expr, ExprId, ExprPool, VarId};
 use crate::loopir::{Combiner, Loop, LoopKind, Stmt};
 use crate::tensor::DType;
-use paisley_kernels::tile::DEPTHS;
-use paisley_kernels::tile::lanes::LANE_DEPTHS;
 use paisley_kernels::transform::{Matrix, Sides};
 use std::collections::HashMap;
 
@@ -44,6 +46,8 @@ pub enum Shape {
 pub struct Operand {
     /// The name in the instruction's documentation.
     pub name: &'static str,
+    /// The types its elements may have.
+    pub dtypes: &'static [DType],
     /// One rule a loop, outermost first.
     pub strides: &'static [Stride],
     /// Whether it may be a value that changes nothing instead of a read where an affine condition fails: on one of the loops that the
@@ -67,13 +71,15 @@ pub enum Runs {
 pub enum Emission {
     /// A matrix tile: the first of the target that holds the loops' extents.
     Tile,
+    /// A matrix tile whose innermost loop is over neighbours of which the products are added at once.
+    Dots,
     /// Windows over planes.
     Window,
     /// A matrix applied to tiles.
     Transform,
 }
 
-/// A nest with a name: `result[..] combine= value` in a chain of loops, all of f32.
+/// A nest with a name: `result[..] combine= value` in a chain of loops. Operands of another type than the result's are converted to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Instruction {
     /// The name a schedule uses.
@@ -94,278 +100,6 @@ pub struct Instruction {
     pub result: Operand,
     /// What is called for it.
     pub emission: Emission,
-}
-
-const UNLIMITED: usize = usize::MAX;
-
-macro_rules! fma {
-    ($name:literal, $columns:literal) => {
-        Instruction {
-            name: $name,
-            loops: &[("k", UNLIMITED, Runs::Some), ("i", UNLIMITED, Runs::Some), ("j", $columns, Runs::Some)],
-            levels: DEPTHS,
-            tail: true,
-            operands: &[
-                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::Zero], edges: false },
-                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One], edges: false },
-            ],
-            value: Shape::Product,
-            combine: Combiner::Add,
-            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One], edges: false },
-            emission: Emission::Tile,
-        }
-    };
-}
-
-/// A matrix tile whose columns are blocks of a vector each.
-macro_rules! fma_blocks {
-    ($name:literal, $blocks:literal, $columns:literal) => {
-        Instruction {
-            name: $name,
-            loops: &[
-                ("k", UNLIMITED, Runs::Some),
-                ("i", UNLIMITED, Runs::Some),
-                ("v", $blocks, Runs::All),
-                ("j", $columns, Runs::Exactly),
-            ],
-            levels: DEPTHS,
-            tail: true,
-            operands: &[
-                Operand {
-                    name: "a",
-                    strides: &[Stride::Any, Stride::Any, Stride::Zero, Stride::Zero],
-                    edges: false,
-                },
-                Operand {
-                    name: "b",
-                    strides: &[Stride::Any, Stride::Zero, Stride::Any, Stride::One],
-                    edges: false,
-                },
-            ],
-            value: Shape::Product,
-            combine: Combiner::Add,
-            result: Operand {
-                name: "c",
-                strides: &[Stride::Zero, Stride::Any, Stride::Any, Stride::One],
-                edges: false,
-            },
-            emission: Emission::Tile,
-        }
-    };
-}
-
-/// A tile of a vector of columns whose factors both are vectors: a convolution of each channel by itself.
-macro_rules! fma_lanes {
-    ($name:literal, $columns:literal) => {
-        Instruction {
-            name: $name,
-            loops: &[
-                ("k", UNLIMITED, Runs::Some),
-                ("i", UNLIMITED, Runs::Some),
-                ("j", $columns, Runs::Exactly),
-            ],
-            levels: LANE_DEPTHS,
-            tail: false,
-            operands: &[
-                Operand { name: "a", strides: &[Stride::Any, Stride::Any, Stride::One], edges: true },
-                Operand { name: "b", strides: &[Stride::Any, Stride::Zero, Stride::One], edges: false },
-            ],
-            value: Shape::Product,
-            combine: Combiner::Add,
-            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One], edges: false },
-            emission: Emission::Tile,
-        }
-    };
-}
-
-/// A pooling of vectors: of each channel by itself.
-macro_rules! pool_lanes {
-    ($name:literal, $columns:literal, $combine:expr) => {
-        Instruction {
-            name: $name,
-            loops: &[
-                ("k", UNLIMITED, Runs::Some),
-                ("i", UNLIMITED, Runs::Some),
-                ("j", $columns, Runs::Exactly),
-            ],
-            levels: LANE_DEPTHS,
-            tail: false,
-            operands: &[Operand {
-                name: "a",
-                strides: &[Stride::Any, Stride::Any, Stride::One],
-                edges: true,
-            }],
-            value: Shape::Single,
-            combine: $combine,
-            result: Operand { name: "c", strides: &[Stride::Zero, Stride::Any, Stride::One], edges: false },
-            emission: Emission::Tile,
-        }
-    };
-}
-
-/// Windows of rows `r` and columns `s` over a plane, for output rows `p` and columns `q`.
-macro_rules! windows {
-    ($name:literal, $operands:expr, $value:expr, $combine:expr) => {
-        Instruction {
-            name: $name,
-            loops: &[
-                ("r", UNLIMITED, Runs::All),
-                ("s", UNLIMITED, Runs::All),
-                ("p", UNLIMITED, Runs::Some),
-                ("q", UNLIMITED, Runs::Some),
-            ],
-            levels: 1,
-            tail: false,
-            operands: $operands,
-            value: $value,
-            combine: $combine,
-            result: Operand {
-                name: "y",
-                strides: &[Stride::Zero, Stride::Zero, Stride::Row, Stride::One],
-                edges: false,
-            },
-            emission: Emission::Window,
-        }
-    };
-}
-
-/// A transform of `i` x `j` vectors of channels `l` of tiles `t` to `p` x `q`.
-macro_rules! winograd {
-    ($name:literal, $matrix:ident, $lanes:literal) => {
-        Instruction {
-            name: $name,
-            loops: &[
-                ("i", Matrix::$matrix.columns(), Runs::Exactly),
-                ("j", Matrix::$matrix.columns(), Runs::Exactly),
-                ("t", UNLIMITED, Runs::Some),
-                ("p", Matrix::$matrix.rows().len(), Runs::Exactly),
-                ("q", Matrix::$matrix.rows().len(), Runs::Exactly),
-                ("l", $lanes, Runs::Exactly),
-            ],
-            levels: 1,
-            tail: false,
-            operands: &[Operand {
-                name: "x",
-                strides: &[Stride::Any, Stride::Any, Stride::Any, Stride::Zero, Stride::Zero, Stride::One],
-                edges: true,
-            }],
-            value: Shape::Transform(Matrix::$matrix, Sides::Both),
-            combine: Combiner::Add,
-            result: Operand {
-                name: "y",
-                strides: &[Stride::Zero, Stride::Zero, Stride::Any, Stride::Any, Stride::Any, Stride::One],
-                edges: false,
-            },
-            emission: Emission::Transform,
-        }
-    };
-}
-
-/// A transform of `j` vectors of channels `l` of tiles `t`, which are rows, to `q`.
-macro_rules! winograd_row {
-    ($name:literal, $matrix:ident, $lanes:literal) => {
-        Instruction {
-            name: $name,
-            loops: &[
-                ("j", Matrix::$matrix.columns(), Runs::Exactly),
-                ("t", UNLIMITED, Runs::Some),
-                ("q", Matrix::$matrix.rows().len(), Runs::Exactly),
-                ("l", $lanes, Runs::Exactly),
-            ],
-            levels: 1,
-            tail: false,
-            operands: &[Operand {
-                name: "x",
-                strides: &[Stride::Any, Stride::Any, Stride::Zero, Stride::One],
-                edges: true,
-            }],
-            value: Shape::Transform(Matrix::$matrix, Sides::Row),
-            combine: Combiner::Add,
-            result: Operand {
-                name: "y",
-                strides: &[Stride::Zero, Stride::Any, Stride::Any, Stride::One],
-                edges: false,
-            },
-            emission: Emission::Transform,
-        }
-    };
-}
-
-const WINDOW: Operand = Operand {
-    name: "x",
-    strides: &[Stride::Any, Stride::Positive, Stride::Any, Stride::Positive],
-    edges: false,
-};
-const WINDOW_WEIGHTS: Operand =
-    Operand { name: "w", strides: &[Stride::Row, Stride::One, Stride::Zero, Stride::Zero], edges: false };
-
-/// Every instruction.
-pub const INSTRUCTIONS: &[Instruction] = &[
-    fma!("fma_12x32", 32),
-    fma!("fma_6x16", 16),
-    fma!("fma_3x12", 12),
-    fma!("fma_4x8", 8),
-    fma!("fma_1x128", 128),
-    fma!("fma_1x64", 64),
-    fma!("fma_1x32", 32),
-    fma_blocks!("fma_12x2x16", 2, 16),
-    fma_blocks!("fma_6x2x8", 2, 8),
-    fma_blocks!("fma_8x3x16", 3, 16),
-    fma_blocks!("fma_4x3x8", 3, 8),
-    fma_blocks!("fma_3x3x4", 3, 4),
-    fma_lanes!("fma_lanes_16", 16),
-    fma_lanes!("fma_lanes_8", 8),
-    fma_lanes!("fma_lanes_4", 4),
-    pool_lanes!("pool_max_lanes_16", 16, Combiner::Max),
-    pool_lanes!("pool_max_lanes_8", 8, Combiner::Max),
-    pool_lanes!("pool_max_lanes_4", 4, Combiner::Max),
-    pool_lanes!("pool_sum_lanes_16", 16, Combiner::Add),
-    pool_lanes!("pool_sum_lanes_8", 8, Combiner::Add),
-    pool_lanes!("pool_sum_lanes_4", 4, Combiner::Add),
-    windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
-    windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
-    windows!("pool_sum", &[WINDOW], Shape::Single, Combiner::Add),
-    winograd!("winograd_weights_2_16", Weights2, 16),
-    winograd!("winograd_weights_2_8", Weights2, 8),
-    winograd!("winograd_weights_2_4", Weights2, 4),
-    winograd!("winograd_weights_4_16", Weights4, 16),
-    winograd!("winograd_weights_4_8", Weights4, 8),
-    winograd!("winograd_weights_4_4", Weights4, 4),
-    winograd!("winograd_input_2_16", Input2, 16),
-    winograd!("winograd_input_2_8", Input2, 8),
-    winograd!("winograd_input_2_4", Input2, 4),
-    winograd!("winograd_input_4_16", Input4, 16),
-    winograd!("winograd_input_4_8", Input4, 8),
-    winograd!("winograd_input_4_4", Input4, 4),
-    winograd!("winograd_output_2_16", Output2, 16),
-    winograd!("winograd_output_2_8", Output2, 8),
-    winograd!("winograd_output_2_4", Output2, 4),
-    winograd!("winograd_output_4_16", Output4, 16),
-    winograd!("winograd_output_4_8", Output4, 8),
-    winograd!("winograd_output_4_4", Output4, 4),
-    winograd_row!("winograd_weights_2_row_16", Weights2, 16),
-    winograd_row!("winograd_weights_2_row_8", Weights2, 8),
-    winograd_row!("winograd_weights_2_row_4", Weights2, 4),
-    winograd_row!("winograd_weights_4_row_16", Weights4, 16),
-    winograd_row!("winograd_weights_4_row_8", Weights4, 8),
-    winograd_row!("winograd_weights_4_row_4", Weights4, 4),
-    winograd_row!("winograd_input_2_row_16", Input2, 16),
-    winograd_row!("winograd_input_2_row_8", Input2, 8),
-    winograd_row!("winograd_input_2_row_4", Input2, 4),
-    winograd_row!("winograd_input_4_row_16", Input4, 16),
-    winograd_row!("winograd_input_4_row_8", Input4, 8),
-    winograd_row!("winograd_input_4_row_4", Input4, 4),
-    winograd_row!("winograd_output_2_row_16", Output2, 16),
-    winograd_row!("winograd_output_2_row_8", Output2, 8),
-    winograd_row!("winograd_output_2_row_4", Output2, 4),
-    winograd_row!("winograd_output_4_row_16", Output4, 16),
-    winograd_row!("winograd_output_4_row_8", Output4, 8),
-    winograd_row!("winograd_output_4_row_4", Output4, 4),
-];
-
-/// The instruction of that name.
-pub fn instruction_named(name: &str) -> Option<&'static Instruction> {
-    INSTRUCTIONS.iter().find(|instruction| instruction.name == name)
 }
 
 /// How a loop is an instruction.
@@ -449,12 +183,19 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
                     true => under_conditions(pool, values[place], instruction.combine),
                     false => (values[place], vec![]),
                 };
+                // Operands are converted to the type of the result.
+                let read = match pool.get(read) {
+                    &Expr::Cast(dtype, converted) if instruction.result.dtypes == [dtype] => converted,
+                    _read => read,
+                };
                 let Expr::Load(buffer, index) = pool.get(read).clone() else {
                     return Err(format!("operand '{}' is not a plain read", operand.name));
                 };
                 for &guard in &guards {
                     match instruction.emission {
-                        Emission::Tile | Emission::Window => leaves_out_terms(pool, guard, &loops, levels)?,
+                        Emission::Tile | Emission::Dots | Emission::Window => {
+                            leaves_out_terms(pool, guard, &loops, levels)?
+                        }
                         Emission::Transform => leaves_out_elements(pool, guard, &loops)?,
                     }
                 }
@@ -664,8 +405,9 @@ fn fits(
     loops: &[VarId],
     operand: &Operand,
 ) -> Result<(BufferId, Affine), String> {
-    if pool.buffers[buffer].dtype != DType::F32 {
-        return Err(format!("operand '{}' is not of type f32", operand.name));
+    if !operand.dtypes.contains(&pool.buffers[buffer].dtype) {
+        let names: Vec<String> = operand.dtypes.iter().map(DType::to_string).collect();
+        return Err(format!("operand '{}' is not of type {}", operand.name, names.join(" or ")));
     }
     let linear = pool.linear_index(buffer, index);
     let form = pool.affine(linear);

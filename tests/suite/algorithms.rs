@@ -46,7 +46,7 @@ fn convolution(x: Fact, w: Tensor, algorithm: ConvAlgorithm) -> Graph {
     let input = graph.add_input("x", x);
     let weights = graph.add_constant("w", w);
     let (strides, dilations) = (vec![1; 2], vec![1; 2]);
-    let conv = Conv { strides, dilations, pads, groups: 1, algorithm: Some(algorithm) };
+    let conv = Conv { strides, dilations, pads, groups: 1, edge: 0, algorithm: Some(algorithm) };
     let y = graph.add_node("conv", conv, &[input, weights], &["y"]).unwrap()[0];
     graph.add_output("y", y);
     graph

@@ -39,6 +39,7 @@ impl Network {
             dilations: vec![1; 2],
             pads: vec![(0, 0); 2],
             groups: 1,
+            edge: 0,
             algorithm: None,
         };
         let w = self.constant(&[filters, channels, 1, 1]);

@@ -61,6 +61,7 @@ impl Network {
                 (kernel[1] / 2, kernel[1] / 2),
             ],
             groups,
+            edge: 0,
             algorithm: None,
         };
         let (w, b) =
@@ -114,6 +115,7 @@ impl Network {
             dilations: ones,
             pads: vec![(0, 0); 2],
             groups: 1,
+            edge: 0,
             algorithm: None,
         };
         let y = self.add(dense, &[y, w, b])?;

@@ -265,7 +265,8 @@ impl Accumulate {
 /// block and the terms `k` of all levels of the sum, all f32, finished as `finish` says; `a` is one factor for all columns, or one
 /// a column of a single block that is a vector. The columns of a block are next to one another in `b` and in `c`. Terms for
 /// which a condition of `guard` fails are left out, and `a` is not read for them. The result is undefined where `c`
-/// overlaps what is read. A pooling has the elements of `a` themselves as terms, of which `a` then has one a column.
+/// overlaps what is read. A pooling has the elements of `a` themselves as terms, of which `a` then has one a column. Bytes are
+/// multiplied by fours, see [`Terms::Dots`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {
     /// The first element of `a`.
@@ -311,6 +312,14 @@ pub struct Tile {
 pub enum Terms {
     /// The sum of their products with those of `b`.
     Products {
+        /// The first element of `b`.
+        b: AccessId,
+        /// Elements from a block of columns to the next in `b`.
+        b_block_stride: i64,
+    },
+    /// The sum of their products with those of `b` in i32, which wraps, where an element is [`DOT_TERMS`](crate::tile::dots::DOT_TERMS)
+    /// neighbours: u8 or i8 of `a`, which has one for all columns, and i8 of `b`. Of `c`, which is i32, nothing else becomes.
+    Dots {
         /// The first element of `b`.
         b: AccessId,
         /// Elements from a block of columns to the next in `b`.
@@ -710,7 +719,7 @@ impl Tile {
     /// The first element of `b`, where it has one.
     pub fn b(&self) -> Option<AccessId> {
         match self.terms {
-            Terms::Products { b, .. } => Some(b),
+            Terms::Products { b, .. } | Terms::Dots { b, .. } => Some(b),
             Terms::Sum { .. } | Terms::Largest => None,
         }
     }

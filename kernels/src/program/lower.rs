@@ -272,7 +272,7 @@ impl Lowering<'_> {
             }
             Node::Call(Call::Tile(tile)) => {
                 self.uses(tile.accesses(), used);
-                Op::Tile(Box::new(TileOp::lower(self.table, tile)))
+                Op::Tile(Box::new(TileOp::lower(self.code, self.table, tile)))
             }
             Node::Call(Call::Window(window)) => {
                 self.uses([window.x, window.y], used);

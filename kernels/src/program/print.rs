@@ -8,6 +8,7 @@ use super::code::{
     Node, Place, Register, Terms, Tile, Transform, Trip, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
+use crate::tile::dots::DOT_TERMS;
 
 /// The names of the dimensions of blocks, and of the rows, blocks of columns and columns of tiles.
 const DIMS: [&str; 3] = ["d0", "d1", "d2"];
@@ -125,6 +126,10 @@ impl Printer<'_> {
             Terms::Products { b, b_block_stride } => {
                 let own = [0, 0, *b_block_stride, 1];
                 write!(f, "{a} * {}", view(*b, own, &mut depths.iter().map(|level| level.b_stride)))?;
+            }
+            Terms::Dots { b, b_block_stride } => {
+                let own = [0, 0, *b_block_stride, DOT_TERMS as i64];
+                write!(f, "dots {a} * {}", view(*b, own, &mut depths.iter().map(|level| level.b_stride)))?;
             }
             Terms::Sum { divisor } => write!(f, "sum {a} / {}", literal(*divisor))?,
             Terms::Largest => write!(f, "max {a}")?,

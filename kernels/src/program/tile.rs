@@ -1,11 +1,12 @@
 //! Tiles: their form for the executor, and one thread's execution of one.
 
 use super::affine::{Affine, Condition};
-use super::code::{self, Accumulate, Literal, Terms, Tile, Trip};
+use super::code::{self, Accumulate, Code, ElementType, Literal, Terms, Tile, Trip};
 use super::machine::Machine;
 use crate::activation::Activation;
 use crate::pooling::PoolArgs;
 use crate::table::KernelTable;
+use crate::tile::dots::{DOT_TERMS, DotArgs, DotKernel};
 use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel, Windows};
 use crate::tile::{DEPTHS, Depth, Finish, Tail, TileArgs, TileKernel};
 use crate::window::Pool;
@@ -38,6 +39,8 @@ pub(super) struct TileOp {
 enum Kernel {
     /// For a factor that is one for all columns.
     Matrix { kernel: &'static TileKernel, b: usize, b_vector: isize, tail: Option<Tail> },
+    /// For fours of bytes.
+    Dots { kernel: &'static DotKernel, a_signed: bool, b: usize, b_vector: isize, tail: Option<Tail> },
     /// For a factor that has an element a column.
     Lanes { kernel: &'static LaneKernel, b: usize, edges: Box<[Clip]> },
     /// For no factors.
@@ -71,9 +74,22 @@ fn tile_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static Tile
     table.tiles.iter().filter(fits).min_by_key(pieces)
 }
 
+/// The kernel for a tile of fours of bytes, chosen likewise.
+fn dot_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static DotKernel> {
+    let vectors = tile.blocks > 1 && tile.cols == Trip::Constant(table.lanes);
+    let fits =
+        |kernel: &&DotKernel| (tile.blocks == 1 || vectors) && tile.blocks * tile.cols.max() <= kernel.cols;
+    let pieces = |kernel: &&DotKernel| tile.rows.max().div_ceil(kernel.rows);
+    table.dots().filter(fits).min_by_key(pieces)
+}
+
 /// Whether there is a kernel for a tile.
 pub(super) fn tile_fits(table: &'static KernelTable, tile: &Tile) -> bool {
     match (tile.a_col_stride, tile.b()) {
+        (0, Some(_)) if matches!(tile.terms, Terms::Dots { .. }) => {
+            tile.finish.is_none() && dot_kernel(table, tile).is_some()
+        }
+        (_, _) if matches!(tile.terms, Terms::Dots { .. }) => false,
         (0, Some(_)) => tile_kernel(table, tile).is_some(),
         (1, _) => {
             tile.depths.len() <= LANE_DEPTHS && tile.blocks == 1 && tile.cols == Trip::Constant(table.lanes)
@@ -115,7 +131,7 @@ pub(super) fn tail(depths: &[code::Depth], guard: &[Condition]) -> Option<Option
 
 impl TileOp {
     /// Lowers a tile that `table` has a kernel for.
-    pub(super) fn lower(table: &'static KernelTable, tile: &Tile) -> TileOp {
+    pub(super) fn lower(code: &Code, table: &'static KernelTable, tile: &Tile) -> TileOp {
         let Tile {
             a,
             a_line_stride,
@@ -137,6 +153,7 @@ impl TileOp {
         } = tile;
         let lanes = table.lanes as isize;
         let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
+        let a_type = code.buffers[code.accesses[a.index()].buffer.index()].dtype;
         let edges = || guard.iter().map(|condition| clip(condition, 2)).collect();
         // Levels that are not there are outermost, of one term.
         let mut levels = [const { (Trip::Constant(1), 0, 0) }; DEPTHS];
@@ -149,6 +166,13 @@ impl TileOp {
                     kernel: tile_kernel(table, tile).expect("the verifier should have found a kernel"),
                     b: b.index(),
                     b_vector: vector(b_block_stride),
+                    tail: tail(depths, guard).expect("the verifier should have found what is left out"),
+                },
+                Terms::Dots { b, b_block_stride } => Kernel::Dots {
+                    kernel: dot_kernel(table, tile).expect("the verifier should have found a kernel"),
+                    a_signed: a_type == ElementType::I8,
+                    b: b.index(),
+                    b_vector: if *blocks > 1 { b_block_stride as isize } else { DOT_TERMS as isize * lanes },
                     tail: tail(depths, guard).expect("the verifier should have found what is left out"),
                 },
                 Terms::Products { b, b_block_stride: _ } => {
@@ -224,9 +248,9 @@ impl Machine<'_> {
             Accumulate::Always => true,
             Accumulate::UnlessZero(form) => form.evaluate(self.counters) != 0,
         };
-        let read = |access: usize| self.pointers[access].cast_const().cast();
+        let read = |access: usize| self.pointers[access].cast_const().cast::<f32>();
         let a = read(op.a);
-        let c = self.pointers[op.c].cast();
+        let c = self.pointers[op.c].cast::<f32>();
         let (finish, addend_line) = self.finish(&op.finish);
         let TileOp { a_line, a_row, c_line, c_row, .. } = *op;
         let windows = |edges| Windows {
@@ -270,6 +294,29 @@ impl Machine<'_> {
                     args.a = args.a.wrapping_offset(a_line);
                     args.c = args.c.wrapping_offset(c_line);
                     args.finish.addend = args.finish.addend.wrapping_offset(addend_line);
+                }
+            }
+            Kernel::Dots { kernel, a_signed, b, b_vector, tail } => {
+                let mut args = DotArgs {
+                    rows,
+                    cols: op.whole_cols + cols,
+                    depths,
+                    tail: *tail,
+                    a: a.cast(),
+                    a_signed: *a_signed,
+                    a_row,
+                    b: read(*b).cast(),
+                    b_vector: *b_vector,
+                    c: c.cast(),
+                    c_row,
+                    c_vector: op.c_vector,
+                    accumulate,
+                };
+                for _ in 0..lines {
+                    // SAFETY: as above, of a kernel that this machine has what it needs for.
+                    unsafe { (kernel.run)(&args) };
+                    args.a = args.a.wrapping_offset(a_line);
+                    args.c = args.c.wrapping_offset(c_line);
                 }
             }
             Kernel::Lanes { kernel, b, edges } => {

@@ -11,6 +11,7 @@ use crate::isa::Isa;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
 use crate::tile::DEPTHS;
+use crate::tile::dots::DOT_TERMS;
 
 /// Why a [`Code`] is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -436,13 +437,27 @@ impl Verifier<'_> {
         }
         self.accumulation(accumulate)?;
         let levels = |stride: fn(&Depth) -> i64| depths.iter().map(stride);
+        // An element of several neighbours goes over a dimension more.
+        let neighbours = if matches!(terms, Terms::Dots { .. }) { DOT_TERMS } else { 1 };
+        self.dims([&Trip::Constant(neighbours)])?;
         let strides_of = |own: [i64; 4], levels: &mut dyn Iterator<Item = i64>| -> Vec<i64> {
-            own.into_iter().chain(levels).collect()
+            own.into_iter().chain(levels).chain([1]).collect()
         };
         let a_strides = strides_of(
             [*a_line_stride, *a_row_stride, 0, *a_col_stride],
             &mut levels(|level| level.a_stride),
         );
+        if let Terms::Dots { b, b_block_stride } = terms {
+            let own = [0, 0, *b_block_stride, DOT_TERMS as i64];
+            let b_strides = strides_of(own, &mut levels(|level| level.b_stride));
+            let c_strides = [*c_line_stride, *c_row_stride, *c_block_stride, 1];
+            let a = self.access(*a, first, &a_strides, &guard, false)?;
+            if a != ElementType::U8 {
+                expect_type(0, a, ElementType::I8)?;
+            }
+            expect_type(0, self.access(*b, first, &b_strides, &[], false)?, ElementType::I8)?;
+            return expect_type(0, self.access(*c, first, &c_strides, &[], true)?, ElementType::I32);
+        }
         let operand = |access, strides: &[i64], guard: &[Condition], stores| {
             expect_type(0, self.access(access, first, strides, guard, stores)?, ElementType::F32)
         };

@@ -93,7 +93,8 @@ impl DotVector for DotLanes {
     unsafe fn factors<const SIGNED: bool>(source: *const u8) -> [Pairs; 2] {
         // SAFETY: as said at the impl.
         let bytes = unsafe { source.cast::<[u8; 4]>().read_unaligned() };
-        let wide = if SIGNED { bytes.map(|byte| i16::from(byte.cast_signed())) } else { bytes.map(i16::from) };
+        let wide =
+            if SIGNED { bytes.map(|byte| i16::from(byte.cast_signed())) } else { bytes.map(i16::from) };
         in_pairs([wide; 4])
     }
     #[inline(always)]

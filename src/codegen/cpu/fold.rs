@@ -117,7 +117,7 @@ impl Folding<'_> {
         let writer = self.writer(user)?;
         let block = self.block(fill)?;
         let [
-            cpu::BlockOp::Constant { to, value: cpu::Literal::Float(constant) },
+            cpu::BlockOp::Constant { to, value: constant },
             cpu::BlockOp::Store { access, strides, value, combine: cpu::Combine::Replace, guard, mask: None },
         ] = block.call.ops.as_slice()
         else {
@@ -127,7 +127,7 @@ impl Folding<'_> {
         let mut call = writer.call.clone();
         let target = Target::of(&mut call)?;
         let fits = value == to
-            && *constant == target.nothing
+            && as_float(*constant) == target.nothing
             && guard.is_empty()
             && *target.accumulate == cpu::Accumulate::Always;
         *target.accumulate = cpu::Accumulate::Never;
@@ -150,7 +150,8 @@ impl Folding<'_> {
         else {
             return None;
         };
-        let fresh = *target.accumulate == cpu::Accumulate::Never && target.finish.is_none();
+        let fresh =
+            *target.accumulate == cpu::Accumulate::Never && target.finish.is_none() && target.finishes;
         let sums = self.code.accesses[target.access.index()].buffer;
         let own = self.code.buffers[sums.index()].place == cpu::Place::Scratch && self.uses[&sums] == 2;
         if !(fresh && own && guard.is_empty()) {
@@ -317,6 +318,8 @@ struct Target<'a> {
     divisor: Option<&'a mut cpu::Literal>,
     /// What else it does with its results.
     finish: &'a mut Option<cpu::Finish>,
+    /// Whether it can do anything else with them.
+    finishes: bool,
     /// Whether blocks of columns may start from different values.
     starts_differ: bool,
     /// What it reads.
@@ -327,14 +330,15 @@ impl Target<'_> {
     fn of(call: &mut cpu::Call) -> Option<Target<'_>> {
         match call {
             cpu::Call::Tile(tile) => Some(Target {
+                finishes: !matches!(tile.terms, cpu::Terms::Dots { .. }),
                 operands: [tile.a].into_iter().chain(tile.b()).collect(),
                 nothing: match tile.terms {
-                    cpu::Terms::Products { .. } | cpu::Terms::Sum { .. } => 0.0,
+                    cpu::Terms::Products { .. } | cpu::Terms::Dots { .. } | cpu::Terms::Sum { .. } => 0.0,
                     cpu::Terms::Largest => f64::NEG_INFINITY,
                 },
                 divisor: match &mut tile.terms {
                     cpu::Terms::Sum { divisor } => Some(divisor),
-                    cpu::Terms::Products { .. } | cpu::Terms::Largest => None,
+                    cpu::Terms::Products { .. } | cpu::Terms::Dots { .. } | cpu::Terms::Largest => None,
                 },
                 access: &mut tile.c,
                 dims: [
@@ -363,6 +367,7 @@ impl Target<'_> {
                     nothing: 0.0,
                     divisor: None,
                     finish: &mut transform.finish,
+                    finishes: true,
                     starts_differ: false,
                     operands: vec![transform.x],
                 })
@@ -375,6 +380,13 @@ impl Target<'_> {
 /// The limits that let every value be.
 const FREE: (cpu::Literal, cpu::Literal) =
     (cpu::Literal::Float(f64::NEG_INFINITY), cpu::Literal::Float(f64::INFINITY));
+
+fn as_float(literal: cpu::Literal) -> f64 {
+    match literal {
+        cpu::Literal::Float(value) => value,
+        cpu::Literal::Int(value) => value as f64,
+    }
+}
 
 const ONCE: cpu::Trip = cpu::Trip::Constant(1);
 

@@ -11,7 +11,7 @@ use paisley_kernels::transform::Sides;
 pub(super) fn emit(emitter: &mut Emitter, of: &Loop, wanted: &Instruction) -> Result<cpu::Node, String> {
     let found = unify(&mut emitter.pool, of, wanted)?;
     match wanted.emission {
-        Emission::Tile => tile(emitter, wanted, &found),
+        Emission::Tile | Emission::Dots => tile(emitter, wanted, &found),
         Emission::Window => window(emitter, wanted, &found),
         Emission::Transform => transform(emitter, wanted, &found),
     }
@@ -46,8 +46,12 @@ fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cp
     if let Some(tail) = found.tail {
         guard.push(tail_condition(emitter, found, tail).ok_or("its tail is not affine")?);
     }
-    let trips: Vec<cpu::Trip> =
+    let mut trips: Vec<cpu::Trip> =
         found.loops.iter().zip(limits.trips).map(|(&var, bounds)| emitter.trip(var, bounds)).collect();
+    let of_neighbours = wanted.emission == Emission::Dots;
+    if of_neighbours {
+        trips.pop();
+    }
     let (depths, [rows, columns @ ..]) = trips.split_at(found.levels) else {
         return Err("it has no rows".into());
     };
@@ -64,6 +68,9 @@ fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cp
     let row = found.levels;
     let block_stride = |strides: &[i64]| if columns.len() == 2 { strides[row + 1] } else { 0 };
     let terms = match (&b, wanted.combine) {
+        (Some((b, strides)), Combiner::Add) if of_neighbours => {
+            cpu::Terms::Dots { b: *b, b_block_stride: block_stride(strides) }
+        }
         (Some((b, strides)), Combiner::Add) => {
             cpu::Terms::Products { b: *b, b_block_stride: block_stride(strides) }
         }
@@ -77,7 +84,7 @@ fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cp
         a,
         a_line_stride: 0,
         a_row_stride: a_strides[row],
-        a_col_stride: a_strides.last().copied().unwrap_or(0),
+        a_col_stride: a_strides[trips.len() - 1],
         terms,
         c,
         c_line_stride: 0,

@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Row] = &[
     row("Gemm", &["alpha", "beta", "transA", "transB", "broadcast"], gemm),
     row("Conv", CONV, |call| {
         let (x, w, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
-        Ok(vec![convolution(call, x, w, bias)?])
+        Ok(vec![convolution(call, x, w, bias, 0)?])
     }),
     row(
         "ConvTranspose",
@@ -84,18 +84,19 @@ fn gemm(call: &mut Call<'_>) -> Values {
     Ok(vec![result])
 }
 
-/// The convolution that the node's attributes describe, of other operands than its inputs.
+/// The convolution that the node's attributes describe, of other operands than its inputs, whose edge is as stated.
 pub(super) fn convolution(
     call: &mut Call<'_>,
     x: ValueId,
     w: ValueId,
     bias: Option<ValueId>,
+    edge: i64,
 ) -> Result<ValueId, Refusal> {
     let kernel = kernel(call, w)?;
     let Window { strides, dilations, pads, .. } = Window::read(call, x, kernel)?;
     let groups = groups(call)?;
     let inputs: Vec<ValueId> = [x, w].into_iter().chain(bias).collect();
-    call.add(Conv { strides, dilations, pads, groups, algorithm: None }, &inputs)
+    call.add(Conv { strides, dilations, pads, groups, edge, algorithm: None }, &inputs)
 }
 
 /// The kernel's extents, which `kernel_shape` must agree with.
@@ -155,7 +156,8 @@ fn conv_transpose(call: &mut Call<'_>) -> Values {
         pads.push((before.max(0) as usize, after.max(0) as usize));
         cuts.push(((-before).max(0) as usize, (-after).max(0) as usize));
     }
-    let op = Conv { strides: vec![1; rank], dilations: window.dilations, pads, groups, algorithm: None };
+    let op =
+        Conv { strides: vec![1; rank], dilations: window.dilations, pads, groups, edge: 0, algorithm: None };
     let inputs: Vec<ValueId> = [spread, mirrored].into_iter().chain(call.optional(2)).collect();
     let mut result = call.add(op, &inputs)?;
     for (axis, (before, after)) in cuts.into_iter().enumerate() {

@@ -5,7 +5,7 @@ use super::{Call, Refusal, Row, Values, row};
 use crate::expr::{BinaryOp, UnaryOp};
 use crate::graph::ValueId;
 use crate::ops::{Reduce, ReduceKind, Scalar};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 pub(super) const ROWS: &[Row] = &[
     row("QuantizeLinear", &["axis", "block_size", "output_dtype", "precision", "saturate"], quantize),
@@ -156,13 +156,18 @@ fn dynamic_quantize(call: &mut Call<'_>) -> Values {
     Ok(vec![y, scale, zero])
 }
 
-/// `x - zero` as i32.
-fn centered(call: &mut Call<'_>, x: ValueId, zero: Option<ValueId>) -> Result<ValueId, Refusal> {
+/// `x - zero` as elements of `dtype`, which holds all differences of bytes.
+fn centered(
+    call: &mut Call<'_>,
+    x: ValueId,
+    zero: Option<ValueId>,
+    dtype: DType,
+) -> Result<ValueId, Refusal> {
     match zero {
-        None => call.cast(x, DType::I32),
-        Some(zero) => call.map(&[x, zero], |v| {
-            v[0].clone().cast(DType::I32).binary(BinaryOp::Sub, v[1].clone().cast(DType::I32))
-        }),
+        None => call.cast(x, dtype),
+        Some(zero) => {
+            call.map(&[x, zero], |v| v[0].clone().cast(dtype).binary(BinaryOp::Sub, v[1].clone().cast(dtype)))
+        }
     }
 }
 
@@ -176,26 +181,123 @@ fn by_row(call: &mut Call<'_>, values: ValueId) -> Result<ValueId, Refusal> {
 
 type Quantized = (ValueId, Option<ValueId>);
 
+/// The sums of products of `a - zero` and `b - zero`, in i32.
 fn integer_matmul(call: &mut Call<'_>, a: Quantized, b: Quantized) -> Result<ValueId, Refusal> {
     let a_zero = a.1.map(|zero| by_row(call, zero)).transpose()?;
-    let a = centered(call, a.0, a_zero)?;
-    let b = centered(call, b.0, b.1)?;
-    matmul(call, a, b)
+    let (of_a, of_b) = (call.shape(a.0), call.shape(b.0));
+    let matrices = of_a.len() >= 2 && of_b.len() >= 2;
+    // A zero point a row or a column is one a matrix where there are several of them.
+    let plain = |call: &Call<'_>, zero: Option<ValueId>| zero.is_none_or(|zero| call.rank(zero) <= 2);
+    if !(matrices && plain(call, a_zero) && plain(call, b.1)) || !of_a[of_a.len() - 1].is_multiple_of(4) {
+        let a = centered(call, a.0, a_zero, DType::I32)?;
+        let b = centered(call, b.0, b.1, DType::I32)?;
+        return matmul(call, a, b);
+    }
+    // sum (a - za) (b - zb)  =  sum a b - za sum b - zb sum a + depth za zb
+    let (b, b_zero) = as_signed(call, b)?;
+    let depth = of_a[of_a.len() - 1] as f64;
+    let (a, a_zero) = (a.0, a_zero.filter(|&zero| !is_zero(call, zero)));
+    let product = matmul(call, a, b)?;
+    let int = |value: Scalar| value.cast(DType::I32);
+    let product = match a_zero {
+        None => product,
+        Some(zero) => {
+            let of_columns = sum(call, b, of_b.len() - 2)?;
+            call.map(&[product, zero, of_columns], |v| {
+                v[0].clone().binary(BinaryOp::Sub, int(v[1].clone()).times(v[2].clone()))
+            })?
+        }
+    };
+    let Some(b_zero) = b_zero.filter(|&zero| !is_zero(call, zero)) else { return Ok(product) };
+    let of_rows = sum(call, a, of_a.len() - 1)?;
+    let of_rows = match a_zero {
+        None => of_rows,
+        Some(zero) => call.map(&[of_rows, zero], |v| {
+            let all = int(v[1].clone()).times(Scalar::constant(depth, DType::I32));
+            v[0].clone().binary(BinaryOp::Sub, all)
+        })?,
+    };
+    call.map(&[product, b_zero, of_rows], |v| {
+        v[0].clone().binary(BinaryOp::Sub, v[1].clone().times(v[2].clone()))
+    })
 }
 
+/// The sums over an axis in i32; the axis stays, of extent 1.
+fn sum(call: &mut Call<'_>, x: ValueId, axis: usize) -> Result<ValueId, Refusal> {
+    let wide = call.cast(x, DType::I32)?;
+    call.add(Reduce { kind: ReduceKind::Sum, axes: vec![axis], keep: true }, &[wide])
+}
+
+/// Bytes as signed ones, and their zero point moved likewise, as i32 if there is one.
+fn as_signed(call: &mut Call<'_>, (x, zero): Quantized) -> Result<Quantized, Refusal> {
+    let wide = |v: &Scalar| v.clone().cast(DType::I32);
+    if call.dtype(x) != DType::U8 {
+        let zero = zero.map(|zero| call.cast(zero, DType::I32)).transpose()?;
+        return Ok((x, zero));
+    }
+    let half = || Scalar::constant(128.0, DType::I32);
+    let moved = call.map(&[x], |v| wide(&v[0]).binary(BinaryOp::Sub, half()).cast(DType::I8))?;
+    let zero = match zero {
+        Some(zero) => call.map(&[zero], |v| wide(&v[0]).binary(BinaryOp::Sub, half()))?,
+        None => call.constant(Tensor::from_fn(DType::I32, &[], |_| -128.0)),
+    };
+    Ok((moved, Some(zero)))
+}
+
+/// Whether a value is known to be 0 everywhere.
+fn is_zero(call: &Call<'_>, value: ValueId) -> bool {
+    call.tensor_of(value).is_some_and(|tensor| (0..tensor.len()).all(|at| tensor.get_f64(at) == 0.0))
+}
+
+/// The value of all elements, where they are known to be one.
+fn single(call: &Call<'_>, value: Option<ValueId>) -> Option<i64> {
+    let Some(value) = value else { return Some(0) };
+    let tensor = call.tensor_of(value)?;
+    let first = (!tensor.is_empty()).then(|| tensor.get_f64(0))?;
+    (0..tensor.len()).all(|at| tensor.get_f64(at) == first).then_some(first as i64)
+}
+
+/// The convolution of `x - zero` with `w - zero`, in i32.
 fn integer_conv(call: &mut Call<'_>, x: Quantized, w: Quantized) -> Result<ValueId, Refusal> {
-    let x = centered(call, x.0, x.1)?;
     let shape = call.shape(w.0);
+    let rank = shape.len();
     let zero = match w.1 {
         Some(zero) if call.rank(zero) == 1 && call.shape(zero) != [1] => {
-            let mut aligned = vec![1; shape.len()];
+            let mut aligned = vec![1; rank];
             aligned[0] = shape[0];
             Some(call.view(zero, aligned)?)
         }
         zero => zero,
     };
-    let w = centered(call, w.0, zero)?;
-    linear::convolution(call, x, w, None)
+    let terms: usize = shape.iter().skip(1).product();
+    // Sums of so few products of bytes are integers that f32 holds, and few channels do not fill a micro-kernel for bytes.
+    const EXACT: usize = (1 << 24) / (255 * 255);
+    if terms <= EXACT && !shape.get(1).is_some_and(|channels| channels.is_multiple_of(16)) {
+        let x = centered(call, x.0, x.1, DType::F32)?;
+        let w = centered(call, w.0, zero, DType::F32)?;
+        let sums = linear::convolution(call, x, w, None, 0)?;
+        return call.cast(sums, DType::I32);
+    }
+    let (signed, signed_zero) = as_signed(call, (w.0, zero))?;
+    let of_weights = single(call, signed_zero);
+    let (Some(edge), Some(0)) = (single(call, x.1), of_weights) else {
+        let x = centered(call, x.0, x.1, DType::I32)?;
+        let w = centered(call, w.0, zero, DType::I32)?;
+        return linear::convolution(call, x, w, None, 0);
+    };
+    // sum (x - zero) w  =  sum x w - zero sum w, where the edge is the zero point as well
+    let product = linear::convolution(call, x.0, signed, None, edge)?;
+    if edge == 0 {
+        return Ok(product);
+    }
+    let of_filters = call.view(signed, vec![shape[0], terms])?;
+    let of_filters = sum(call, of_filters, 1)?;
+    let mut aligned = vec![1; rank];
+    aligned[1] = shape[0];
+    let of_filters = call.view(of_filters, aligned)?;
+    let edge = Scalar::constant(edge as f64, DType::I32);
+    let excess = call.map(&[of_filters], |v| v[0].clone().times(edge))?;
+    call.binary(BinaryOp::Sub, product, excess)
 }
 
 /// The i32 `product` times both scales over the scale of the result, input `result` of the node, which its zero point
@@ -208,9 +310,11 @@ fn requantized(
 ) -> Result<ValueId, Refusal> {
     let (scale, zero) = (call.input(result)?, call.input(result + 1)?);
     let (dtype, shape) = (call.dtype(zero), call.shape(product));
-    let float = |i: usize| Scalar::Input(i).cast(DType::F32);
-    let value = float(0).times(float(1).times(float(2)).over(float(3)));
-    let scalar = saturated(value, Some(Scalar::Input(4)), dtype, DType::F32)?;
-    let y = call.map_scalar(&[product, scales[0], scales[1], scale, zero], &scalar)?;
+    let float = |scalar: &Scalar| scalar.clone().cast(DType::F32);
+    let ratio =
+        call.map(&[scales[0], scales[1], scale], |v| float(&v[0]).times(float(&v[1])).over(float(&v[2])))?;
+    let value = Scalar::Input(0).cast(DType::F32).times(Scalar::Input(1));
+    let scalar = saturated(value, Some(Scalar::Input(2)), dtype, DType::F32)?;
+    let y = call.map_scalar(&[product, ratio, zero], &scalar)?;
     call.view(y, shape)
 }

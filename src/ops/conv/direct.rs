@@ -2,7 +2,8 @@
 //!
 //! Loops: `n`, group `g` (where there are several), output channel within the group `k`, output position `p`, `q` (one
 //! dimension: `q`; three: `o`, `p`, `q`); the sum over the group's input channels `c` and the window `r`, `s` (one
-//! dimension: `s`; three: `t`, `r`, `s`). Where a window can lie outside the input, the read is guarded.
+//! dimension: `s`; three: `t`, `r`, `s`). Where a window can lie outside the input, the read is guarded, or chosen
+//! against what the edge is.
 //!
 //! What is called a blocked direct, a depthwise or a 1x1 convolution elsewhere is this nest, on blocks of channels, without a sum over
 //! channels, or without one over windows: schedules, no algorithms of their own.

@@ -15,6 +15,8 @@ pub(super) struct Windows {
     pub(super) channels: usize,
     /// Output channels of a group.
     pub(super) filters: usize,
+    /// What lies in the padding.
+    pub(super) edge: i64,
     /// One a spatial dimension.
     pub(super) windows: Vec<Window>,
     /// Output positions, one a spatial dimension.
@@ -57,6 +59,7 @@ impl Windows {
             groups: conv.groups,
             channels: w.shape[1],
             filters: y.shape[1] / conv.groups,
+            edge: conv.edge,
             windows: (0..rank).map(window).collect(),
             places: y.shape[2..].to_vec(),
             place_names: output_names(rank),
@@ -87,7 +90,7 @@ impl Windows {
         self.windows.iter().zip(places).zip(taps).map(position).collect()
     }
 
-    /// The input at `positions` of a channel as a `dtype`, 0 in the padding.
+    /// The input at `positions` of a channel as a `dtype`, with its padding.
     ///
     /// # Errors
     /// As [`Definer::read`].
@@ -104,8 +107,15 @@ impl Windows {
             let fits = window.inside(at.pool(), position);
             inside = at.pool().and(inside, fits);
         }
-        let value = at.read_as(0, &[&[n, channel], positions].concat(), dtype)?;
-        Ok(at.pool().guard(inside, value))
+        let value = at.read(0, &[&[n, channel], positions].concat())?;
+        let of_input = at.input(0).dtype;
+        let pool = at.pool();
+        let mut value = pool.guard(inside, value);
+        if self.edge != 0 {
+            let edge = pool.constant(self.edge as f64, of_input);
+            value = pool.select(inside, value, edge);
+        }
+        Ok(pool.cast(dtype, value))
     }
 
     /// Adds the loops over results, those over `places` innermost, and the sum over channels and windows of `input` times the weight.

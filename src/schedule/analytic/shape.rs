@@ -29,6 +29,8 @@ pub struct Contraction {
     pub a: BufferId,
     /// The factor whose loops are the columns: the result's neighbours in memory.
     pub b: BufferId,
+    /// The types of the elements of `a`, `b`.
+    pub dtypes: [DType; 2],
     /// Whether `a`, `b` are read under a guard.
     pub guarded: [bool; 2],
     /// Loops of both factors.
@@ -93,19 +95,33 @@ impl Reduction {
         self.outer.iter().copied().find(|&var| form.coefficient(&nest.pool, var) == Some(1))
     }
 
-    /// The factors of the products it sums, if it sums products of reads of two f32 buffers.
+    /// The factors of the products it sums, if it sums products of reads of two f32 buffers, or of two of bytes in i32.
     pub fn factors(&self, nest: &mut Nest) -> Option<[Factor; 2]> {
-        if self.update.combine != Some(crate::loopir::Combiner::Add)
-            || nest.pool.dtype(self.update.value) != DType::F32
-        {
+        if self.update.combine != Some(crate::loopir::Combiner::Add) {
             return None;
         }
+        let dtypes = match nest.pool.dtype(self.update.value) {
+            DType::F32 => &[DType::F32][..],
+            DType::I32 => &[DType::U8, DType::I8],
+            DType::F16
+            | DType::BF16
+            | DType::F64
+            | DType::I8
+            | DType::I16
+            | DType::I64
+            | DType::U8
+            | DType::U16
+            | DType::U32
+            | DType::U64
+            | DType::Bool => return None,
+        };
         let Expr::Binary(BinaryOp::Mul, x, y) = *nest.pool.get(self.update.value) else { return None };
         let (x, y) = (read(nest, x)?, read(nest, y)?);
-        (x.buffer != y.buffer).then_some([x, y])
+        let fits = [&x, &y].iter().all(|factor| dtypes.contains(&factor.dtype));
+        (fits && x.buffer != y.buffer).then_some([x, y])
     }
 
-    /// The contraction it is, if it sums products of two f32 reads with loops of rows or columns.
+    /// The contraction it is, if it sums products of two reads as [`factors`](Self::factors) says, with loops of rows or columns.
     pub fn contraction(&self, nest: &mut Nest) -> Option<Contraction> {
         let [x, y] = self.factors(nest)?;
         let contiguous = self.contiguous_loop(nest)?;
@@ -130,6 +146,7 @@ impl Reduction {
             reduction: self.clone(),
             a: a.buffer,
             b: b.buffer,
+            dtypes: [a.dtype, b.dtype],
             guarded: [a.guarded, b.guarded],
             batch,
             rows,
@@ -145,7 +162,9 @@ impl Reduction {
 pub struct Factor {
     /// What is read.
     pub buffer: BufferId,
-    /// Whether it is read under a guard.
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Whether it is read under a guard, or is something else where a condition fails.
     pub guarded: bool,
     /// Where it is read.
     pub address: Affine,
@@ -163,13 +182,23 @@ impl Factor {
     }
 }
 
-/// A plain or guarded read.
+/// A read, plain or guarded or chosen against a constant, that may be converted.
 fn read(nest: &mut Nest, id: ExprId) -> Option<Factor> {
-    let inner = if let Expr::Guard(_, value) = *nest.pool.get(id) { Some(value) } else { None };
-    let (load, guarded) = (inner.unwrap_or(id), inner.is_some());
+    let (mut load, mut guarded) = (id, false);
+    if let Expr::Cast(_, value) = *nest.pool.get(load) {
+        load = value;
+    }
+    if let Expr::Select(_, value, otherwise) = *nest.pool.get(load)
+        && matches!(nest.pool.get(otherwise), Expr::Int(..))
+    {
+        (load, guarded) = (value, true);
+    }
+    if let Expr::Guard(_, value) = *nest.pool.get(load) {
+        (load, guarded) = (value, true);
+    }
     let Expr::Load(buffer, index) = nest.pool.get(load).clone() else { return None };
-    let linear = nest.pool.linear_index(buffer, &index);
-    Some(Factor { buffer, guarded, address: nest.pool.affine(linear) })
+    let (linear, dtype) = (nest.pool.linear_index(buffer, &index), nest.pool.buffers[buffer].dtype);
+    Some(Factor { buffer, dtype, guarded, address: nest.pool.affine(linear) })
 }
 
 /// The parts of a contraction, by the names that steps know them by.

@@ -572,6 +572,45 @@ fn rows_are_read_where_they_lie() {
 }
 
 #[test]
+fn a_product_of_bytes_becomes_tiles_of_fours() {
+    let mut n = NestBuilder::new("product");
+    let a = n.param(Role::Input, "a", DType::U8, &[100, 64]);
+    let b = n.param(Role::Constant, "b", DType::I8, &[64, 80]);
+    let y = n.param(Role::Output, "y", DType::I32, &[100, 80]);
+    let ij = n.open_all(&[("i", 100), ("j", 80)]);
+    let acc = n.alloc(Scope::Register, "acc", DType::I32, &[]);
+    let zero = n.pool().constant(0.0, DType::I32);
+    n.store("init", acc, &[], zero);
+    let k = n.open_all(&[("k", 64)])[0];
+    let pool = n.pool();
+    let factors = [(a, [ij[0], k]), (b, [k, ij[1]])].map(|(buffer, index)| {
+        let read = pool.load(buffer, &index);
+        pool.cast(DType::I32, read)
+    });
+    let product = pool.mul(factors[0], factors[1]);
+    n.update("update", acc, &[], Combiner::Add, product);
+    n.close(1);
+    let sum = n.pool().load(acc, &[]);
+    n.store("store", y, &ij, sum);
+    n.close(2);
+    check_trace(
+        &n.finish(),
+        expect![[r#"
+        split k = [_, 4]
+        reorder i j
+        split j = [_, 3, 32]
+        split i = [_, 12]
+        reorder i.0 j.0 j.1 i.1 j.2
+        relayout b by j.1 k.0 j.2 k.1
+        stage_out acc at j.1 in register
+        reorder k.0 i.1 j.2 k.1
+        replace k.0 by dots_12x32
+        parallel i.0
+    "#]],
+    );
+}
+
+#[test]
 fn what_is_pages_apart_is_packed() {
     check_trace(
         &product(128, 1024, 1024),

@@ -172,7 +172,7 @@ impl Builder<'_> {
         let pads = (0..rank).map(|_| (self.rng.below(3), self.rng.below(3))).collect();
         let bias = if self.chance(2) { Some(self.weights(&[groups * filters])) } else { None };
         let inputs: Vec<ValueId> = [x, w].into_iter().chain(bias).collect();
-        let mut conv = Conv { strides, dilations, pads, groups, algorithm: None };
+        let mut conv = Conv { strides, dilations, pads, groups, edge: 0, algorithm: None };
         let drawn = *self.rng.pick(&ConvAlgorithm::ALL);
         let applies = drawn.applies(&conv, self.graph.fact(x), self.graph.fact(w));
         conv.algorithm = (applies && self.chance(2)).then_some(drawn);
@@ -189,7 +189,8 @@ impl Builder<'_> {
         let w = self.weights(&[&[filters, depth], kernel].concat());
         let pads = (0..rank).map(|_| (1 + self.rng.below(2), 1 + self.rng.below(2))).collect();
         let algorithm = Some(*self.rng.pick(&[ConvAlgorithm::Winograd2, ConvAlgorithm::Winograd4]));
-        let conv = Conv { strides: vec![1; rank], dilations: vec![1; rank], pads, groups: 1, algorithm };
+        let conv =
+            Conv { strides: vec![1; rank], dilations: vec![1; rank], pads, groups: 1, edge: 0, algorithm };
         self.add(conv, &[x, w])
     }
 

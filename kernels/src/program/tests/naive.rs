@@ -159,6 +159,7 @@ impl Naive<'_> {
         let [a_depths, b_depths] = [|level: &Depth| level.a_stride, |level: &Depth| level.b_stride]
             .map(|stride| tile.depths.iter().map(stride).collect::<Vec<i64>>());
         let [lines, rows] = [&tile.lines, &tile.rows].map(|trip| trip.evaluate(&self.counters) as i64);
+        let dots = matches!(tile.terms, Terms::Dots { .. });
         for (p, i) in (0..lines).flat_map(|p| (0..rows).map(move |i| (p, i))) {
             for block in 0..tile.blocks as i64 {
                 for j in 0..tile.cols.evaluate(&self.counters) as i64 {
@@ -184,6 +185,17 @@ impl Naive<'_> {
                                 let strides = [&[b_block_stride, 1], &*b_depths].concat();
                                 sum += a * self.place(b, &strides, &[&[block, j], &*at].concat()).float();
                             }
+                            Terms::Dots { b, b_block_stride } => {
+                                let b_strides = [&[b_block_stride, 4], &*b_depths, &[1]].concat();
+                                for q in 0..4 {
+                                    let a_strides = [&*a_strides, &[1]].concat();
+                                    let a =
+                                        self.place(tile.a, &a_strides, &[&[p, i, j], &*at, &[q]].concat());
+                                    let a = a.float();
+                                    let b = self.place(b, &b_strides, &[&[block, j], &*at, &[q]].concat());
+                                    sum += a * b.float();
+                                }
+                            }
                             Terms::Sum { .. } => sum += a,
                             Terms::Largest => sum = sum.max(a),
                         }
@@ -197,8 +209,12 @@ impl Naive<'_> {
                         sum /= float(*divisor);
                     }
                     sum = self.finished(sum, tile.finish.as_ref(), [p, i, block, j]);
-                    *self.place(tile.c, &strides, &[p, i, block, j]) =
-                        Number::Float(sum).cast(ElementType::F32);
+                    let result = if dots {
+                        Number::Int(sum as i64).cast(ElementType::I32)
+                    } else {
+                        Number::Float(sum).cast(ElementType::F32)
+                    };
+                    *self.place(tile.c, &strides, &[p, i, block, j]) = result;
                 }
             }
         }

@@ -133,6 +133,95 @@ fn terms_beyond_the_edge_are_left_out_and_sums_finished() {
     }
 }
 
+/// A convolution of bytes over blocks of channels: a tile for each panel of blocks.
+fn bytes(random: &mut Random, table: &KernelTable) -> Code {
+    let mut code = Code::new("bytes");
+    let lanes = table.lanes as i64;
+    let mut upto = |count: u64| 1 + random.below(count) as i64;
+    let (taps, channels, rows, lines, panels) = (upto(4), 4 * upto(5), upto(20), upto(3), upto(3));
+    let most = table.dots().map(|kernel| kernel.cols / table.lanes).max().unwrap_or(1);
+    let blocks = upto(most as u64);
+    // x[row, channel]; w[panel, tap, channel / 4, block, lane, channel % 4]; y[panel, block, row, lane].
+    let dtype = random.pick(&[ElementType::U8, ElementType::I8]);
+    let (terms, size) = (taps * channels, rows * lines * lanes);
+    let x = input(&mut code, 0, dtype, ((rows * lines + taps - 1) * channels) as usize);
+    let w = input(&mut code, 1, ElementType::I8, (panels * terms * blocks * lanes) as usize);
+    let y = output(&mut code, 2, ElementType::I32, (panels * blocks * size) as usize);
+    let g = code.counter("g");
+    let depth = |count: i64, a_stride: i64, b_stride: i64| Depth {
+        trip: Trip::Constant(count as usize),
+        a_stride,
+        b_stride,
+    };
+    let tile = Tile {
+        a: code.access(x, affine(0, &[])),
+        a_line_stride: rows * channels,
+        a_row_stride: channels,
+        a_col_stride: 0,
+        terms: Terms::Dots {
+            b: code.access(w, affine(0, &[(g, terms * blocks * lanes)])),
+            b_block_stride: 4 * lanes,
+        },
+        c: code.access(y, affine(0, &[(g, blocks * size)])),
+        c_line_stride: rows * lanes,
+        c_row_stride: lanes,
+        c_block_stride: size,
+        lines: Trip::Constant(lines as usize),
+        rows: Trip::Constant(rows as usize),
+        blocks: blocks as usize,
+        cols: Trip::Constant(lanes as usize),
+        depths: vec![
+            depth(taps, channels, channels * blocks * lanes),
+            depth(channels / 4, 4, 4 * blocks * lanes),
+        ],
+        guard: vec![],
+        accumulate: if random.chance(3) { Accumulate::Always } else { Accumulate::Never },
+        finish: None,
+    };
+    code.body.push(parallel(g, panels as usize, vec![Node::Call(Call::Tile(Box::new(tile)))]));
+    code
+}
+
+#[test]
+fn bytes_are_multiplied_by_fours() {
+    let mut random = Random(0xb17e5);
+    for case in 0..200 {
+        for isa in Isa::available() {
+            let code = bytes(&mut random, table(isa));
+            compare(&code, &contents(&code, case + 1), 0.0, &[isa], &[2]);
+        }
+    }
+}
+
+#[test]
+fn tiles_of_bytes_that_do_not_keep_to_their_types_and_buffers_are_refused() {
+    let code = bytes(&mut Random(5), table(Isa::Generic));
+    let refused = |change: &dyn Fn(&mut Code, &mut Tile)| {
+        let mut code = code.clone();
+        let Node::Loop(mut panel) = code.body.remove(0) else { panic!("a loop") };
+        let Node::Call(Call::Tile(tile)) = &mut panel.body[0] else { panic!("a tile") };
+        change(&mut code, tile);
+        code.body.push(Node::Loop(panel));
+        code.verify(table(Isa::Generic)).unwrap_err().problem
+    };
+    assert!(code.verify(table(Isa::Generic)).is_ok());
+    for buffer in 0..3 {
+        let floats = |code: &mut Code, _: &mut Tile| code.buffers[buffer].dtype = ElementType::F32;
+        assert!(matches!(refused(&floats), Problem::Type { .. }));
+        let short = |code: &mut Code, _: &mut Tile| code.buffers[buffer].length -= 1;
+        assert!(matches!(refused(&short), Problem::OutOfRange { .. }));
+    }
+    assert!(matches!(refused(&|_, tile| tile.a_col_stride = 1), Problem::TileSize { .. }));
+    let finish = Finish {
+        start: None,
+        addend: None,
+        low: Literal::Float(0.0),
+        high: Literal::Float(1.0),
+        activation: None,
+    };
+    assert!(matches!(refused(&|_, tile| tile.finish = Some(finish.clone())), Problem::TileSize { .. }));
+}
+
 /// What is wrong with a convolution or pooling after a change of its tile.
 fn refused(code: &Code, change: &dyn Fn(&mut Tile)) -> Problem {
     let mut code = code.clone();

@@ -21,7 +21,9 @@ fn of_a(byte: u8, signed: bool) -> i32 {
 
 /// Every kernel of the machine, with the lanes of its vectors.
 fn kernels() -> impl Iterator<Item = (&'static DotKernel, usize)> {
-    Isa::available().into_iter().flat_map(|isa| table(isa).dots().map(move |kernel| (kernel, table(isa).lanes)))
+    Isa::available()
+        .into_iter()
+        .flat_map(|isa| table(isa).dots().map(move |kernel| (kernel, table(isa).lanes)))
 }
 
 #[test]
@@ -39,9 +41,13 @@ fn tiles_of_every_size_give_the_product() {
     for (kernel, lanes) in kernels() {
         for rows in (1..=kernel.rows).chain([kernel.rows + 1, 2 * kernel.rows + 3]) {
             for cols in 1..=kernel.cols {
-                for (depth, a_signed, accumulate) in
-                    [(0, false, false), (1, true, false), (5, false, true), (8, true, true), (11, false, false)]
-                {
+                for (depth, a_signed, accumulate) in [
+                    (0, false, false),
+                    (1, true, false),
+                    (5, false, true),
+                    (8, true, true),
+                    (11, false, false),
+                ] {
                     // Rows of `a` as they lie in a matrix, and packed.
                     for a_row in [DOT_TERMS * depth + 3, DOT_TERMS] {
                         let a_depth = if a_row == DOT_TERMS { DOT_TERMS * rows } else { DOT_TERMS };
@@ -97,11 +103,13 @@ fn tiles_of_every_size_give_the_product() {
 fn levels_of_the_sum_and_vectors_apart_give_the_product() {
     let tails = (0..DEPTHS - 1).flat_map(|level| [1, 3].map(|terms| Some(Tail { level, terms })));
     let tails: Vec<Option<Tail>> = tails.chain([None]).collect();
-    for ((kernel, lanes), &tail) in kernels().flat_map(|kernel| tails.iter().map(move |tail| (kernel, tail))) {
+    for ((kernel, lanes), &tail) in kernels().flat_map(|kernel| tails.iter().map(move |tail| (kernel, tail)))
+    {
         let (rows, vectors, counts) = (kernel.rows + 2, kernel.cols / lanes, [2, 3, 2, 5]);
         let terms = counts.iter().product::<usize>();
         let a: Vec<u8> = (0..rows * terms * DOT_TERMS).map(byte).collect();
-        let b: Vec<i8> = (0..vectors * terms * lanes * DOT_TERMS).map(|i| byte(i + 9).cast_signed()).collect();
+        let b: Vec<i8> =
+            (0..vectors * terms * lanes * DOT_TERMS).map(|i| byte(i + 9).cast_signed()).collect();
         let mut c = vec![CANARY; vectors * rows * lanes];
         let strides: Vec<usize> = (0..DEPTHS).map(|level| counts[level + 1..].iter().product()).collect();
         let args = DotArgs {

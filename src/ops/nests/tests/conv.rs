@@ -8,6 +8,7 @@ fn conv2d(strides: [usize; 2], dilations: [usize; 2], pads: [(usize, usize); 2],
         dilations: dilations.to_vec(),
         pads: pads.to_vec(),
         groups,
+        edge: 0,
         algorithm: None,
     }
 }
@@ -55,7 +56,14 @@ fn depthwise_conv_has_no_channel_loops() {
 
 #[test]
 fn grouped_conv_counts_within_its_group() {
-    let conv = Conv { strides: vec![1], dilations: vec![1], pads: vec![(0, 0)], groups: 2, algorithm: None };
+    let conv = Conv {
+        strides: vec![1],
+        dilations: vec![1],
+        pads: vec![(0, 0)],
+        groups: 2,
+        edge: 0,
+        algorithm: None,
+    };
     golden(
         &conv,
         &[f32s(&[2, 6, 9]), f32s(&[8, 3, 3])],
@@ -109,7 +117,7 @@ fn random_convs_match_a_plain_one() {
         let pads: Vec<(usize, usize)> = below(3, 0).into_iter().zip(below(3, 0)).collect();
         let spatial: Vec<usize> =
             below(4, 0).iter().zip(&kernel).map(|(more, k)| more + 2 * (k - 1) + 1).collect();
-        let conv = Conv { strides, dilations, pads, groups, algorithm: None };
+        let conv = Conv { strides, dilations, pads, groups, edge: 0, algorithm: None };
         let x = random(&mut rng, &[&[2, groups * depth], &spatial[..]].concat());
         let w = random(&mut rng, &[&[groups * filters, depth], &kernel[..]].concat());
         let bias = random(&mut rng, &[groups * filters]);
@@ -268,7 +276,7 @@ fn winograd_gives_what_the_definition_gives() {
             let rank = kernel.len();
             let pads = (0..rank).map(|_| (rng.below(3), rng.below(3))).collect();
             let (strides, dilations) = (vec![1; rank], vec![1; rank]);
-            let conv = Conv { strides, dilations, pads, groups: 1, algorithm: None };
+            let conv = Conv { strides, dilations, pads, groups: 1, edge: 0, algorithm: None };
             let (batch, channels, filters) = (rng.below(2) + 1, rng.below(3) + 1, rng.below(3) + 1);
             let x = random(&mut rng, &[&[batch, channels], &[7, 5][2 - rank..]].concat());
             let w = random(&mut rng, &[&[filters, channels], kernel].concat());

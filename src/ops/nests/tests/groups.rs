@@ -5,7 +5,14 @@ use super::*;
 use crate::tensor::MemoryLayout;
 
 fn conv(pad: usize) -> Conv {
-    Conv { strides: vec![1, 1], dilations: vec![1, 1], pads: vec![(pad, pad); 2], groups: 1, algorithm: None }
+    Conv {
+        strides: vec![1, 1],
+        dilations: vec![1, 1],
+        pads: vec![(pad, pad); 2],
+        groups: 1,
+        edge: 0,
+        algorithm: None,
+    }
 }
 
 #[test]

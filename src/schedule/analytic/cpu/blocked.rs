@@ -20,6 +20,8 @@ use super::{balanced, divisor_near, even, share_out};
 use crate::expr::{Role, Scope, VarId};
 use crate::loopir::Combiner;
 use crate::target::{CpuIsa, CpuTarget};
+use crate::tensor::DType;
+use paisley_kernels::tile::dots::DOT_TERMS;
 
 /// The micro-kernels of a processor for panels: blocks that one computes at once, and its instruction. The one to prefer is first.
 fn panels(isa: CpuIsa) -> [(usize, &'static str); 2] {
@@ -34,6 +36,16 @@ fn panels(isa: CpuIsa) -> [(usize, &'static str); 2] {
 pub(super) fn panel(isa: CpuIsa, blocks: usize) -> (usize, &'static str) {
     let panels = panels(isa);
     panels.into_iter().find(|(size, _)| blocks.is_multiple_of(*size)).unwrap_or((1, panels[0].1))
+}
+
+/// The same for bytes.
+fn panel_of_bytes(isa: CpuIsa, blocks: usize) -> (usize, &'static str) {
+    let panels: &[(usize, &str)] = match isa {
+        CpuIsa::Generic => &[(3, "dots_3x3x4"), (2, "dots_3x3x4")],
+        CpuIsa::Avx2 => &[(2, "dots_6x2x8")],
+        CpuIsa::Avx512 => &[(2, "dots_12x2x16"), (3, "dots_8x3x16")],
+    };
+    panels.iter().copied().find(|(size, _)| blocks.is_multiple_of(*size)).unwrap_or((1, panels[0].1))
 }
 
 /// The instruction of a processor for the sums of each channel by itself.
@@ -114,7 +126,9 @@ pub(super) fn convolution(
             (false, true) | (false, false) => return None,
         }
     }
-    let fits = extent(lane) == target.isa.vector_lanes_f32()
+    let of_bytes = x.dtype != DType::F32;
+    let fits = (!of_bytes || (w.dtype == DType::I8 && !lanewise))
+        && extent(lane) == target.isa.vector_lanes_f32()
         && reduction.outer.last() == Some(&lane)
         && w.uses(nest, lane)
         && x.uses(nest, lane) == lanewise
@@ -161,13 +175,14 @@ pub(super) fn blocked_tiles(
     let Convolution { x, w, lanewise, lane, block, groups, rows } =
         convolution(scheduler, reduction, target)?;
     let nest = &scheduler.nest;
-    let depth = loop_names(nest, &reduction.inner);
+    let mut depth = loop_names(nest, &reduction.inner);
+    let of_bytes = x.dtype != DType::F32;
     let (images, places) = rows.split_at(rows.len().saturating_sub(2));
     let one_row = !x.guarded && fuses(nest, &x.address, places);
     let width = if one_row { 1 } else { iterations(nest, places.get(1..)?) };
     let elements = |factor: &Factor| nest.pool.buffers[factor.buffer].shape.iter().product::<usize>();
     let (x_elems, w_elems) = (elements(&x), elements(&w));
-    let (x_bytes, more_input) = (4 * x_elems, x_elems > w_elems);
+    let (x_bytes, more_input) = (x.dtype.size_bytes() * x_elems, x_elems > w_elems);
     let (padded, filled) = (x.guarded, w.guarded);
     let pieces = iterations(nest, &groups);
     let [images, places, groups] = [images, places, &groups].map(|vars| loop_names(nest, vars));
@@ -177,14 +192,31 @@ pub(super) fn blocked_tiles(
 
     // Several blocks of output channels at once.
     let count = scheduler.extent(&block);
-    let (at_once, instruction) =
-        if lanewise { (1, lane_by_lane(target.isa)) } else { panel(target.isa, count) };
+    let (at_once, instruction) = if lanewise {
+        (1, lane_by_lane(target.isa))
+    } else if of_bytes {
+        panel_of_bytes(target.isa, count)
+    } else {
+        panel(target.isa, count)
+    };
     let (panel, columns) = if lanewise {
         (block, vec![lane.clone()])
     } else {
         scheduler.split(&block, &[at_once])?;
         (format!("{block}.0"), vec![format!("{block}.1"), lane.clone()])
     };
+
+    // Neighbours of which the products are added at once.
+    let mut neighbours = vec![];
+    if of_bytes {
+        let last = depth.last_mut()?;
+        if !scheduler.extent(last).is_multiple_of(DOT_TERMS) {
+            return None;
+        }
+        scheduler.split(last, &[DOT_TERMS])?;
+        neighbours.push(format!("{last}.1"));
+        last.push_str(".0");
+    }
 
     // Strips of rows; places that follow one another in one step are a single row, of which a strip is a part.
     let (row, column) = match places.as_slice() {
@@ -241,13 +273,13 @@ pub(super) fn blocked_tiles(
         let images_and_blocks = [0, 1].map(|axis| format!("{copy}.{axis}"));
         share_out(scheduler, &images_and_blocks, target);
     }
-    let by = [&*groups, std::slice::from_ref(&panel), &depth, &columns].concat();
+    let by = [&*groups, std::slice::from_ref(&panel), &depth, &columns, &neighbours].concat();
     scheduler.relayout(&w, &by)?;
     if filled {
         fill_constants(scheduler, &[std::slice::from_ref(&panel), &columns].concat());
     }
     scheduler.stage_out(&accumulator, Some(&outer))?;
-    scheduler.reorder(&[&*depth, std::slice::from_ref(&tile_row), &columns].concat())?;
+    scheduler.reorder(&[&*depth, std::slice::from_ref(&tile_row), &columns, &neighbours].concat())?;
     scheduler.replace(depth.first()?, instruction)?;
     share_out(scheduler, &outside[..free], target);
     Some(())

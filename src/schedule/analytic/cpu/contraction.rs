@@ -2,10 +2,12 @@
 
 use super::super::shape::{Contraction, ContractionNames};
 use super::super::{Scheduler, iterations, loop_names};
-use super::{balanced, share_out, tile};
+use super::{balanced, share_out, tile, tile_of_bytes};
 use crate::expr::{Affine, BinaryOp, Expr, Scope, VarId};
 use crate::loopir::{LoopKind, Nest};
 use crate::target::{CpuIsa, CpuTarget};
+use crate::tensor::DType;
+use paisley_kernels::tile::dots::DOT_TERMS;
 
 /// How the factor of the columns reaches the tiles.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,27 @@ struct Tiles {
     row: String,
     /// The column of a tile.
     lane: String,
+    /// The loop over the neighbours whose products are added at once, where the factors are bytes.
+    neighbours: Option<String>,
+}
+
+/// Cuts the neighbours whose products a micro-kernel for bytes adds at once from the last of the loops `inner` of a reduction.
+fn cut_neighbours(
+    scheduler: &mut Scheduler,
+    contraction: &Contraction,
+    inner: &mut [String],
+) -> Option<Option<String>> {
+    if contraction.dtypes == [DType::F32; 2] {
+        return Some(None);
+    }
+    let last = inner.last_mut()?;
+    if contraction.dtypes[1] != DType::I8 || !scheduler.extent(last).is_multiple_of(DOT_TERMS) {
+        return None;
+    }
+    scheduler.split(last, &[DOT_TERMS])?;
+    let neighbours = format!("{last}.1");
+    last.push_str(".0");
+    Some(Some(neighbours))
 }
 
 /// Tiles of the micro-kernel's size: rows of the one factor by columns of the other.
@@ -66,9 +89,12 @@ pub(super) fn matrix_tiles(
     let [batches, rows, columns, depth] =
         [&contraction.batch, &contraction.rows, &contraction.columns, &contraction.reduction.inner]
             .map(|vars| iterations(nest, vars));
+    let of_bytes = contraction.dtypes != [DType::F32; 2];
     let source = source_of_columns(nest, contraction, runs);
     let competing = pages_apart(nest, &contraction.b_address, &contraction.reduction.inner);
     let source = match source {
+        Columns::InPlace if of_bytes && contraction.rows.is_empty() => return None,
+        Columns::InPlace if of_bytes => Columns::Panels,
         Columns::InPlace if competing && rows_of_tiles(nest, contraction) >= PACKING_ROWS => Columns::Panels,
         Columns::InPlace | Columns::Panels | Columns::Constant | Columns::Copied => source,
     };
@@ -77,7 +103,8 @@ pub(super) fn matrix_tiles(
     if columns < 2 || (batches > 1 && rows * columns * depth < 512) || used_once {
         return None;
     }
-    let names = contraction.names(nest);
+    let mut names = contraction.names(nest);
+    let neighbours = cut_neighbours(scheduler, contraction, &mut names.inner)?;
     let (outer_columns, inner_columns, cut) = if source == Columns::Copied && runs >= 2 {
         cut_columns(scheduler, contraction, &names.columns, target)?
     } else {
@@ -89,7 +116,7 @@ pub(super) fn matrix_tiles(
     let around = [outer_rows, &outer_columns].concat();
     scheduler.reorder(&[&*names.batch, &around, last_row, &inner_columns].concat())?;
     if source == Columns::Copied {
-        let by = [&*names.inner, &inner_columns].concat();
+        let by = [&*names.inner, &inner_columns, neighbours.as_slice()].concat();
         if cut {
             // The pieces divide the work, and each keeps its panel of columns in the cache.
             scheduler.stage_in(&names.b, around.last().map(String::as_str), Scope::Workgroup, &by)?;
@@ -121,7 +148,7 @@ pub(super) fn matrix_tiles(
     } else {
         tile_rows
     };
-    let tiles = cut_tiles(scheduler, &names, &inner_columns, group, at_once, target)?;
+    let tiles = Tiles { neighbours, ..cut_tiles(scheduler, &names, &inner_columns, group, at_once, target)? };
     pack_rows(scheduler, contraction, &names, outer_rows, &tiles, in_place)?;
     // Only now, so that a copy is made in loops that addresses are affine in.
     let deep = scheduler.fuse_all(&names.inner, "d")?;
@@ -131,7 +158,8 @@ pub(super) fn matrix_tiles(
         }
         Columns::Panels => {
             let [outer, middle] = &tiles.columns;
-            let by = [middle, &deep, &tiles.lane].map(String::clone);
+            let by = [middle, &deep, &tiles.lane].into_iter().chain(&tiles.neighbours);
+            let by: Vec<String> = by.cloned().collect();
             scheduler.stage_in(&names.b, Some(outer), Scope::Workgroup, &by)?;
         }
         Columns::InPlace | Columns::Copied => {}
@@ -223,7 +251,8 @@ pub(super) fn small_plane_tiles(
     // The weights of some panels stay in the cache while all planes go by.
     let dividing = [&*batch, std::slice::from_ref(&outer), &outside].concat();
     scheduler.reorder(&[&*dividing, &[middle.clone(), element.clone(), lane.clone()]].concat())?;
-    let tiles = Tiles { outer: dividing, rows: None, columns: [outer, middle], row: element, lane };
+    let columns = [outer, middle];
+    let tiles = Tiles { outer: dividing, rows: None, columns, row: element, lane, neighbours: None };
     pack_panels(scheduler, &weights, &batch, &tiles, &deep)?;
     run_tiles(scheduler, &accumulator, &tiles, &deep, false, target)?;
     share_out(scheduler, &tiles.outer, target);
@@ -333,7 +362,7 @@ fn cut_tiles(
         tiles.swap(0, 1);
     }
     scheduler.reorder(&[tiles.as_slice(), &[row.clone(), lane.clone()]].concat())?;
-    Some(Tiles { outer: tiles, rows, columns: [outer, middle], row, lane })
+    Some(Tiles { outer: tiles, rows, columns: [outer, middle], row, lane, neighbours: None })
 }
 
 /// The rows of a tile that leave no rest, if there are such that take no more pieces of the micro-kernel's height. What is written
@@ -356,8 +385,12 @@ fn pack_rows(
 ) -> Option<()> {
     let Some(rows) = &tiles.rows else {
         let indirect = contraction.a_address.variables(&scheduler.nest.pool).is_none();
-        if indirect || contraction.guarded[0] {
-            let by = scheduler.loops_of_reads(&names.a, &[&*names.batch, &names.inner].concat());
+        let inner = &contraction.reduction.inner;
+        let apart = tiles.neighbours.is_some()
+            && adjacent(&scheduler.nest, &contraction.a_address, inner) < inner.len();
+        if indirect || contraction.guarded[0] || apart {
+            let by = [&*names.batch, &names.inner, tiles.neighbours.as_slice()].concat();
+            let by = scheduler.loops_of_reads(&names.a, &by);
             scheduler.stage_in(&names.a, None, Scope::Global, &by)?;
         }
         return Some(());
@@ -365,7 +398,8 @@ fn pack_rows(
     if in_place {
         return Some(());
     }
-    let tile = [std::slice::from_ref(rows), &names.inner, std::slice::from_ref(&tiles.row)].concat();
+    let own = [&*names.inner, std::slice::from_ref(&tiles.row), tiles.neighbours.as_slice()].concat();
+    let tile = [std::slice::from_ref(rows), &own].concat();
     let by = scheduler.loops_of_reads(&names.a, &[&*names.batch, outer_rows, &tile].concat());
     if contraction.is_constant(&scheduler.nest, contraction.a) {
         scheduler.relayout(&names.a, &by)?;
@@ -408,7 +442,8 @@ fn pack_panels(
     deep: &str,
 ) -> Option<()> {
     let [outer, middle] = tiles.columns.clone();
-    let by = [around, &[outer, middle, deep.to_string(), tiles.lane.clone()]].concat();
+    let own = [outer, middle, deep.to_string(), tiles.lane.clone()];
+    let by = [around, &own, tiles.neighbours.as_slice()].concat();
     let by = scheduler.loops_of_reads(buffer, &by);
     scheduler.relayout(buffer, &by).map(drop)
 }
@@ -446,9 +481,10 @@ fn run_tiles(
     finished_together: bool,
     target: &CpuTarget,
 ) -> Option<()> {
-    let Tiles { outer, columns: [_, middle], row, lane, .. } = tiles;
-    let (_, _, instruction) = tile(target.isa);
-    let inside = [deep, row, lane].map(str::to_string);
+    let Tiles { outer, columns: [_, middle], row, lane, neighbours, .. } = tiles;
+    let instruction = if neighbours.is_some() { tile_of_bytes(target.isa) } else { tile(target.isa).2 };
+    let inside = [deep, row, lane].into_iter().chain(neighbours.as_deref());
+    let inside: Vec<String> = inside.map(str::to_string).collect();
     match outer.as_slice() {
         [around @ .., last] if finished_together && last == middle => {
             scheduler.reorder(&[around, &[row, middle, lane].map(String::clone)].concat())?;

@@ -29,6 +29,16 @@ use crate::analysis;
 use crate::expr::{BinaryOp, ExprId, VarId};
 use crate::loopir::{LoopKind, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
+use crate::tensor::DType;
+
+/// The micro-kernel of a processor for fours of bytes, of tiles as large as [`tile`] says.
+fn tile_of_bytes(isa: CpuIsa) -> &'static str {
+    match isa {
+        CpuIsa::Generic => "dots_3x12",
+        CpuIsa::Avx2 => "dots_6x16",
+        CpuIsa::Avx512 => "dots_12x32",
+    }
+}
 
 /// Rows and columns of the micro-kernel's tile, and its instruction.
 fn tile(isa: CpuIsa) -> (usize, usize, &'static str) {
@@ -88,8 +98,10 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
 /// Matrix tiles of one kind or another for a reduction that is a contraction; whether there are such.
 fn contraction_tiles(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTarget) -> bool {
     let Some(contraction) = reduction.contraction(&mut scheduler.nest) else { return false };
-    scheduler.attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
-        || scheduler.attempt(|scheduler| contraction::sum_of_rows(scheduler, &contraction, target))
+    let of_floats = contraction.dtypes == [DType::F32; 2];
+    (of_floats
+        && (scheduler.attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
+            || scheduler.attempt(|scheduler| contraction::sum_of_rows(scheduler, &contraction, target))))
         || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target))
 }
 
@@ -233,7 +245,9 @@ fn share_out(scheduler: &mut Scheduler, loops: &[String], target: &CpuTarget) {
 pub(super) fn tile_names() -> Vec<String> {
     CpuIsa::ALL
         .iter()
-        .flat_map(|&isa| [vec![tile(isa).2], blocked::instructions(isa).to_vec()].concat())
+        .flat_map(|&isa| {
+            [vec![tile(isa).2, tile_of_bytes(isa)], blocked::instructions(isa).to_vec()].concat()
+        })
         .map(str::to_string)
         .collect()
 }

@@ -13,6 +13,7 @@ use super::{Scheduler, buffer_name, iterations, loop_names};
 use crate::expr::{Scope, VarId};
 use crate::loopir::{Axis, LoopKind, Stmt};
 use crate::target::{GpuKind, GpuTarget};
+use crate::tensor::DType;
 
 /// The tile of a contraction.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +38,7 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &GpuTarget) {
             return;
         }
         let contraction = reduction.contraction(&mut scheduler.nest);
-        if let Some(contraction) = contraction
+        if let Some(contraction) = contraction.filter(|contraction| contraction.dtypes == [DType::F32; 2])
             && scheduler.attempt(|scheduler| matrix_tiles(scheduler, &contraction, target))
         {
             return;
