@@ -111,9 +111,14 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
             continue;
         };
         let base = pool.from_affine(&bases[axis]);
-        let own = new_var(pool, format!("{name}.{axis}"), sizes[axis]);
-        fresh.push(own);
-        index.push(pool.var(own));
+        // A dimension of one place needs no loop.
+        if sizes[axis] == 1 {
+            index.push(pool.int(0));
+        } else {
+            let own = new_var(pool, format!("{name}.{axis}"), sizes[axis]);
+            fresh.push(own);
+            index.push(pool.var(own));
+        }
         let value = pool.add(base, index[axis]);
         let value = pool.simplify(value);
         map.insert(var, value);

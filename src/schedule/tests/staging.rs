@@ -54,8 +54,8 @@ fn what_the_nest_computes_is_copied_behind_it() {
                 packed u_s: f32[4, 8]
                 for u_s.k in 4:
                   workgroup u: f32[8, 1]
-                  for u.0 in 8, u.1 in 1:
-                    weights: u[u.0, u.1] = w[u_s.k + u.1, u.0] * 2.0
+                  for u.0 in 8:
+                    weights: u[u.0, 0] = w[u_s.k, u.0] * 2.0
                   for u_s.c in 8:
                     stage_u: u_s[u_s.k, u_s.c] = u[u_s.c, 0]
               for k in 4:
