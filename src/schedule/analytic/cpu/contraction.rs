@@ -105,8 +105,15 @@ pub(super) fn matrix_tiles(
     }
     let mut names = contraction.names(nest);
     let neighbours = cut_neighbours(scheduler, contraction, &mut names.inner)?;
-    let (outer_columns, inner_columns, cut) = if source == Columns::Copied && runs >= 2 {
-        cut_columns(scheduler, contraction, &names.columns, target)?
+    // The columns of a window.
+    let windows = contraction.reduction.inner.len() > 1;
+    let (outer_columns, inner_columns, cut) = if source == Columns::Copied && (runs >= 2 || windows) {
+        cut_columns(
+            scheduler,
+            contraction,
+            names.columns.split_at(names.columns.len() - runs.min(2)),
+            target,
+        )?
     } else {
         // Only columns that are adjacent in the result form one run of the tile; the others stay outside.
         let (outer, inner) = names.columns.split_at(names.columns.len() - runs);
@@ -273,27 +280,28 @@ fn source_of_columns(nest: &Nest, contraction: &Contraction, runs: usize) -> Col
     }
 }
 
-/// Cuts the last but one of the columns, so that few enough of it and the last are packed at once; the columns outside of what
-/// is packed, those inside, and whether there was anything to cut.
+/// Cuts the first of the columns that are one run, so that few enough of it and those after it are packed at once; the columns outside
+/// of what is packed, those inside, and whether there was anything to cut.
 fn cut_columns(
     scheduler: &mut Scheduler,
     contraction: &Contraction,
-    columns: &[String],
+    (outer, run): (&[String], &[String]),
     target: &CpuTarget,
 ) -> Option<(Vec<String>, Vec<String>, bool)> {
-    let (outer, [cut, last]) = columns.split_last_chunk()?;
+    let (cut, rest) = run.split_first()?;
+    let row: usize = rest.iter().map(|of| scheduler.extent(of)).product();
     let (_, tile_columns, _) = tile(target.isa);
     let depth = iterations(&scheduler.nest, &contraction.reduction.inner);
     // Enough columns for the packing to pay and few enough for the packed panel to stay in the second-level cache.
     let wanted = (target.l2_bytes / 8 / depth.max(1)).clamp(2 * tile_columns, 8 * tile_columns);
     let extent = scheduler.extent(cut);
-    let at_once = balanced(extent, (wanted / scheduler.extent(last)).max(1));
+    let at_once = balanced(extent, (wanted / row).max(1));
     let pieces = extent.div_ceil(at_once) * iterations(&scheduler.nest, &contraction.batch);
     if at_once == extent || pieces < 2 * target.threads {
-        return Some((outer.to_vec(), vec![cut.clone(), last.clone()], false));
+        return Some((outer.to_vec(), run.to_vec(), false));
     }
     scheduler.split(cut, &[at_once])?;
-    Some(([outer, &[format!("{cut}.0")]].concat(), vec![format!("{cut}.1"), last.clone()], true))
+    Some(([outer, &[format!("{cut}.0")]].concat(), [&[format!("{cut}.1")], rest].concat(), true))
 }
 
 /// How many panels of columns are packed at once: no more than fit the second-level cache, since all rows are read once for each group
