@@ -105,9 +105,9 @@ def write(layer, folder):
     np.savez(folder / f"{layer.name}.npz", **{"in:x": x, "out:y": y})
 
 
-def kernels(paisley, path, options):
+def kernels(paisley, path, threads, options):
     """The names of the kernels of a model."""
-    document = engine.call([paisley, "explain", path, "--device", "cpu", "--json", *options])
+    document = engine.call([paisley, "explain", path, "--device", "cpu", "--threads", threads, "--json", *options])
     return [kernel["name"] for kernel in document["kernels"]]
 
 
@@ -124,11 +124,11 @@ def measure(layer, threads, arguments):
         path, golden = Path(scratch) / f"{layer.name}.onnx", Path(scratch) / f"{layer.name}.npz"
         inputs, wanted = corpus.golden(golden)
         rules = f"--runs {arguments.runs} --min-time {arguments.min_time} --max-time {arguments.max_time}"
-        chosen = algorithm_of(kernels(arguments.paisley, path, []))
+        chosen = algorithm_of(kernels(arguments.paisley, path, threads, []))
         engines, errors = {}, {}
         for algorithm in ("chosen", *ALGORITHMS):
             options = [] if algorithm == "chosen" else ["--algorithm", algorithm]
-            if options and algorithm_of(kernels(arguments.paisley, path, options)) != algorithm:
+            if options and algorithm_of(kernels(arguments.paisley, path, threads, options)) != algorithm:
                 continue
             got, _ = engine.run(arguments.paisley, path, inputs, "cpu", ["--threads", threads, *options], arguments.timeout)
             errors[algorithm] = corpus.error(got, wanted)
