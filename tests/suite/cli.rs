@@ -64,6 +64,20 @@ fn run_names_the_cat() {
 }
 
 #[test]
+fn an_algorithm_says_how_many_convolutions_it_computes() {
+    let told = |algorithm: &str| {
+        let output = paisley(&["explain", DIGITS, "--device", "cpu", "--algorithm", algorithm]);
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (kernels, note) = told("im2col");
+    assert!(note.contains("note: im2col computes 2 of 2 convolutions"), "{note}");
+    assert!(kernels.contains("conv_im2col"), "{kernels}");
+    let (kernels, note) = told("winograd4");
+    assert!(note.contains("note: winograd4 computes 0 of 2 convolutions"), "{note}");
+    assert!(!kernels.contains("winograd"), "{kernels}");
+}
+
+#[test]
 fn run_answers_in_json() {
     let document =
         json(&["run", NET, "--input", CAT, "--labels", LABELS, "--device", "cpu,reference", "--json"], 0);
