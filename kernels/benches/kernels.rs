@@ -104,10 +104,11 @@ fn dots(criterion: &mut Criterion) {
                     a_row: (depth * DOT_TERMS) as isize,
                     b: b.as_ptr(),
                     b_vector: (lanes * DOT_TERMS) as isize,
-                    c: c.as_mut_ptr(),
+                    c: c.as_mut_ptr().cast(),
                     c_row: kernel.cols as isize,
                     c_vector: lanes as isize,
                     accumulate: true,
+                    scaled: None,
                 };
                 let operations = 2 * rows * kernel.cols * depth * DOT_TERMS;
                 let name = format!("{rows}{}", if a_signed { " signed" } else { "" });

@@ -5,6 +5,7 @@ pub mod activation;
 mod copy;
 #[cfg(all(test, unix))]
 mod guard;
+mod integer;
 pub mod isa;
 mod plane;
 pub mod pool;

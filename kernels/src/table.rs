@@ -11,6 +11,7 @@ use crate::copy::CopyArgs;
 use crate::isa::Isa;
 use crate::plane::Operand;
 use crate::pooling::PoolArgs;
+use crate::program::ElementType;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::simd::Vector;
 use crate::simd::dots::DotVector;
@@ -217,6 +218,8 @@ macro_rules! kernels {
             vector::f32_to_f16(target: *mut f16, source: *const f32, count: usize);
             vector::bf16_to_f32(target: *mut f32, source: *const bf16, count: usize);
             vector::f32_to_bf16(target: *mut bf16, source: *const f32, count: usize);
+            integer::convert(to: ElementType, from: ElementType, target: *mut u8, source: *const u8, count: usize) -> bool;
+            integer::arithmetic(op: BinaryOp, dtype: ElementType, target: *mut u8, a: *const u8, b: *const u8, count: usize) -> bool;
             window::depthwise_row(args: &DepthwiseArgs);
             window::pool_row(pool: Pool, accumulate: bool, args: &WindowArgs);
             pooling::pool_lanes(args: &PoolArgs);

@@ -127,6 +127,7 @@ impl Zeros {
         let is_zero = |id| value(id) == Some(0.0);
         match *pool.get(id) {
             Expr::Float(bits, _) => Some(f64::from_bits(bits)),
+            Expr::Int(value, _) => Some(value as f64),
             Expr::Load(buffer, _) => {
                 let zero = beyond.blocked.contains(&buffer) || self.locals.get(&buffer) == Some(&true);
                 zero.then_some(0.0)
@@ -138,7 +139,8 @@ impl Zeros {
             Expr::Guard(_, a) => value(a).filter(|&a| a == 0.0),
             Expr::Select(_, a, b) => value(a).filter(|&a| value(b) == Some(a)),
             Expr::Cast(to, a) if to.is_float() && pool.dtype(a).is_float() => value(a),
-            Expr::Int(..) | Expr::Var(_) | Expr::Unary(..) | Expr::Binary(..) | Expr::Cast(..) => None,
+            Expr::Cast(_, a) => value(a).filter(|&a| a == 0.0),
+            Expr::Var(_) | Expr::Unary(..) | Expr::Binary(..) => None,
         }
     }
 }

@@ -14,6 +14,7 @@
 //! - it does not follow an anchor that it could stay with instead: where the group reads it in a way that keeps the anchor
 //!   out, what follows an anchor forms a group with that anchor;
 //! - the group does more than part neighbours for one contraction, which reads them apart as well as an anchor would write them apart;
+//! - it does not make bytes behind an anchor: these end its group;
 //! - or it is an anchor, the group has none yet, and every element of the anchor's result is read exactly once (only maps of
 //!   the same shape, views and transposes lie between);
 //! - and the group does not read too many values with it, nor write the node out too many times: an expression is a tree
@@ -27,6 +28,7 @@
 
 use crate::graph::{Graph, Node, NodeId, Op, Uses, ValueId};
 use crate::ops::{self, External, GroupNode, Scalar};
+use crate::tensor::DType;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -320,7 +322,9 @@ impl Grouping<'_> {
     /// The unit of the node's consumers and the place where they read it, when the node may join them.
     fn joinable(&mut self, id: NodeId) -> Option<(usize, Place)> {
         let [value] = self.node(id).outputs[..] else { return None };
-        if self.uses.is_output(value) {
+        // A tile of bytes makes bytes of its sums by itself, and no more.
+        let of_bytes = is_byte(self.graph.fact(value).dtype) && part(&self.node(id).op) == Part::Map;
+        if self.uses.is_output(value) || (of_bytes && self.follows_anchor[id.index()]) {
             return None;
         }
         let consumers: Vec<NodeId> = self.uses.nodes(value).to_vec();
@@ -427,6 +431,11 @@ impl Grouping<'_> {
             // A contraction packs its operands as they are, so that arithmetic would be repeated for every product.
             let contraction = matches!(self.node(anchor).op, Op::MatMul(_) | Op::Conv(_));
             let limit = if contraction { 0 } else { self.policy.repeated_cost };
+            // A convolution of bytes reads blocks of channels, as a value of its own may lie.
+            let fact = self.graph.fact(input);
+            if matches!(self.node(anchor).op, Op::Conv(_)) && is_byte(fact.dtype) {
+                continue;
+            }
             if self.units[source].anchor.is_none()
                 && inputs.len() <= self.policy.most_inputs
                 && self.uses.only(input) == Some(anchor)
@@ -460,6 +469,10 @@ impl Grouping<'_> {
         groups.sort_unstable_by_key(|(last, _)| *last);
         groups.into_iter().map(|(_, group)| group).collect()
     }
+}
+
+fn is_byte(dtype: DType) -> bool {
+    matches!(dtype, DType::U8 | DType::I8)
 }
 
 fn map_cost(node: &Node) -> u64 {

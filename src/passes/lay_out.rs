@@ -255,7 +255,8 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
         // Neighbours in a block are multiplied at once.
         if graph.fact(x).dtype != DType::F32 {
             let constant = graph.constant(inputs[1]).is_some();
-            let blocks = moved.is_none() && whole && filled && constant;
+            let fours = channels(x).is_multiple_of(4);
+            let blocks = moved.is_none() && (whole || (conv.groups == 1 && fours)) && filled && constant;
             return if blocks { Use::Blocks } else { Use::Rows };
         }
         if let Some(last) = moved {

@@ -2,11 +2,14 @@
 
 use crate::expr::{BinaryOp, UnaryOp};
 use crate::graph::{Graph, Op};
-use crate::ops::{Map, Scalar};
+use crate::ops::{Literal, Map, Scalar};
 use crate::tensor::DType;
 
+/// Integers that f32 holds.
+const EXACT: std::ops::RangeInclusive<i64> = -(1 << f32::MANTISSA_DIGITS)..=1 << f32::MANTISSA_DIGITS;
+
 /// Removes factors and divisors of 1, a 0 that is subtracted or added to an integer, conversions to the type at hand and
-/// what is negated twice, and writes powers of -1, 2 and 3 as products. Only the cube may round differently.
+/// what is negated twice, converts constants, and writes powers of -1, 2 and 3 as products. Only the cube may round differently.
 pub fn simplify_scalars(graph: &Graph) -> Graph {
     graph.rewrite(|step| {
         let Op::Map(map) = &step.node.op else { return None };
@@ -31,6 +34,9 @@ fn simplified(scalar: &Scalar, inputs: &[DType]) -> Scalar {
         Scalar::Select(c, a, b) => simplified(c).select(simplified(a), simplified(b)),
         Scalar::Cast(dtype, a) => match simplified(a) {
             a if a.dtype(inputs) == Ok(*dtype) => a,
+            Scalar::Constant(Literal::Int(value, _)) if *dtype == DType::F32 && EXACT.contains(&value) => {
+                Scalar::constant(value as f64, DType::F32)
+            }
             a => a.cast(*dtype),
         },
     }

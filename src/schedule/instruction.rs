@@ -218,6 +218,12 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
         .map(|condition| pool.conjuncts(condition))
         .unwrap_or_default()
         .into_iter()
+        .map(|condition| match (instruction.emission, loops.last()) {
+            (Emission::Dots, Some(&neighbours)) => without(pool, condition, neighbours).unwrap_or(condition),
+            _other => condition,
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
         .partition(|&condition| instruction.tail && is_tail(pool, condition, &loops, levels));
     for &condition in &conditions {
         let whole = loops.iter().enumerate().find(|&(place, &var)| {
@@ -235,6 +241,29 @@ pub fn unify(pool: &mut ExprPool, of: &Loop, instruction: &Instruction) -> Resul
         return Err("several conditions leave out terms".into());
     }
     Ok(Match { loops, levels, operands, result, conditions, guards: guards.concat(), tail })
+}
+
+/// A condition that says the same without a loop of unit steps, of which all iterations or none are below the bound.
+fn without(pool: &mut ExprPool, condition: ExprId, neighbours: VarId) -> Option<ExprId> {
+    let extent = pool.vars[neighbours].extent as i64;
+    let below = pool.below(condition)?;
+    let terms = below.terms.variables(pool)?;
+    let (own, others): (Vec<_>, Vec<_>) = terms.into_iter().partition(|(var, _)| *var == neighbours);
+    let whole = |value: i64| value % extent == 0;
+    let fits = matches!(own.as_slice(), [(_, 1)])
+        && others.iter().all(|(_, factor)| whole(*factor))
+        && whole(below.terms.constant)
+        && whole(below.bound);
+    if !fits {
+        return None;
+    }
+    let mut sum = pool.int(below.terms.constant);
+    for (var, factor) in others {
+        let var = pool.var(var);
+        let term = pool.mul_int(var, factor);
+        sum = pool.add(sum, term);
+    }
+    Some(pool.less_int(sum, below.bound))
 }
 
 /// What is read, and the conjuncts under which it is, where the value is one that does not change what it is combined with

@@ -318,12 +318,14 @@ pub enum Terms {
         b_block_stride: i64,
     },
     /// The sum of their products with those of `b` in i32, which wraps, where an element is [`DOT_TERMS`](crate::tile::dots::DOT_TERMS)
-    /// neighbours: u8 or i8 of `a`, which has one for all columns, and i8 of `b`. Of `c`, which is i32, nothing else becomes.
+    /// neighbours: u8 or i8 of `a`, which has one for all columns, and i8 of `b`. There is no [`Finish`]; `c` is i32, or bytes if scaled.
     Dots {
         /// The first element of `b`.
         b: AccessId,
         /// Elements from a block of columns to the next in `b`.
         b_block_stride: i64,
+        /// What becomes of the sums.
+        scaled: Option<Scaled>,
     },
     /// Their sum, divided by a float.
     Sum {
@@ -332,6 +334,24 @@ pub enum Terms {
     },
     /// The largest of them; NaN if one is NaN, negative infinity if there is none.
     Largest,
+}
+
+/// What becomes of a sum of bytes: `min(max(round((start[j, l] + sum) * scale[j, l]) + zero, low), high)` as a byte, u8 or i8, where ties
+/// go to even and 0 is for NaN. The columns of a block are next to one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Scaled {
+    /// The first element of `start`, i32, and the elements from a block of columns to the next.
+    pub start: Option<(AccessId, i64)>,
+    /// The first element of `scale`, f32.
+    pub scale: AccessId,
+    /// Elements from a block of columns to the next in `scale`, or `None` where one is for all columns.
+    pub scale_block_stride: Option<i64>,
+    /// What is added to what is rounded.
+    pub zero: Literal,
+    /// The least result, not below that of the type.
+    pub low: Literal,
+    /// The largest result, at least `low` and not above that of the type.
+    pub high: Literal,
 }
 
 /// What becomes of a sum of a [`Tile`]: `activation(clamp(start[j, l] + sum + addend[p, i, j, l], low, high))`, of which NaN stays
@@ -713,7 +733,18 @@ impl Tile {
     /// Everything it reads or writes.
     pub fn accesses(&self) -> impl Iterator<Item = AccessId> {
         let finish = self.finish.iter().flat_map(Finish::accesses);
-        [self.a, self.c].into_iter().chain(self.b()).chain(finish)
+        let scaled = self.scaled();
+        let scale = scaled.map(|scaled| scaled.scale).into_iter();
+        let start = scaled.and_then(|scaled| scaled.start).map(|(access, _)| access);
+        [self.a, self.c].into_iter().chain(self.b()).chain(finish).chain(scale).chain(start)
+    }
+
+    /// What becomes of sums of bytes.
+    pub fn scaled(&self) -> Option<Scaled> {
+        match self.terms {
+            Terms::Dots { scaled, .. } => scaled,
+            Terms::Products { .. } | Terms::Sum { .. } | Terms::Largest => None,
+        }
     }
 
     /// The first element of `b`, where it has one.

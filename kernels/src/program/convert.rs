@@ -123,6 +123,9 @@ pub(super) unsafe fn cast(
             std::ptr::copy_nonoverlapping(source, target, count * to.size_bytes());
             return;
         }
+        if (table.raw.convert)(to, from, target, source, count) {
+            return;
+        }
         match from {
             ElementType::F16 | ElementType::BF16 if to == ElementType::F32 => {
                 widen(table, from, target.cast(), source, count);

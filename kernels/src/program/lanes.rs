@@ -192,6 +192,9 @@ pub(super) unsafe fn binary(
             | ElementType::U64 => {
                 let size = dtype.size_bytes();
                 let (a, b) = (a.spread(size, count, first), b.spread(size, count, second));
+                if (table.raw.arithmetic)(op, dtype, target, a, b, count) {
+                    return;
+                }
                 with_native!(dtype, T => {
                     if op.is_comparison() {
                         arithmetic::compare::<T>(op, target, a.cast(), b.cast(), count);
@@ -379,7 +382,7 @@ pub(super) unsafe fn combine(
     // for one thing.
     unsafe {
         match dtype {
-            ElementType::F32 if step == 1 => {
+            ElementType::F32 | ElementType::I32 | ElementType::U8 | ElementType::I8 if step == 1 => {
                 let old = Value { pointer: target, uniform: false };
                 binary(table, op, dtype, target, old, value, count, temporaries);
             }

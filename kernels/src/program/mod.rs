@@ -50,7 +50,7 @@ use crate::table::KernelTable;
 pub use affine::{Affine, Bound, Condition};
 pub use code::{
     Access, AccessId, Accumulate, Block, BlockOp, Buffer, BufferId, Call, Code, Combine, CounterId, Depth,
-    ElementType, Finish, Literal, Loop, Node, Place, Register, Terms, Tile, Transform, Trip, Window,
+    ElementType, Finish, Literal, Loop, Node, Place, Register, Scaled, Terms, Tile, Transform, Trip, Window,
     WindowKind,
 };
 pub use memory::{ALIGNMENT, AlignedBytes};

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, Combine, CounterId, Finish, Literal, Loop,
-    Node, Place, Register, Terms, Tile, Transform, Trip, Window, WindowKind,
+    Node, Place, Register, Scaled, Terms, Tile, Transform, Trip, Window, WindowKind,
 };
 use crate::scalar::BinaryOp;
 use crate::tile::dots::DOT_TERMS;
@@ -127,9 +127,18 @@ impl Printer<'_> {
                 let own = [0, 0, *b_block_stride, 1];
                 write!(f, "{a} * {}", view(*b, own, &mut depths.iter().map(|level| level.b_stride)))?;
             }
-            Terms::Dots { b, b_block_stride } => {
+            Terms::Dots { b, b_block_stride, scaled } => {
                 let own = [0, 0, *b_block_stride, DOT_TERMS as i64];
                 write!(f, "dots {a} * {}", view(*b, own, &mut depths.iter().map(|level| level.b_stride)))?;
+                if let Some(Scaled { start, scale, scale_block_stride, zero, low, high }) = scaled {
+                    let mut none = std::iter::empty();
+                    if let Some((start, block)) = start {
+                        write!(f, " from {}", view(*start, [0, 0, *block, 1], &mut none))?;
+                    }
+                    let own = scale_block_stride.map_or([0; 4], |block| [0, 0, block, 1]);
+                    write!(f, " scaled by {}", view(*scale, own, &mut none))?;
+                    write!(f, " plus {} within {} to {}", literal(*zero), literal(*low), literal(*high))?;
+                }
             }
             Terms::Sum { divisor } => write!(f, "sum {a} / {}", literal(*divisor))?,
             Terms::Largest => write!(f, "max {a}")?,

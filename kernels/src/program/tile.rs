@@ -6,7 +6,7 @@ use super::machine::Machine;
 use crate::activation::Activation;
 use crate::pooling::PoolArgs;
 use crate::table::KernelTable;
-use crate::tile::dots::{DOT_TERMS, DotArgs, DotKernel};
+use crate::tile::dots::{DOT_TERMS, DotArgs, DotKernel, Limits, Scaled};
 use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel, Windows};
 use crate::tile::{DEPTHS, Depth, Finish, Tail, TileArgs, TileKernel};
 use crate::window::Pool;
@@ -40,11 +40,26 @@ enum Kernel {
     /// For a factor that is one for all columns.
     Matrix { kernel: &'static TileKernel, b: usize, b_vector: isize, tail: Option<Tail> },
     /// For fours of bytes.
-    Dots { kernel: &'static DotKernel, a_signed: bool, b: usize, b_vector: isize, tail: Option<Tail> },
+    Dots {
+        kernel: &'static DotKernel,
+        a_signed: bool,
+        b: usize,
+        b_vector: isize,
+        tail: Option<Tail>,
+        scaled: Option<ScaledOp>,
+    },
     /// For a factor that has an element a column.
     Lanes { kernel: &'static LaneKernel, b: usize, edges: Box<[Clip]> },
     /// For no factors.
     Pool { pool: Pool, divisor: f32, edges: Box<[Clip]> },
+}
+
+/// What becomes of the sums of bytes: accesses, and strides of vectors.
+#[derive(Debug)]
+struct ScaledOp {
+    start: Option<(usize, isize)>,
+    scale: (usize, Option<isize>),
+    limits: Limits,
 }
 
 /// The terms of a level that count: an edge, and what its start is over the counters.
@@ -87,7 +102,8 @@ fn dot_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static DotKe
 pub(super) fn tile_fits(table: &'static KernelTable, tile: &Tile) -> bool {
     match (tile.a_col_stride, tile.b()) {
         (0, Some(_)) if matches!(tile.terms, Terms::Dots { .. }) => {
-            tile.finish.is_none() && dot_kernel(table, tile).is_some()
+            let adds = tile.accumulate != Accumulate::Never;
+            tile.finish.is_none() && !(adds && tile.scaled().is_some()) && dot_kernel(table, tile).is_some()
         }
         (_, _) if matches!(tile.terms, Terms::Dots { .. }) => false,
         (0, Some(_)) => tile_kernel(table, tile).is_some(),
@@ -168,7 +184,16 @@ impl TileOp {
                     b_vector: vector(b_block_stride),
                     tail: tail(depths, guard).expect("the verifier should have found what is left out"),
                 },
-                Terms::Dots { b, b_block_stride } => Kernel::Dots {
+                Terms::Dots { b, b_block_stride, scaled } => Kernel::Dots {
+                    scaled: scaled.map(|scaled| ScaledOp {
+                        start: scaled.start.map(|(access, block)| (access.index(), vector(block))),
+                        scale: (scaled.scale.index(), scaled.scale_block_stride.map(vector)),
+                        limits: Limits {
+                            zero: single(scaled.zero),
+                            low: single(scaled.low),
+                            high: single(scaled.high),
+                        },
+                    }),
                     kernel: dot_kernel(table, tile).expect("the verifier should have found a kernel"),
                     a_signed: a_type == ElementType::I8,
                     b: b.index(),
@@ -296,7 +321,8 @@ impl Machine<'_> {
                     args.finish.addend = args.finish.addend.wrapping_offset(addend_line);
                 }
             }
-            Kernel::Dots { kernel, a_signed, b, b_vector, tail } => {
+            Kernel::Dots { kernel, a_signed, b, b_vector, tail, scaled } => {
+                let size = if scaled.is_some() { 1 } else { size_of::<i32>() as isize };
                 let mut args = DotArgs {
                     rows,
                     cols: op.whole_cols + cols,
@@ -311,12 +337,19 @@ impl Machine<'_> {
                     c_row,
                     c_vector: op.c_vector,
                     accumulate,
+                    scaled: scaled.as_ref().map(|of| Scaled {
+                        start: of.start.map_or(std::ptr::null(), |(start, _)| read(start).cast()),
+                        start_vector: of.start.map_or(0, |(_, vector)| vector),
+                        scale: read(of.scale.0),
+                        scale_vector: of.scale.1,
+                        limits: of.limits,
+                    }),
                 };
                 for _ in 0..lines {
                     // SAFETY: as above, of a kernel that this machine has what it needs for.
                     unsafe { (kernel.run)(&args) };
                     args.a = args.a.wrapping_offset(a_line);
-                    args.c = args.c.wrapping_offset(c_line);
+                    args.c = args.c.wrapping_offset(c_line * size);
                 }
             }
             Kernel::Lanes { kernel, b, edges } => {

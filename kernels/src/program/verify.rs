@@ -3,7 +3,7 @@
 use super::affine::{Affine, Condition};
 use super::code::{
     AccessId, Accumulate, Block, BlockOp, BufferId, Call, Code, CounterId, Depth, ElementType, Finish, Loop,
-    Node, Place, Register, Terms, Tile, Transform, Trip, Window, WindowKind,
+    Node, Place, Register, Scaled, Terms, Tile, Transform, Trip, Window, WindowKind,
 };
 use super::range::{Linear, Space};
 use super::tile::{tail, tile_fits};
@@ -418,8 +418,7 @@ impl Verifier<'_> {
         let buffer = |id: &AccessId| self.code.accesses.get(id.index()).map(|access| access.buffer);
         let start = finish.as_ref().and_then(|finish| finish.start);
         let addend = finish.as_ref().and_then(|finish| finish.addend);
-        let read = [Some(*a), tile.b(), start.map(|(id, _)| id), addend.map(|(id, _)| id)];
-        if read.iter().flatten().any(|id| buffer(id) == buffer(c)) {
+        if tile.accesses().filter(|id| buffer(id) == buffer(c)).count() > 1 {
             return Err(Problem::TileOverlap);
         }
         let guard = of_terms(guard, depths, *a_col_stride == 1)?;
@@ -447,7 +446,7 @@ impl Verifier<'_> {
             [*a_line_stride, *a_row_stride, 0, *a_col_stride],
             &mut levels(|level| level.a_stride),
         );
-        if let Terms::Dots { b, b_block_stride } = terms {
+        if let Terms::Dots { b, b_block_stride, scaled } = terms {
             let own = [0, 0, *b_block_stride, DOT_TERMS as i64];
             let b_strides = strides_of(own, &mut levels(|level| level.b_stride));
             let c_strides = [*c_line_stride, *c_row_stride, *c_block_stride, 1];
@@ -456,7 +455,19 @@ impl Verifier<'_> {
                 expect_type(0, a, ElementType::I8)?;
             }
             expect_type(0, self.access(*b, first, &b_strides, &[], false)?, ElementType::I8)?;
-            return expect_type(0, self.access(*c, first, &c_strides, &[], true)?, ElementType::I32);
+            let c = self.access(*c, first, &c_strides, &[], true)?;
+            let Some(Scaled { start, scale, scale_block_stride, .. }) = scaled else {
+                return expect_type(0, c, ElementType::I32);
+            };
+            if c != ElementType::U8 {
+                expect_type(0, c, ElementType::I8)?;
+            }
+            if let Some((start, block)) = start {
+                let start = self.access(*start, first, &[0, 0, *block, 1], &[], false)?;
+                expect_type(0, start, ElementType::I32)?;
+            }
+            let own = scale_block_stride.map_or([0; 4], |block| [0, 0, block, 1]);
+            return expect_type(0, self.access(*scale, first, &own, &[], false)?, ElementType::F32);
         }
         let operand = |access, strides: &[i64], guard: &[Condition], stores| {
             expect_type(0, self.access(access, first, strides, guard, stores)?, ElementType::F32)

@@ -40,10 +40,32 @@ pub(crate) trait DotVector: Copy {
     /// Those of the first `count` lanes, zeros behind them.
     unsafe fn elements_first(source: *const i8, count: usize) -> Self::Elements;
 
+    /// Writes the first `count` lanes to `target` as bytes: converted to f32, times their element of `scale`, or the first for all if
+    /// `single`, rounded with ties to even, and limited; 0 for NaN.
+    unsafe fn store_bytes(
+        self,
+        target: *mut u8,
+        count: usize,
+        scale: *const f32,
+        single: bool,
+        limits: Limits,
+    );
+
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     /// `self` and, in each lane, the sum of the four products; wraps.
     fn add_dots(self, factors: Self::Factors, elements: Self::Elements) -> Self;
+}
+
+/// What becomes of rounded lanes: `min(max(lane + zero, low), high)`. The limits are those of unsigned or of signed bytes, or within.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// What is added.
+    pub zero: f32,
+    /// The least result.
+    pub low: f32,
+    /// The largest result, at least `low`.
+    pub high: f32,
 }
 
 /// What a signed byte is more than -128, as an unsigned byte, is its bits with this one changed.
@@ -88,6 +110,25 @@ impl DotVector for DotLanes {
     unsafe fn store_first(self, target: *mut i32, count: usize) {
         // SAFETY: as said at the impl; the array has as many lanes.
         unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), target, count) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(
+        self,
+        target: *mut u8,
+        count: usize,
+        scale: *const f32,
+        single: bool,
+        limits: Limits,
+    ) {
+        for lane in 0..count {
+            // SAFETY: as said at the impl; there are as many lanes.
+            unsafe {
+                let scaled =
+                    (self.0[lane] as f32 * *scale.add(if single { 0 } else { lane })).round_ties_even();
+                let limited = (scaled + limits.zero).max(limits.low).min(limits.high);
+                *target.add(lane) = if scaled.is_nan() { 0 } else { limited as i32 as u8 };
+            }
+        }
     }
     #[inline(always)]
     unsafe fn factors<const SIGNED: bool>(source: *const u8) -> [Pairs; 2] {
@@ -163,7 +204,7 @@ macro_rules! sums {
             sums!(@memory $name, $lanes, $($intrinsics)*);
         }
     };
-    (@memory $name:ident, $lanes:literal, $zero:ident $load:ident $store:ident $add:ident $sub:ident $first:ident $first_store:ident) => {
+    (@memory $name:ident, $lanes:literal, $zero:ident $load:ident $store:ident $add:ident $sub:ident $first:ident $first_store:ident $bytes_store:ident) => {
         #[inline(always)]
         unsafe fn zero() -> Self {
             // SAFETY: as said at the impl.
@@ -188,6 +229,11 @@ macro_rules! sums {
         unsafe fn store_first(self, target: *mut i32, count: usize) {
             // SAFETY: as said at the impl.
             unsafe { $first_store(target, count, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn store_bytes(self, target: *mut u8, count: usize, scale: *const f32, single: bool, limits: Limits) {
+            // SAFETY: as said at the impl.
+            unsafe { $bytes_store(self.0, target, count, (scale, single), limits) }
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -296,7 +342,7 @@ macro_rules! dots_of_pairs {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{DotVector, SIGNS};
+    use super::{DotVector, Limits, SIGNS};
 
     /// The mask of the first `count` lanes, `count` at most 16.
     #[inline(always)]
@@ -350,8 +396,72 @@ mod x86 {
         unsafe { _mm256_maskstore_epi32(target, first_of_8(count), lanes) }
     }
 
+    /// # Safety
+    /// As for [`DotVector::store_bytes`].
+    #[inline(always)]
+    unsafe fn bytes_16(
+        lanes: __m512i,
+        target: *mut u8,
+        count: usize,
+        (scale, single): (*const f32, bool),
+        Limits { zero, low, high }: Limits,
+    ) {
+        // SAFETY: the caller grants the instruction set and the elements below `count`, or the first of `scale`.
+        unsafe {
+            let mask = first(count);
+            let scale = if single { _mm512_set1_ps(*scale) } else { _mm512_maskz_loadu_ps(mask, scale) };
+            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(lanes), scale);
+            let rounded = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(scaled);
+            let moved = _mm512_add_ps(rounded, _mm512_set1_ps(zero));
+            let limited = _mm512_min_ps(_mm512_max_ps(moved, _mm512_set1_ps(low)), _mm512_set1_ps(high));
+            let numbers = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(scaled, scaled);
+            let integers = _mm512_maskz_cvtps_epi32(numbers, limited);
+            if count == 16 {
+                _mm_storeu_si128(target.cast(), _mm512_cvtepi32_epi8(integers));
+            } else {
+                _mm512_mask_cvtepi32_storeu_epi8(target.cast(), mask, integers);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`DotVector::store_bytes`].
+    #[inline(always)]
+    unsafe fn bytes_8(
+        lanes: __m256i,
+        target: *mut u8,
+        count: usize,
+        (scale, single): (*const f32, bool),
+        Limits { zero, low, high }: Limits,
+    ) {
+        // SAFETY: the caller grants the instruction set and the elements below `count`, or the first of `scale`.
+        unsafe {
+            let mask = first_of_8(count);
+            let scale = if single { _mm256_set1_ps(*scale) } else { _mm256_maskload_ps(scale, mask) };
+            let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(lanes), scale);
+            let rounded = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(scaled);
+            let moved = _mm256_add_ps(rounded, _mm256_set1_ps(zero));
+            let limited = _mm256_min_ps(_mm256_max_ps(moved, _mm256_set1_ps(low)), _mm256_set1_ps(high));
+            let numbers = _mm256_cmp_ps::<_CMP_ORD_Q>(scaled, scaled);
+            let integers = _mm256_cvtps_epi32(_mm256_and_ps(limited, numbers));
+            let lowest = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            let halves = _mm256_shuffle_epi8(integers, lowest);
+            let bytes = _mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            if count == 8 {
+                _mm_storel_epi64(target.cast(), bytes);
+            } else {
+                let mut held = [0u8; 16];
+                _mm_storeu_si128(held.as_mut_ptr().cast(), bytes);
+                std::ptr::copy_nonoverlapping(held.as_ptr(), target, count);
+            }
+        }
+    }
+
     sums!(DotAvx2, "Sums of AVX2.", __m256i, 8, 8, 0,
-    { _mm256_setzero_si256 _mm256_loadu_si256 _mm256_storeu_si256 _mm256_add_epi32 _mm256_sub_epi32 load_8 store_8 }, {
+    { _mm256_setzero_si256 _mm256_loadu_si256 _mm256_storeu_si256 _mm256_add_epi32 _mm256_sub_epi32 load_8 store_8 bytes_8 }, {
         dots_of_pairs!(
             __m256i, _mm256_madd_epi16, _mm256_add_epi32, _mm256_set1_epi32, _mm256_and_si256, _mm256_slli_epi16,
             _mm256_srai_epi16, _mm256_srli_epi16, _mm256_loadu_si256, load_8
@@ -359,14 +469,14 @@ mod x86 {
     });
 
     sums!(DotAvxVnni, "Sums of AVX2 with AVX-VNNI.", __m256i, 8, 8, 128,
-    { _mm256_setzero_si256 _mm256_loadu_si256 _mm256_storeu_si256 _mm256_add_epi32 _mm256_sub_epi32 load_8 store_8 }, {
+    { _mm256_setzero_si256 _mm256_loadu_si256 _mm256_storeu_si256 _mm256_add_epi32 _mm256_sub_epi32 load_8 store_8 bytes_8 }, {
         dots_at_once!(
             __m256i, _mm256_dpbusd_avx_epi32, _mm256_set1_epi32, _mm256_xor_si256, _mm256_loadu_si256, load_8
         );
     });
 
     sums!(DotAvx512, "Sums of AVX-512.", __m512i, 16, 8, 0,
-    { _mm512_setzero_si512 _mm512_loadu_si512 _mm512_storeu_si512 _mm512_add_epi32 _mm512_sub_epi32 load_16 store_16 }, {
+    { _mm512_setzero_si512 _mm512_loadu_si512 _mm512_storeu_si512 _mm512_add_epi32 _mm512_sub_epi32 load_16 store_16 bytes_16 }, {
         dots_of_pairs!(
             __m512i, _mm512_madd_epi16, _mm512_add_epi32, _mm512_set1_epi32, _mm512_and_si512, _mm512_slli_epi16,
             _mm512_srai_epi16, _mm512_srli_epi16, _mm512_loadu_si512, load_16
@@ -374,7 +484,7 @@ mod x86 {
     });
 
     sums!(DotVnni, "Sums of AVX-512 with VNNI.", __m512i, 16, 16, 128,
-    { _mm512_setzero_si512 _mm512_loadu_si512 _mm512_storeu_si512 _mm512_add_epi32 _mm512_sub_epi32 load_16 store_16 }, {
+    { _mm512_setzero_si512 _mm512_loadu_si512 _mm512_storeu_si512 _mm512_add_epi32 _mm512_sub_epi32 load_16 store_16 bytes_16 }, {
         dots_at_once!(
             __m512i, _mm512_dpbusd_epi32, _mm512_set1_epi32, _mm512_xor_si512, _mm512_loadu_si512, load_16
         );

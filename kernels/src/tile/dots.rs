@@ -11,6 +11,7 @@ mod tests;
 use super::{DEPTHS, Depth, Tail};
 use crate::isa::Isa;
 use crate::simd::dots::DotVector;
+pub use crate::simd::dots::Limits;
 
 /// Neighbours of which the products are added at once.
 pub const DOT_TERMS: usize = 4;
@@ -32,13 +33,30 @@ pub struct DotKernel {
     pub run: unsafe fn(&DotArgs),
 }
 
+/// What becomes of the sums of a tile: bytes, `limits` of `round((start[j] + sum) * scale[j])`, where ties go to even and 0 is for NaN.
+/// Strides count elements; columns are next to one another within a vector.
+#[derive(Clone, Copy, Debug)]
+pub struct Scaled {
+    /// Address of `start[0]`, or null where sums start from 0.
+    pub start: *const i32,
+    /// Stride from a vector of columns to the next in `start`.
+    pub start_vector: isize,
+    /// Address of `scale[0]`.
+    pub scale: *const f32,
+    /// Stride from a vector of columns to the next in `scale`, or `None` where it is one for all columns.
+    pub scale_vector: Option<isize>,
+    /// What becomes of what is rounded.
+    pub limits: Limits,
+}
+
 /// The operands of a tile: `c[i, j] (+)= sum over k, q of a[k, i, q] * b[k, j, q]` for `i < rows`, `j < cols`, where `k` runs over all
 /// levels of `depths` but the terms that `tail` leaves out, and `q` over [`DOT_TERMS`] neighbours; sums wrap.
 ///
 /// Strides count elements and may have any sign. Columns are next to one another within a vector, in `b` those of four elements
 /// each; from the first column of a vector to that of the next it is `b_vector` and `c_vector`. Nothing outside the named elements
 /// is read or written. `a[k, i, q]` and `b[k, j, q]` must be valid for reads, `c[i, j]` for reads and writes (of what they held
-/// before, only with `accumulate`), the elements of `c` must not overlap one another, and `c` must not overlap what is read.
+/// before, only with `accumulate`), the elements of `c` must not overlap one another, and `c` must not overlap what is read. Sums that
+/// are `scaled` are bytes in `c`, and not added to what it holds; `start[j]` and `scale[j]` must be valid for reads then.
 #[derive(Clone, Copy, Debug)]
 pub struct DotArgs {
     /// Rows, at least 1; those beyond what the kernel's registers hold are done after the first.
@@ -59,14 +77,16 @@ pub struct DotArgs {
     pub b: *const i8,
     /// Stride from a vector of columns to the next in `b`.
     pub b_vector: isize,
-    /// Address of `c[0, 0]`.
-    pub c: *mut i32,
+    /// Address of `c[0, 0]`: of i32, or of bytes where sums are `scaled`.
+    pub c: *mut u8,
     /// Stride of `i` in `c`.
     pub c_row: isize,
     /// Stride from a vector of columns to the next in `c`.
     pub c_vector: isize,
     /// Whether what `c` holds is added to the sums.
     pub accumulate: bool,
+    /// What becomes of the sums.
+    pub scaled: Option<Scaled>,
 }
 
 impl DotArgs {
@@ -75,7 +95,8 @@ impl DotArgs {
     fn go_down(&mut self, rows: usize) {
         self.rows -= rows;
         self.a = self.a.wrapping_offset(rows as isize * self.a_row);
-        self.c = self.c.wrapping_offset(rows as isize * self.c_row);
+        let size = if self.scaled.is_some() { 1 } else { size_of::<i32>() as isize };
+        self.c = self.c.wrapping_offset(rows as isize * self.c_row * size);
     }
 }
 
@@ -131,7 +152,7 @@ unsafe fn piece<
 >(
     args: &DotArgs,
 ) {
-    let DotArgs { cols, depths, tail, a, a_row, b, b_vector, c, c_row, c_vector, accumulate, .. } = *args;
+    let DotArgs { cols, depths, tail, a, a_row, b, b_vector, .. } = *args;
     let last_lanes = cols - (VECTORS - 1) * V::LANES;
     let tail = tail.unwrap_or(Tail { level: DEPTHS, terms: 0 });
     let [outer, middle, inner, terms] = depths;
@@ -171,16 +192,42 @@ unsafe fn piece<
         }
         for i in 0..ROWS {
             for v in 0..VECTORS {
-                let mut total = sums.of[0][i][v];
                 for sum in 1..SUMS {
-                    total = total.add(sums.of[sum][i][v]);
+                    sums.of[0][i][v] = sums.of[0][i][v].add(sums.of[sum][i][v]);
                 }
                 if SIGNED && V::EXCESS != 0 {
-                    total = total.sub(sums.excess[v]);
+                    sums.of[0][i][v] = sums.of[0][i][v].sub(sums.excess[v]);
                 }
-                let target = c.offset(i as isize * c_row + v as isize * c_vector);
-                let cut = PARTIAL && v == VECTORS - 1;
-                if accumulate {
+            }
+        }
+        // What loops go through is in memory: a copy, so that the sums may be in registers until here.
+        let totals = sums.of[0];
+        match &args.scaled {
+            Some(scaled) => store_scaled::<V, ROWS, VECTORS, PARTIAL>(&totals, args, scaled),
+            None => store::<V, ROWS, VECTORS, PARTIAL>(&totals, args),
+        }
+    }
+}
+
+/// Writes the sums.
+///
+/// # Safety
+/// As for [`body`].
+#[inline(always)]
+unsafe fn store<V: DotVector, const ROWS: usize, const VECTORS: usize, const PARTIAL: bool>(
+    totals: &[[V; VECTORS]; ROWS],
+    args: &DotArgs,
+) {
+    let last_lanes = args.cols - (VECTORS - 1) * V::LANES;
+    for i in 0..ROWS {
+        for v in 0..VECTORS {
+            let cut = PARTIAL && v == VECTORS - 1;
+            let target = args.c.cast::<i32>();
+            let target = target.wrapping_offset(i as isize * args.c_row + v as isize * args.c_vector);
+            // SAFETY: the caller grants the instruction set and the elements of `c`, cut in the last vector if it is partial.
+            unsafe {
+                let mut total = totals[i][v];
+                if args.accumulate {
                     let held = if cut { V::load_first(target, last_lanes) } else { V::load(target) };
                     total = total.add(held);
                 }
@@ -189,6 +236,38 @@ unsafe fn piece<
                 } else {
                     total.store(target);
                 }
+            }
+        }
+    }
+}
+
+/// Writes the bytes that the sums become.
+///
+/// # Safety
+/// As for [`body`].
+#[inline(always)]
+unsafe fn store_scaled<V: DotVector, const ROWS: usize, const VECTORS: usize, const PARTIAL: bool>(
+    totals: &[[V; VECTORS]; ROWS],
+    args: &DotArgs,
+    scaled: &Scaled,
+) {
+    let last_lanes = args.cols - (VECTORS - 1) * V::LANES;
+    let Scaled { start, start_vector, scale, scale_vector, limits } = *scaled;
+    for v in 0..VECTORS {
+        let count = if PARTIAL && v == VECTORS - 1 { last_lanes } else { V::LANES };
+        // SAFETY: the caller grants the instruction set and the elements of `start`, `scale` and `c`, cut in the last vector if it is
+        // partial.
+        unsafe {
+            let start = if start.is_null() {
+                V::zero()
+            } else {
+                V::load_first(start.offset(v as isize * start_vector), count)
+            };
+            let scale = scale.offset(v as isize * scale_vector.unwrap_or(0));
+            for i in 0..ROWS {
+                let target = args.c.offset(i as isize * args.c_row + v as isize * args.c_vector);
+                let total = totals[i][v].add(start);
+                total.store_bytes(target, count, scale, scale_vector.is_none(), limits);
             }
         }
     }

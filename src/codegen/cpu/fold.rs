@@ -2,6 +2,8 @@
 //! and the loop around it.
 //! Transforms overwrite zeros and finish their sums likewise.
 
+mod scale;
+
 use crate::expr::BinaryOp;
 use paisley_kernels::Activation;
 use paisley_kernels::program as cpu;
@@ -31,7 +33,9 @@ impl Folding<'_> {
             self.node(node);
         }
         self.pairs(&mut of.body, |folding, fill, tile| folding.overwriting(fill, tile));
-        self.pairs(&mut of.body, |folding, tile, block| folding.finishing(tile, block));
+        self.pairs(&mut of.body, |folding, tile, block| {
+            folding.finishing(tile, block).or_else(|| folding.scaling(tile, block))
+        });
         for node in &mut of.body {
             if let Some(tile) = self.with_lines(node) {
                 *node = tile;
@@ -84,6 +88,9 @@ impl Folding<'_> {
         (lined.a, lined.a_line_stride) = moved(tile.a);
         (lined.c, lined.c_line_stride) = moved(tile.c);
         let mut fixed = tile.b().is_none_or(|b| moved(b).1 == 0);
+        if let Some(scaled) = tile.scaled() {
+            fixed &= scaled.start.is_none_or(|(start, _)| moved(start).1 == 0) && moved(scaled.scale).1 == 0;
+        }
         if let Some(finish) = &mut lined.finish {
             fixed &= finish.start.is_none_or(|(start, _)| moved(start).1 == 0);
             if let Some((addend, [line, ..])) = &mut finish.addend {

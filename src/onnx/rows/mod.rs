@@ -8,6 +8,7 @@ mod indexing;
 mod linear;
 mod norm;
 mod quantize;
+mod quantize_more;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -68,6 +69,7 @@ const TABLES: &[&[Row]] = &[
     linear::ROWS,
     norm::ROWS,
     quantize::ROWS,
+    quantize_more::ROWS,
     recurrent::ROWS,
     reduce::ROWS,
     resize::ROWS,

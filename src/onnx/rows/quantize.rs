@@ -4,7 +4,7 @@ use super::linear::{self, matmul};
 use super::{Call, Refusal, Row, Values, row};
 use crate::expr::{BinaryOp, UnaryOp};
 use crate::graph::ValueId;
-use crate::ops::{Reduce, ReduceKind, Scalar};
+use crate::ops::{Literal, Pad, PadMode, Reduce, ReduceKind, Scalar};
 use crate::tensor::{DType, Tensor};
 
 pub(super) const ROWS: &[Row] = &[
@@ -19,7 +19,12 @@ pub(super) const ROWS: &[Row] = &[
     row("ConvInteger", linear::CONV, |call| {
         let (x, w) = (call.input(0)?, call.input(1)?);
         let (x_zero, w_zero) = (call.optional(2), call.optional(3));
-        Ok(vec![integer_conv(call, (x, x_zero), (w, w_zero))?])
+        let (sums, of_filters) = integer_conv(call, (x, x_zero), (w, w_zero))?;
+        let sums = call.cast(sums, DType::I32)?;
+        Ok(vec![match of_filters {
+            Some(more) => call.binary(BinaryOp::Add, sums, more)?,
+            None => sums,
+        }])
     }),
     row("QLinearMatMul", &[], |call| {
         let (a, b) = (call.input(0)?, call.input(3)?);
@@ -27,25 +32,45 @@ pub(super) const ROWS: &[Row] = &[
         let product = integer_matmul(call, (a, a_zero), (b, b_zero))?;
         let (a_scale, b_scale) = (call.input(1)?, call.input(4)?);
         let a_scale = by_row(call, a_scale)?;
-        Ok(vec![requantized(call, product, [a_scale, b_scale], 6)?])
+        let columns = call.shape(product).last().copied().into_iter().collect();
+        Ok(vec![requantized(call, product, [a_scale, b_scale], columns, 6)?])
     }),
     row("QLinearConv", linear::CONV, |call| {
         let (x, w) = (call.input(0)?, call.input(3)?);
         let (x_zero, w_zero) = (call.optional(2), call.optional(5));
-        let mut product = integer_conv(call, (x, x_zero), (w, w_zero))?;
+        let (mut product, mut more) = integer_conv(call, (x, x_zero), (w, w_zero))?;
         let rank = call.rank(product);
         if let Some(bias) = call.optional(8) {
+            let terms: usize = call.shape(w).iter().skip(1).product();
+            let largest = (1 << f32::MANTISSA_DIGITS) - (255 * 255 * terms) as i64;
+            let exact = call.dtype(product) == DType::F32 && within(call, bias, largest);
+            let dtype = if exact { DType::F32 } else { DType::I32 };
+            product = call.cast(product, dtype)?;
+            let bias = call.cast(bias, dtype)?;
             let bias = call.per_channel(bias, rank)?;
-            product = call.binary(BinaryOp::Add, product, bias)?;
+            more = Some(match more {
+                Some(more) => call.binary(BinaryOp::Add, more, bias)?,
+                None => bias,
+            });
         }
+        if let Some(more) = more {
+            product = call.binary(BinaryOp::Add, product, more)?;
+        }
+        let mut filters = vec![1; rank - 1];
+        filters[0] = call.shape(product)[1];
         let (x_scale, w_scale) = (call.input(1)?, call.input(4)?);
         let w_scale = if call.rank(w_scale) == 1 { call.per_channel(w_scale, rank)? } else { w_scale };
-        Ok(vec![requantized(call, product, [x_scale, w_scale], 6)?])
+        Ok(vec![requantized(call, product, [x_scale, w_scale], filters, 6)?])
     }),
 ];
 
 /// `value` rounded to an integer, shifted by the zero point and saturated to its type.
-fn saturated(value: Scalar, zero: Option<Scalar>, dtype: DType, float: DType) -> Result<Scalar, Refusal> {
+pub(super) fn saturated(
+    value: Scalar,
+    zero: Option<Scalar>,
+    dtype: DType,
+    float: DType,
+) -> Result<Scalar, Refusal> {
     let (low, high) =
         dtype.integer_range().ok_or_else(|| Refusal::unsupported(format!("quantisation to {dtype}")))?;
     let rounded = value.unary(UnaryOp::Round);
@@ -182,13 +207,15 @@ fn by_row(call: &mut Call<'_>, values: ValueId) -> Result<ValueId, Refusal> {
 type Quantized = (ValueId, Option<ValueId>);
 
 /// The sums of products of `a - zero` and `b - zero`, in i32.
-fn integer_matmul(call: &mut Call<'_>, a: Quantized, b: Quantized) -> Result<ValueId, Refusal> {
+pub(super) fn integer_matmul(call: &mut Call<'_>, a: Quantized, b: Quantized) -> Result<ValueId, Refusal> {
     let a_zero = a.1.map(|zero| by_row(call, zero)).transpose()?;
     let (of_a, of_b) = (call.shape(a.0), call.shape(b.0));
     let matrices = of_a.len() >= 2 && of_b.len() >= 2;
     // A zero point a row or a column is one a matrix where there are several of them.
     let plain = |call: &Call<'_>, zero: Option<ValueId>| zero.is_none_or(|zero| call.rank(zero) <= 2);
-    if !(matrices && plain(call, a_zero) && plain(call, b.1)) || !of_a[of_a.len() - 1].is_multiple_of(4) {
+    let by_fours =
+        matrices && plain(call, a_zero) && plain(call, b.1) && of_a[of_a.len() - 1].is_multiple_of(4);
+    if !by_fours {
         let a = centered(call, a.0, a_zero, DType::I32)?;
         let b = centered(call, b.0, b.1, DType::I32)?;
         return matmul(call, a, b);
@@ -202,14 +229,14 @@ fn integer_matmul(call: &mut Call<'_>, a: Quantized, b: Quantized) -> Result<Val
     let product = match a_zero {
         None => product,
         Some(zero) => {
-            let of_columns = sum(call, b, of_b.len() - 2)?;
-            call.map(&[product, zero, of_columns], |v| {
-                v[0].clone().binary(BinaryOp::Sub, int(v[1].clone()).times(v[2].clone()))
-            })?
+            let of_columns = signed_sum(call, b, vec![of_b.len() - 2])?;
+            let excess =
+                call.map(&[of_columns, zero], |v| v[0].clone().times(int(v[1].clone()).unary(UnaryOp::Neg)))?;
+            call.binary(BinaryOp::Add, product, excess)?
         }
     };
     let Some(b_zero) = b_zero.filter(|&zero| !is_zero(call, zero)) else { return Ok(product) };
-    let of_rows = sum(call, a, of_a.len() - 1)?;
+    let of_rows = signed_sum(call, a, vec![of_a.len() - 1])?;
     let of_rows = match a_zero {
         None => of_rows,
         Some(zero) => call.map(&[of_rows, zero], |v| {
@@ -222,10 +249,24 @@ fn integer_matmul(call: &mut Call<'_>, a: Quantized, b: Quantized) -> Result<Val
     })
 }
 
-/// The sums over an axis in i32; the axis stays, of extent 1.
-fn sum(call: &mut Call<'_>, x: ValueId, axis: usize) -> Result<ValueId, Refusal> {
+/// The sums over axes in i32; the axes stay, of extent 1.
+pub(super) fn signed_sum(call: &mut Call<'_>, x: ValueId, axes: Vec<usize>) -> Result<ValueId, Refusal> {
     let wide = call.cast(x, DType::I32)?;
-    call.add(Reduce { kind: ReduceKind::Sum, axes: vec![axis], keep: true }, &[wide])
+    call.add(Reduce { kind: ReduceKind::Sum, axes, keep: true }, &[wide])
+}
+
+/// The product of scales over another one, in f32; each operation is rounded.
+pub(super) fn ratio_of(call: &mut Call<'_>, scales: &[ValueId], over: ValueId) -> Result<ValueId, Refusal> {
+    let float = |scalar: &Scalar| scalar.clone().cast(DType::F32);
+    let mut ratio: Option<ValueId> = None;
+    for &scale in scales {
+        ratio = Some(match ratio {
+            Some(product) => call.map(&[product, scale], |v| v[0].clone().times(float(&v[1])))?,
+            None => call.cast(scale, DType::F32)?,
+        });
+    }
+    let ratio = ratio.ok_or_else(|| Refusal::invalid("there is no scale"))?;
+    call.map(&[ratio, over], |v| v[0].clone().over(float(&v[1])))
 }
 
 /// Bytes as signed ones, and their zero point moved likewise, as i32 if there is one.
@@ -249,6 +290,12 @@ fn is_zero(call: &Call<'_>, value: ValueId) -> bool {
     call.tensor_of(value).is_some_and(|tensor| (0..tensor.len()).all(|at| tensor.get_f64(at) == 0.0))
 }
 
+/// Whether no element is known to be larger than a limit.
+fn within(call: &Call<'_>, value: ValueId, limit: i64) -> bool {
+    call.tensor_of(value)
+        .is_some_and(|tensor| (0..tensor.len()).all(|at| tensor.get_f64(at).abs() <= limit as f64))
+}
+
 /// The value of all elements, where they are known to be one.
 fn single(call: &Call<'_>, value: Option<ValueId>) -> Option<i64> {
     let Some(value) = value else { return Some(0) };
@@ -257,8 +304,43 @@ fn single(call: &Call<'_>, value: Option<ValueId>) -> Option<i64> {
     (0..tensor.len()).all(|at| tensor.get_f64(at) == first).then_some(first as i64)
 }
 
-/// The convolution of `x - zero` with `w - zero`, in i32.
-fn integer_conv(call: &mut Call<'_>, x: Quantized, w: Quantized) -> Result<ValueId, Refusal> {
+/// Image and filters with as many more channels, of the zero point and of 0, as fill a micro-kernel for bytes; `None` where that is
+/// not worth it.
+fn with_more_channels(
+    call: &mut Call<'_>,
+    x: Quantized,
+    w: Quantized,
+) -> Result<Option<(ValueId, ValueId)>, Refusal> {
+    const LEAST_TERMS: usize = 64;
+    let shape = call.shape(w.0);
+    let (Some(edge), Some(0), [filters, channels, ..]) = (single(call, x.1), single(call, w.1), &shape[..])
+    else {
+        return Ok(None);
+    };
+    let terms: usize = shape[1..].iter().product();
+    let whole = call.int("group", 1)? == 1 && *filters >= 16 && terms >= LEAST_TERMS;
+    if channels.is_multiple_of(4) || !whole || call.tensor_of(w.0).is_none() || call.dtype(w.0) != DType::I8 {
+        return Ok(None);
+    }
+    let mut pads = vec![(0, 0); shape.len()];
+    pads[1] = (0, channels.next_multiple_of(4) - channels);
+    let mut padded = |value: ValueId, element: i64| {
+        let mode = PadMode::Constant(Literal::new(element as f64, call.dtype(value)));
+        call.add(Pad { pads: pads.clone(), mode }, &[value])
+    };
+    Ok(Some((padded(x.0, edge)?, padded(w.0, 0)?)))
+}
+
+/// Sums of so many products of differences of bytes are integers that f32 holds.
+const EXACT_TERMS: usize = (1 << f32::MANTISSA_DIGITS) / (255 * 255);
+
+/// The convolution of `x - zero` with `w - zero`, in i32, or in f32 where that is exact: sums, and what is to be added to those of each
+/// filter, if anything is.
+fn integer_conv(
+    call: &mut Call<'_>,
+    x: Quantized,
+    w: Quantized,
+) -> Result<(ValueId, Option<ValueId>), Refusal> {
     let shape = call.shape(w.0);
     let rank = shape.len();
     let zero = match w.1 {
@@ -270,49 +352,55 @@ fn integer_conv(call: &mut Call<'_>, x: Quantized, w: Quantized) -> Result<Value
         zero => zero,
     };
     let terms: usize = shape.iter().skip(1).product();
-    // Sums of so few products of bytes are integers that f32 holds, and few channels do not fill a micro-kernel for bytes.
-    const EXACT: usize = (1 << 24) / (255 * 255);
-    if terms <= EXACT && !shape.get(1).is_some_and(|channels| channels.is_multiple_of(16)) {
+    if let Some(padded) = with_more_channels(call, x, (w.0, zero))? {
+        return integer_conv(call, (padded.0, x.1), (padded.1, w.1));
+    }
+    // What does not fill a micro-kernel for bytes.
+    if terms <= EXACT_TERMS && !shape.get(1).is_some_and(|channels| channels.is_multiple_of(4)) {
         let x = centered(call, x.0, x.1, DType::F32)?;
         let w = centered(call, w.0, zero, DType::F32)?;
         let sums = linear::convolution(call, x, w, None, 0)?;
-        return call.cast(sums, DType::I32);
+        return Ok((sums, None));
     }
     let (signed, signed_zero) = as_signed(call, (w.0, zero))?;
     let of_weights = single(call, signed_zero);
     let (Some(edge), Some(0)) = (single(call, x.1), of_weights) else {
         let x = centered(call, x.0, x.1, DType::I32)?;
         let w = centered(call, w.0, zero, DType::I32)?;
-        return linear::convolution(call, x, w, None, 0);
+        return Ok((linear::convolution(call, x, w, None, 0)?, None));
     };
     // sum (x - zero) w  =  sum x w - zero sum w, where the edge is the zero point as well
     let product = linear::convolution(call, x.0, signed, None, edge)?;
     if edge == 0 {
-        return Ok(product);
+        return Ok((product, None));
     }
     let of_filters = call.view(signed, vec![shape[0], terms])?;
-    let of_filters = sum(call, of_filters, 1)?;
+    let of_filters = signed_sum(call, of_filters, vec![1])?;
     let mut aligned = vec![1; rank];
     aligned[1] = shape[0];
     let of_filters = call.view(of_filters, aligned)?;
-    let edge = Scalar::constant(edge as f64, DType::I32);
+    let edge = Scalar::constant(-edge as f64, DType::I32);
     let excess = call.map(&[of_filters], |v| v[0].clone().times(edge))?;
-    call.binary(BinaryOp::Sub, product, excess)
+    Ok((product, Some(excess)))
 }
 
 /// The i32 `product` times both scales over the scale of the result, input `result` of the node, which its zero point
-/// follows.
-fn requantized(
+/// follows. Its filters or columns have the shape `columns`.
+pub(super) fn requantized(
     call: &mut Call<'_>,
     product: ValueId,
     scales: [ValueId; 2],
+    columns: Vec<usize>,
     result: usize,
 ) -> Result<ValueId, Refusal> {
     let (scale, zero) = (call.input(result)?, call.input(result + 1)?);
     let (dtype, shape) = (call.dtype(zero), call.shape(product));
-    let float = |scalar: &Scalar| scalar.clone().cast(DType::F32);
-    let ratio =
-        call.map(&[scales[0], scales[1], scale], |v| float(&v[0]).times(float(&v[1])).over(float(&v[2])))?;
+    let mut ratio = ratio_of(call, &scales, scale)?;
+    // One for each filter or column, as a micro-kernel takes them.
+    if call.tensor_of(ratio).is_some_and(|ratio| ratio.len() == 1) {
+        ratio = call.view(ratio, vec![])?;
+        ratio = call.broadcast(ratio, columns)?;
+    }
     let value = Scalar::Input(0).cast(DType::F32).times(Scalar::Input(1));
     let scalar = saturated(value, Some(Scalar::Input(2)), dtype, DType::F32)?;
     let y = call.map_scalar(&[product, ratio, zero], &scalar)?;

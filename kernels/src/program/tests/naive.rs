@@ -185,7 +185,7 @@ impl Naive<'_> {
                                 let strides = [&[b_block_stride, 1], &*b_depths].concat();
                                 sum += a * self.place(b, &strides, &[&[block, j], &*at].concat()).float();
                             }
-                            Terms::Dots { b, b_block_stride } => {
+                            Terms::Dots { b, b_block_stride, .. } => {
                                 let b_strides = [&[b_block_stride, 4], &*b_depths, &[1]].concat();
                                 for q in 0..4 {
                                     let a_strides = [&*a_strides, &[1]].concat();
@@ -209,7 +209,19 @@ impl Naive<'_> {
                         sum /= float(*divisor);
                     }
                     sum = self.finished(sum, tile.finish.as_ref(), [p, i, block, j]);
-                    let result = if dots {
+                    let result = if let Some(scaled) = tile.scaled() {
+                        if let Some((start, stride)) = scaled.start {
+                            sum += self.place(start, &[stride, 1], &[block, j]).float();
+                        }
+                        let strides = scaled.scale_block_stride.map_or([0; 2], |stride| [stride, 1]);
+                        let scale = self.place(scaled.scale, &strides, &[block, j]).float();
+                        let rounded = (sum as f32 * scale as f32).round_ties_even();
+                        let limits = [scaled.zero, scaled.low, scaled.high].map(float);
+                        let dtype =
+                            self.code.buffers[self.code.accesses[tile.c.index()].buffer.index()].dtype;
+                        let [zero, low, high] = limits;
+                        Number::Float((f64::from(rounded) + zero).clamp(low, high)).cast(dtype)
+                    } else if dots {
                         Number::Int(sum as i64).cast(ElementType::I32)
                     } else {
                         Number::Float(sum).cast(ElementType::F32)

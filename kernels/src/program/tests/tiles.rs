@@ -146,8 +146,26 @@ fn bytes(random: &mut Random, table: &KernelTable) -> Code {
     let (terms, size) = (taps * channels, rows * lines * lanes);
     let x = input(&mut code, 0, dtype, ((rows * lines + taps - 1) * channels) as usize);
     let w = input(&mut code, 1, ElementType::I8, (panels * terms * blocks * lanes) as usize);
-    let y = output(&mut code, 2, ElementType::I32, (panels * blocks * size) as usize);
+    let scaled = random.chance(2);
+    let of_results = random.pick(&[ElementType::U8, ElementType::I8]);
+    let of_results = if scaled { of_results } else { ElementType::I32 };
+    let y = output(&mut code, 2, of_results, (panels * blocks * size) as usize);
     let g = code.counter("g");
+    let of_columns = affine(0, &[(g, blocks * lanes)]);
+    let scaled = scaled.then(|| {
+        let start = input(&mut code, 3, ElementType::I32, (panels * blocks * lanes) as usize);
+        let scale = input(&mut code, 4, ElementType::F32, (panels * blocks * lanes) as usize);
+        let unsigned = of_results == ElementType::U8;
+        let (zero, low, high) = if unsigned { (100.0, 0.0, 255.0) } else { (-3.0, -128.0, 127.0) };
+        Scaled {
+            start: random.chance(2).then(|| (code.access(start, of_columns.clone()), lanes)),
+            scale: code.access(scale, of_columns.clone()),
+            scale_block_stride: random.chance(2).then_some(lanes),
+            zero: Literal::Float(zero),
+            low: Literal::Float(low),
+            high: Literal::Float(high),
+        }
+    });
     let depth = |count: i64, a_stride: i64, b_stride: i64| Depth {
         trip: Trip::Constant(count as usize),
         a_stride,
@@ -161,6 +179,7 @@ fn bytes(random: &mut Random, table: &KernelTable) -> Code {
         terms: Terms::Dots {
             b: code.access(w, affine(0, &[(g, terms * blocks * lanes)])),
             b_block_stride: 4 * lanes,
+            scaled,
         },
         c: code.access(y, affine(0, &[(g, blocks * size)])),
         c_line_stride: rows * lanes,
@@ -175,7 +194,7 @@ fn bytes(random: &mut Random, table: &KernelTable) -> Code {
             depth(channels / 4, 4, 4 * blocks * lanes),
         ],
         guard: vec![],
-        accumulate: if random.chance(3) { Accumulate::Always } else { Accumulate::Never },
+        accumulate: if scaled.is_none() && random.chance(3) { Accumulate::Always } else { Accumulate::Never },
         finish: None,
     };
     code.body.push(parallel(g, panels as usize, vec![Node::Call(Call::Tile(Box::new(tile)))]));

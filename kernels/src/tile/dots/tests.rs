@@ -1,4 +1,4 @@
-use super::{DOT_TERMS, DotArgs, DotKernel};
+use super::{DOT_TERMS, DotArgs, DotKernel, Limits, Scaled};
 use crate::guard::Guarded;
 use crate::isa::Isa;
 use crate::table;
@@ -74,10 +74,11 @@ fn tiles_of_every_size_give_the_product() {
                             a_row: a_row as isize,
                             b: b.as_ptr(),
                             b_vector: (lanes * DOT_TERMS) as isize,
-                            c: c.as_mut_ptr(),
+                            c: c.as_mut_ptr().cast(),
                             c_row: c_row as isize,
                             c_vector: lanes as isize,
                             accumulate,
+                            scaled: None,
                         };
                         // SAFETY: the kernel is one of this machine's; the slices span the operands.
                         unsafe { (kernel.run)(&args) };
@@ -126,10 +127,11 @@ fn levels_of_the_sum_and_vectors_apart_give_the_product() {
             a_row: (terms * DOT_TERMS) as isize,
             b: b.as_ptr(),
             b_vector: (terms * lanes * DOT_TERMS) as isize,
-            c: c.as_mut_ptr(),
+            c: c.as_mut_ptr().cast(),
             c_row: lanes as isize,
             c_vector: (rows * lanes) as isize,
             accumulate: false,
+            scaled: None,
         };
         // SAFETY: the kernel is one of this machine's; the strides stay in the vectors.
         unsafe { (kernel.run)(&args) };
@@ -148,6 +150,66 @@ fn levels_of_the_sum_and_vectors_apart_give_the_product() {
             };
             let want: i32 = (0..terms).filter(counts_at).map(product).sum();
             assert_eq!(c[(vector * rows + i) * lanes + lane], want, "{} at {i}, {j}", kernel.name);
+        }
+    }
+}
+
+#[test]
+fn sums_are_scaled_to_bytes() {
+    for (kernel, lanes) in kernels() {
+        for (rows, cols) in
+            (1..kernel.rows + 2).flat_map(|rows| (1..=kernel.cols).map(move |cols| (rows, cols)))
+        {
+            let depth = 3;
+            let a: Vec<u8> = (0..rows * depth * DOT_TERMS).map(byte).collect();
+            let b: Vec<i8> = (0..cols * depth * DOT_TERMS).map(|i| byte(i + 77).cast_signed()).collect();
+            let start: Vec<i32> = (0..cols).map(|j| 1000 * (j as i32 % 7) - 3000).collect();
+            let mut scale: Vec<f32> = (0..cols).map(|j| 0.5 / 64.0 * (1 + j % 5) as f32).collect();
+            scale[0] = if rows % 2 == 0 { f32::NAN } else { 0.001 };
+            for (single, signed) in [(false, false), (true, false), (false, true), (true, true)] {
+                let (zero, low, high) = if signed { (-3.0, -128.0, 127.0) } else { (100.0, 0.0, 255.0) };
+                let mut c = vec![0x55u8; rows * (cols + 1)];
+                let args = DotArgs {
+                    rows,
+                    cols,
+                    depths: Depth::single(depth, DOT_TERMS as isize, (cols * DOT_TERMS) as isize),
+                    tail: None,
+                    a: a.as_ptr(),
+                    a_signed: signed,
+                    a_row: (depth * DOT_TERMS) as isize,
+                    b: b.as_ptr(),
+                    b_vector: (lanes * DOT_TERMS) as isize,
+                    c: c.as_mut_ptr(),
+                    c_row: cols as isize + 1,
+                    c_vector: lanes as isize,
+                    accumulate: false,
+                    scaled: Some(Scaled {
+                        start: if single { std::ptr::null() } else { start.as_ptr() },
+                        start_vector: lanes as isize,
+                        scale: scale.as_ptr(),
+                        scale_vector: (!single).then_some(lanes as isize),
+                        limits: Limits { zero, low, high },
+                    }),
+                };
+                // SAFETY: the kernel is one of this machine's; the strides stay in the vectors.
+                unsafe { (kernel.run)(&args) };
+                for (index, &got) in c.iter().enumerate() {
+                    let (i, j) = (index / (cols + 1), index % (cols + 1));
+                    if j == cols {
+                        assert_eq!(got, 0x55, "{} behind {i}", kernel.name);
+                        continue;
+                    }
+                    let mut sum = if single { 0 } else { start[j] };
+                    for (k, q) in (0..depth).flat_map(|k| (0..DOT_TERMS).map(move |q| (k, q))) {
+                        sum += of_a(a[(i * depth + k) * DOT_TERMS + q], signed)
+                            * i32::from(b[(k * cols + j) * DOT_TERMS + q]);
+                    }
+                    let scaled = sum as f32 * scale[if single { 0 } else { j }];
+                    let limited = (scaled.round_ties_even() + zero).clamp(low, high);
+                    let want = if scaled.is_nan() { 0 } else { limited as i32 as u8 };
+                    assert_eq!(got, want, "{} at {i}, {j}, {sum}", kernel.name);
+                }
+            }
         }
     }
 }

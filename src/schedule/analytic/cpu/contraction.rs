@@ -460,6 +460,10 @@ fn pack_panels(
 fn is_costly(nest: &Nest, contraction: &Contraction) -> bool {
     let mut found = false;
     for store in &contraction.reduction.stores {
+        // Tiles of bytes make bytes of their sums.
+        if contraction.dtypes[1] == DType::I8 && nest.pool.buffers[store.buffer].dtype.size_bytes() == 1 {
+            continue;
+        }
         nest.pool.visit(store.value, &mut |id| {
             found |= match nest.pool.get(id) {
                 Expr::Unary(..) | Expr::Binary(BinaryOp::Mul | BinaryOp::Div, ..) => {

@@ -3,6 +3,8 @@
 //! - A contraction becomes matrix tiles: rows and columns are cut to the micro-kernel's tile, constant factors packed when the
 //!   nest is compiled, guarded or strided factors packed as they are read (which is im2col for a convolution), and the results
 //!   finished tile by tile while they are in the first-level cache. Planes that fill no row of a tile become its rows.
+//! - A contraction of bytes becomes matrix tiles of fours of them likewise, whose factor of the columns is always packed, and which finish
+//!   their results tile by tile where these are bytes again.
 //! - Columns that the nest itself writes, as im2col does, are written by all threads first; their product is a contraction.
 //! - A convolution whose results lie in blocks of channels becomes matrix tiles of their vectors, and reads its input in place; so does
 //!   a pooling of blocks, over windows or over all places.
