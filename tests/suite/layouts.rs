@@ -2,12 +2,14 @@
 
 use super::support::{compare_with_reference, note};
 use paisley::base::Random;
+use paisley::compiler::{Device, Timings, compile};
 use paisley::expr::UnaryOp;
 use paisley::graph::{Graph, Op, ValueId};
 use paisley::ops::{
     Concat, Conv, ConvAlgorithm, Fact, Map, MatMul, Normalize, Pool, PoolKind, Reduce, ReduceKind, Scalar,
     Transpose, View,
 };
+use paisley::target::{CpuIsa, CpuTarget};
 use paisley::tensor::{DType, MemoryLayout, Tensor};
 
 /// Networks on each instruction set.
@@ -223,4 +225,61 @@ fn networks_in_blocks_give_what_the_reference_gives() {
     ));
     assert!(kept > 0, "no kernel of these networks keeps an operand");
     assert!(10 * in_blocks > values, "hardly any value of these networks lies in blocks");
+}
+
+/// A convolution of each channel by itself, or channels scaled, and a 1x1 convolution, of images of `side` squared.
+fn pair(channels: usize, side: usize, filters: usize, window: Option<(usize, usize)>) -> Graph {
+    let mut network = Network { graph: Graph::new("pair"), rng: Random::new(7) };
+    let x = network.graph.add_input("x", Fact::new(DType::F32, &[1, channels, side, side]));
+    let conv = |pad: usize, stride: usize, groups: usize| Conv {
+        strides: vec![stride; 2],
+        dilations: vec![1; 2],
+        pads: vec![(pad, pad); 2],
+        groups,
+        edge: 0,
+        algorithm: None,
+    };
+    let made = match window {
+        Some((kernel, stride)) => {
+            let w = network.constant(&[channels, 1, kernel, kernel]);
+            network.add(conv(kernel / 2, stride, channels), &[x, w])
+        }
+        None => {
+            let factors = network.graph.add_input("factors", Fact::new(DType::F32, &[1, channels, 1, 1]));
+            network.add(Map { scalar: Scalar::Input(0).times(Scalar::Input(1)) }, &[x, factors])
+        }
+    };
+    let w = network.constant(&[filters, channels, 1, 1]);
+    let y = made.and_then(|made| network.add(conv(0, 1, 1), &[made, w])).expect("the shapes fit");
+    network.graph.add_output("y", y);
+    network.graph
+}
+
+#[test]
+fn what_is_kept_is_computed_in_bands() {
+    let mut kept = 0;
+    for (channels, side, filters) in
+        [(16, 16, 16), (16, 17, 24), (48, 14, 16), (96, 28, 24), (192, 95, 32), (672, 14, 112), (32, 112, 64)]
+    {
+        for window in [None, Some((3, 1)), Some((5, 1)), Some((3, 2))] {
+            let graph = pair(channels, side, filters, window);
+            for isa in CpuIsa::ALL {
+                for (threads, l2_bytes) in [(1, 1 << 14), (2, 1 << 20), (2, 1 << 16), (3, 1 << 14)] {
+                    let target = CpuTarget { l2_bytes, ..CpuTarget::preset(isa, threads) };
+                    let plan = compile(&graph, &Device::Cpu(target), &mut Timings::default()).unwrap();
+                    for kernel in plan.kernels.iter().filter(|kernel| kernel.nest.block("make_t").is_some()) {
+                        kept += 1;
+                        let steps = kernel.trace.to_string();
+                        let tiles = steps.matches("replace ").count();
+                        let case = format!(
+                            "{channels} {side} {filters} {window:?} {isa:?} {threads} {l2_bytes}\n{steps}"
+                        );
+                        assert!(steps.contains("compute_at make_t"), "{case}");
+                        assert_eq!(tiles, 1 + usize::from(window.is_some()), "{case}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(kept > 100, "only {kept} kernels of these pairs keep an operand");
 }

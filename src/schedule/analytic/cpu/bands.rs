@@ -57,7 +57,7 @@ pub(super) fn pointwise_bands(scheduler: &mut Scheduler, target: &CpuTarget) -> 
     };
     scheduler.compute_at(&makes?, &band)?;
     if let ([made], Some(weights)) = (made, weights) {
-        operand_tiles(scheduler, [&t, &weights], made, columns * lanes, target)?;
+        operand_tiles(scheduler, [&t, &weights, &band], made, columns * lanes, target)?;
     }
 
     // Places that follow one another, of which a strip stays in the first-level cache until what follows has used them.
@@ -100,11 +100,11 @@ fn constant_factor(scheduler: &mut Scheduler, made: &Reduction) -> Option<String
     factors.into_iter().find(|factor| factor.is_constant(nest)).map(|factor| buffer_name(nest, factor.buffer))
 }
 
-/// Tiles for the operand `t`, a convolution of each channel by itself with constant `weights`, in the loops over a band of it: of
+/// Tiles for the operand `t`, a convolution of each channel by itself with constant `weights`, in the loops over a `band` of it: of
 /// `row_elements` a row.
 fn operand_tiles(
     scheduler: &mut Scheduler,
-    [t, weights]: [&str; 2],
+    [t, weights, band]: [&str; 3],
     made: &Reduction,
     row_elements: usize,
     target: &CpuTarget,
@@ -112,11 +112,16 @@ fn operand_tiles(
     let [block, row, column, lane] = [1, 2, 3, 4].map(|axis| format!("{t}.{axis}"));
     let depth = loop_names(&scheduler.nest, &made.inner);
     let accumulator = buffer_name(&scheduler.nest, made.accumulator);
-    let by = [&[block], &*depth, std::slice::from_ref(&lane)].concat();
-    scheduler.relayout(weights, &by)?;
-    let strip = even(scheduler.extent(&row), STRIP_ELEMENTS / row_elements);
-    scheduler.split(&row, &[strip])?;
-    scheduler.stage_out(&accumulator, Some(&format!("{row}.0")))?;
+    let by = scheduler.present(&[&block]);
+    scheduler.relayout(weights, &[&*by, &depth, std::slice::from_ref(&lane)].concat())?;
+    // A band of one row has no loop over rows, and one block of channels none over blocks.
+    let around = if scheduler.present(&[&row]).is_empty() {
+        by.last().map_or(band, String::as_str)
+    } else {
+        scheduler.split(&row, &[even(scheduler.extent(&row), STRIP_ELEMENTS / row_elements)])?;
+        &format!("{row}.0")
+    };
+    scheduler.stage_out(&accumulator, Some(around))?;
     scheduler.reorder(&[&*depth, &[column, lane]].concat())?;
     scheduler.replace(depth.first()?, lane_by_lane(target.isa))
 }
