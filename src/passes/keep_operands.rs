@@ -26,15 +26,10 @@ pub fn keep_operands(graph: &Graph, groups: Vec<Group>, target: &CpuTarget) -> V
         let (prologue, kept) = (makes.nodes().collect(), graph.producer(x).into_iter().collect());
         let mut merged = Group { prologue, kept, ..group.clone() };
         merged.inputs = merged.values_read(graph);
-        if merged.inputs.len() <= MOST_INPUTS {
-            (groups[from], groups[at]) = (None, Some(merged));
-        }
+        (groups[from], groups[at]) = (None, Some(merged));
     }
     groups.into_iter().flatten().collect()
 }
-
-/// Values that a merged group reads at most.
-const MOST_INPUTS: usize = 8;
 
 /// The image that the group's anchor would keep.
 fn kept_operand(graph: &Graph, group: &Group, target: &CpuTarget) -> Option<ValueId> {
