@@ -1,6 +1,7 @@
 //! From a decoded file to a graph: nodes in order, one row each, every problem collected.
 
 use super::call::Call;
+use super::integer_operators::integer_operators;
 use super::model::{Bindings, Bound, Model, is_standard};
 use super::problem::{ImportError, Problem, Refusal};
 use super::proto::{GraphProto, NodeProto};
@@ -79,6 +80,7 @@ struct Importer<'a> {
 }
 
 pub(super) fn import(model: &Model, bindings: &Bindings) -> Result<Graph, ImportError> {
+    let nodes = integer_operators(&model.graph, &model.external);
     let mut importer = Importer {
         model,
         graph: Graph::new(&model.graph.name),
@@ -88,7 +90,7 @@ pub(super) fn import(model: &Model, bindings: &Bindings) -> Result<Graph, Import
     };
     importer.initializers(&model.graph);
     importer.inputs(bindings);
-    importer.nodes(&model.graph.node);
+    importer.nodes(nodes.iter().map(|(i, node)| (*i, node.as_ref())));
     importer.outputs();
     if importer.problems.is_empty() {
         Ok(importer.graph.pruned())
@@ -155,8 +157,9 @@ impl<'a> Importer<'a> {
         }
     }
 
-    fn nodes(&mut self, nodes: &'a [NodeProto]) {
-        for (i, node) in nodes.iter().enumerate() {
+    /// Adds nodes, each with its place in the file.
+    fn nodes(&mut self, nodes: impl Iterator<Item = (usize, &'a NodeProto)>) {
+        for (i, node) in nodes {
             let before = self.graph.values().len();
             let refusals = match self.node(node, i) {
                 Ok(values) => {
@@ -246,7 +249,7 @@ impl<'a> Importer<'a> {
         let graph = graph.ok_or_else(|| Some(Refusal::invalid(format!("there is no {name}"))))?;
         self.scopes.push(HashMap::new());
         self.initializers(graph);
-        self.nodes(&graph.node);
+        self.nodes(graph.node.iter().enumerate());
         let outputs: Vec<Option<Slot>> = graph.output.iter().map(|info| self.lookup(&info.name)).collect();
         self.scopes.pop();
         let mut values = Vec::with_capacity(outputs.len());

@@ -7,6 +7,7 @@
 
 mod call;
 mod import;
+mod integer_operators;
 mod model;
 mod problem;
 mod proto;
