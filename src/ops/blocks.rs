@@ -54,7 +54,7 @@ pub(super) fn lay_out(nest: &mut Nest, layouts: &[MemoryLayout]) {
 }
 
 /// Lets the loops `name.0` and `name.1` run over whole blocks: the channels that the last block has too many read 0 from what lies
-/// in rows, and are 0 in what lies in blocks. A sum over channels leaves them out.
+/// in rows, and are 0 in what lies in blocks, or anything where those are integers. A sum over channels leaves them out.
 fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
     let lane = format!("{name}.1");
     let lanes: Vec<VarId> = nest.pool.vars.ids().filter(|&var| nest.pool.vars[var].name == lane).collect();
@@ -95,7 +95,9 @@ fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
         let zero = zeros.of(pool, store.value, &beyond) == Some(0.0);
         zeros.note(store.buffer, zero);
         let adds_zero = zero && store.combine.is_none_or(|combine| combine == Combiner::Add);
-        if !adds_zero && !own.contains(&store.buffer) {
+        let integers = blocked.contains(&store.buffer) && !pool.buffers[store.buffer].dtype.is_float();
+        let anything = store.combine.is_none() && integers;
+        if !(adds_zero || anything || own.contains(&store.buffer)) {
             store.value = pool.guard(inside, store.value);
         }
     });
@@ -105,7 +107,7 @@ fn fill_blocks(nest: &mut Nest, name: &str, blocked: &[BufferId]) {
 struct Beyond<'a> {
     /// The condition that does not hold there.
     inside: ExprId,
-    /// The parameters that lie in blocks, and are 0 there.
+    /// The parameters that lie in blocks, and are 0 there if they are floats.
     blocked: &'a [BufferId],
 }
 
@@ -129,7 +131,8 @@ impl Zeros {
             Expr::Float(bits, _) => Some(f64::from_bits(bits)),
             Expr::Int(value, _) => Some(value as f64),
             Expr::Load(buffer, _) => {
-                let zero = beyond.blocked.contains(&buffer) || self.locals.get(&buffer) == Some(&true);
+                let in_blocks = beyond.blocked.contains(&buffer) && pool.buffers[buffer].dtype.is_float();
+                let zero = in_blocks || self.locals.get(&buffer) == Some(&true);
                 zero.then_some(0.0)
             }
             Expr::Unary(op, a) if pool.dtype(id).is_float() => Some(op.eval_f64(value(a)?)),

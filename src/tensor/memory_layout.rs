@@ -7,7 +7,8 @@ pub enum MemoryLayout {
     #[default]
     Rows,
     /// Dimension 1 in blocks of that many, a block innermost: element `[n, c, h, w]` lies where `[n, c / block, h, w, c % block]`
-    /// does in rows. The channels that the last block has too many are 0.
+    /// does in rows. The channels that the last block has too many are 0 in floats, and anything in
+    /// integers, whose product with 0 is 0 whatever they are.
     ChannelBlocks(usize),
 }
 
