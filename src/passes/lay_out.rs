@@ -18,6 +18,7 @@ use super::Group;
 use crate::graph::{Graph, Node, NodeId, Op, ValueId};
 use crate::ops::{ConvAlgorithm, Fact, Transpose};
 use crate::tensor::{DType, MemoryLayout};
+use paisley_kernels::tile::dots::DOT_TERMS;
 use std::collections::BTreeMap;
 
 /// How the inputs and outputs of a group lie.
@@ -74,6 +75,8 @@ enum Use {
     Rows,
     /// It gives blocks, and reads this value as it lies.
     Gives(ValueId),
+    /// It gives blocks, and reads this value in blocks of as many channels as a micro-kernel multiplies at once.
+    Fours(ValueId),
     /// It reads and gives blocks.
     Blocks,
     /// It gives what it reads.
@@ -116,16 +119,27 @@ pub fn lay_out(graph: &Graph, groups: &[Group], block: usize) -> Vec<GroupLayout
                 let fit = |&value: &ValueId| !image(value) || blocks.fits(&graph.fact(value).shape);
                 others.copied().all(|value| fit(&value))
             }
-            Use::Blocks | Use::Makes => fits,
+            Use::Blocks | Use::Fours(_) | Use::Makes => fits,
             Use::Keeps => fits && in_blocks > in_rows,
             Use::Reads(_) | Use::Rows => false,
         };
         let read = |&input: &ValueId| match role {
             Use::Gives(x) | Use::Reads(x) if input == x => lies(input),
-            Use::Gives(_) | Use::Blocks | Use::Keeps | Use::Makes if gives && image(input) => blocks,
-            Use::Gives(_) | Use::Blocks | Use::Keeps | Use::Makes | Use::Reads(_) | Use::Rows => {
-                MemoryLayout::Rows
+            Use::Fours(x) if gives && input == x && lies(input) == MemoryLayout::Rows => {
+                MemoryLayout::ChannelBlocks(DOT_TERMS)
             }
+            Use::Gives(_) | Use::Fours(_) | Use::Blocks | Use::Keeps | Use::Makes
+                if gives && image(input) =>
+            {
+                blocks
+            }
+            Use::Gives(_)
+            | Use::Fours(_)
+            | Use::Blocks
+            | Use::Keeps
+            | Use::Makes
+            | Use::Reads(_)
+            | Use::Rows => MemoryLayout::Rows,
         };
         let inputs = group.inputs.iter().map(read).collect();
         let outputs: Vec<MemoryLayout> = group
@@ -257,7 +271,11 @@ fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: us
             let constant = graph.constant(inputs[1]).is_some();
             let fours = channels(x).is_multiple_of(4);
             let blocks = moved.is_none() && (whole || (conv.groups == 1 && fours)) && filled && constant;
-            return if blocks { Use::Blocks } else { Use::Rows };
+            return match blocks {
+                true if channels(x) < block => Use::Fours(x),
+                true => Use::Blocks,
+                false => Use::Rows,
+            };
         }
         if let Some(last) = moved {
             let dense = filled && !winograd && conv.groups == 1 && last.outputs[0] == x;

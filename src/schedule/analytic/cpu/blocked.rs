@@ -216,6 +216,10 @@ pub(super) fn blocked_tiles(
         scheduler.split(last, &[DOT_TERMS])?;
         neighbours.push(format!("{last}.1"));
         last.push_str(".0");
+        // A loop of one iteration is of no use inside.
+        if scheduler.extent(depth.last()?) == 1 {
+            depth.rotate_right(1);
+        }
     }
 
     // Strips of rows; places that follow one another in one step are a single row, of which a strip is a part.
