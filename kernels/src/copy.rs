@@ -28,9 +28,13 @@ pub(crate) struct CopyArgs<'a> {
     pub(crate) limits: &'a [Limit],
 }
 
+/// Channels that [`body::interleave_bytes`] does together.
+pub(crate) const CHANNELS: usize = 4;
+
 /// The loops. Each is unsafe for the same reason: the caller grants the instruction set of `V` and the contract of [`CopyArgs`].
 pub(crate) mod body {
-    use super::{CopyArgs, Limit};
+    use super::{CHANNELS, CopyArgs, Limit};
+    use crate::simd::bytes::Bytes;
     use crate::simd::{MOST_LANES, Vector};
 
     /// How many steps of the outer loop ahead the source is asked for: its rows may be too far apart for the processor to foresee.
@@ -61,6 +65,62 @@ pub(crate) mod body {
 
     fn ceiling(value: i64, divisor: i64) -> i64 {
         -(-value).div_euclid(divisor)
+    }
+
+    /// Planes of bytes to places with their channels next to one another: `target[p * pitch + c] = source[c * plane + p]` for places `p`
+    /// and channels `c`, which are a multiple of [`CHANNELS`].
+    ///
+    /// # Safety
+    /// The elements of the source are valid for reads, those of the target for writes, and the one is apart from the other.
+    #[inline(always)]
+    pub(crate) unsafe fn interleave_bytes<V: Vector>(
+        (target, pitch): (*mut u8, isize),
+        (source, plane): (*const u8, isize),
+        (places, channels): (usize, usize),
+    ) {
+        const PLACES: usize = 16;
+        for first in (0..channels).step_by(CHANNELS) {
+            let target = target.wrapping_add(first);
+            let source = source.wrapping_offset(first as isize * plane);
+            let mut place = 0;
+            while place + PLACES <= places {
+                // SAFETY: the caller grants these channels of so many places.
+                unsafe {
+                    let mut channels = [Bytes::splat(0); CHANNELS];
+                    for c in 0..CHANNELS {
+                        let source = source.wrapping_offset(c as isize * plane).add(place);
+                        channels[c] = Bytes::load::<PLACES>(source);
+                    }
+                    let quarters = Bytes::interleaved(channels);
+                    let target = target.wrapping_offset(place as isize * pitch);
+                    for quarter in 0..CHANNELS {
+                        let target = target.wrapping_offset(4 * quarter as isize * pitch);
+                        if pitch == CHANNELS as isize {
+                            quarters[quarter].store::<PLACES>(target);
+                            continue;
+                        }
+                        let mut units = [[0u8; CHANNELS]; 4];
+                        quarters[quarter].store::<PLACES>(units.as_mut_ptr().cast());
+                        for (at, unit) in units.into_iter().enumerate() {
+                            target
+                                .wrapping_offset(at as isize * pitch)
+                                .cast::<[u8; CHANNELS]>()
+                                .write_unaligned(unit);
+                        }
+                    }
+                }
+                place += PLACES;
+            }
+            for place in place..places {
+                for c in 0..CHANNELS {
+                    // SAFETY: the caller grants this element.
+                    unsafe {
+                        let element = *source.wrapping_offset(c as isize * plane).add(place);
+                        *target.wrapping_offset(place as isize * pitch).add(c) = element;
+                    }
+                }
+            }
+        }
     }
 
     /// Copies a block as [`CopyArgs`] says.

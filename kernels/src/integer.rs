@@ -55,13 +55,37 @@ pub(crate) mod body {
             (U8, F32) => pieces!(u8 => f32, target, [source as x], count, f32::from(x)),
             (I8, F32) => pieces!(i8 => f32, target, [source as x], count, f32::from(x)),
             (F32, I32) => pieces!(f32 => i32, target, [source as x], count, x as i32),
-            (F32, U8) => pieces!(f32 => u8, target, [source as x], count, x as u8),
-            (F32, I8) => pieces!(f32 => i8, target, [source as x], count, x as i8),
+            // SAFETY: the caller grants the contract.
+            (F32, U8) => unsafe { to_bytes::<V, false>(target, source.cast(), count) },
+            // SAFETY: as above.
+            (F32, I8) => unsafe { to_bytes::<V, true>(target, source.cast(), count) },
             (U8, I32) => pieces!(u8 => i32, target, [source as x], count, i32::from(x)),
             (I8, I32) => pieces!(i8 => i32, target, [source as x], count, i32::from(x)),
             (I32, U8 | I8) => pieces!(i32 => u8, target, [source as x], count, x as u8),
             (_, _) => false,
         }
+    }
+
+    /// # Safety
+    /// As for [`convert`].
+    #[inline(always)]
+    unsafe fn to_bytes<V: Vector, const SIGNED: bool>(
+        target: *mut u8,
+        source: *const f32,
+        count: usize,
+    ) -> bool {
+        let mut at = 0;
+        while at < count {
+            let lanes = V::LANES.min(count - at);
+            // SAFETY: the caller grants the elements below `count`.
+            unsafe {
+                let source = source.add(at);
+                let values = if lanes == V::LANES { V::load(source) } else { V::load_first(source, lanes) };
+                values.store_bytes::<SIGNED>(target.add(at), lanes);
+            }
+            at += lanes;
+        }
+        true
     }
 
     /// `target[i] = op(a[i], b[i])` of type `dtype`; whether it knows type and operation.
@@ -114,20 +138,18 @@ mod tests {
         for isa in Isa::available() {
             let convert = table(isa).raw.convert;
             for count in [0, 1, 31, 32, 33, 100, floats.len()] {
-                let mut bytes = vec![7u8; floats.len()];
-                // SAFETY: the table is of an available instruction set; the elements are those of the vectors.
-                let known = unsafe {
-                    convert(
-                        ElementType::U8,
-                        ElementType::F32,
-                        bytes.as_mut_ptr(),
-                        floats.as_ptr().cast(),
-                        count,
-                    )
-                };
-                assert!(known);
-                let want = |i: usize| if i < count { floats[i] as u8 } else { 7 };
-                assert!(bytes.iter().enumerate().all(|(i, &byte)| byte == want(i)), "{isa}");
+                for to in [ElementType::U8, ElementType::I8] {
+                    let mut bytes = vec![7u8; floats.len()];
+                    // SAFETY: the table is of an available instruction set; the elements are those of the vectors.
+                    let known = unsafe {
+                        convert(to, ElementType::F32, bytes.as_mut_ptr(), floats.as_ptr().cast(), count)
+                    };
+                    assert!(known);
+                    let converted =
+                        |x: f32| if to == ElementType::U8 { x as u8 } else { (x as i8).cast_unsigned() };
+                    let want = |i: usize| if i < count { converted(floats[i]) } else { 7 };
+                    assert!(bytes.iter().enumerate().all(|(i, &byte)| byte == want(i)), "{isa}");
+                }
             }
             let mut results = vec![0f32; integers.len()];
             // SAFETY: as above.

@@ -31,4 +31,14 @@ impl KernelTable {
         // SAFETY: the table's instruction set is present; the caller grants the rest.
         unsafe { (self.raw.pool_lanes)(args) }
     }
+
+    /// The largest of each lane, of bytes that are signed or not; of no terms the least byte. Nothing finishes it.
+    ///
+    /// # Safety
+    /// The arguments keep the contract of [`Windows`] for elements of as many bytes as a vector has lanes: addresses are those of bytes,
+    /// and strides count bytes.
+    pub unsafe fn pool_bytes(&self, signed: bool, windows: &Windows) {
+        // SAFETY: the table's instruction set is present; the caller grants the rest.
+        unsafe { (self.raw.pool_bytes)(signed, windows) }
+    }
 }

@@ -275,8 +275,7 @@ fn under_conditions(pool: &ExprPool, value: ExprId, combine: Combiner) -> (ExprI
         return (read, pool.conjuncts(condition));
     }
     if let &Expr::Select(condition, chosen, otherwise) = pool.get(value)
-        && let Expr::Float(bits, _) = pool.get(otherwise)
-        && f64::from_bits(*bits) == combine.identity()
+        && changes_nothing(pool, otherwise, combine)
     {
         let conjuncts = pool.conjuncts(condition);
         return match pool.get(chosen) {
@@ -286,6 +285,24 @@ fn under_conditions(pool: &ExprPool, value: ExprId, combine: Combiner) -> (ExprI
         };
     }
     (value, vec![])
+}
+
+/// Whether an expression is the constant that leaves what it is combined with as it is.
+fn changes_nothing(pool: &ExprPool, id: ExprId, combine: Combiner) -> bool {
+    match *pool.get(id) {
+        Expr::Float(bits, _) => f64::from_bits(bits) == combine.identity(),
+        Expr::Int(value, dtype) => {
+            let (low, high) = dtype.integer_range().unwrap_or((0, 0));
+            value as f64 == combine.identity().clamp(low as f64, high as f64)
+        }
+        Expr::Var(_)
+        | Expr::Load(..)
+        | Expr::Unary(..)
+        | Expr::Binary(..)
+        | Expr::Select(..)
+        | Expr::Guard(..)
+        | Expr::Cast(..) => false,
+    }
 }
 
 /// The operand of a product with the elements `[p, i]` and `[q, j]` of a matrix, for loops `i j t p q l`, or with its elements `[q, j]`

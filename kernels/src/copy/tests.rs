@@ -153,3 +153,27 @@ fn copies_runs_in_the_order_of_the_source() {
         }
     }
 }
+
+#[test]
+fn channels_of_bytes_are_interleaved() {
+    let (mut memory, mut results) = (Guarded::new(1 << 12), Guarded::new(1 << 12));
+    for isa in Isa::available() {
+        for channels in [4, 8, 16] {
+            for (places, more) in
+                [0, 1, 15, 16, 17, 40].into_iter().flat_map(|places| [(places, 0), (places, 4)])
+            {
+                let pitch = channels + more;
+                let source: &[u8] = memory.last(places * channels, |i| (i * 37 % 255) as u8);
+                let target: &mut [u8] = results.last((places * pitch).saturating_sub(more), |_| 255);
+                let (to, from) = ((target.as_mut_ptr(), pitch as isize), (source.as_ptr(), places as isize));
+                // SAFETY: the slices span the places and channels.
+                unsafe { (table(isa).raw.interleave_bytes)(to, from, (places, channels)) };
+                for (at, &got) in target.iter().enumerate() {
+                    let (place, channel) = (at / pitch, at % pitch);
+                    let want = if channel < channels { source[channel * places + place] } else { 255 };
+                    assert_eq!(got, want, "{isa} {place}, {channel} of {places} x {channels}");
+                }
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@
 use super::PoolArgs;
 use crate::activation::body::activate;
 use crate::simd::Vector;
+use crate::simd::bytes::Bytes;
 use crate::tile::Finish;
 use crate::tile::lanes::Windows;
 use crate::window::Pool;
@@ -55,6 +56,58 @@ pub(crate) unsafe fn pool_lanes<V: Vector>(args: &PoolArgs) {
         match args.pool {
             Pool::Max => lines::<V, Largest>(args),
             Pool::Sum => lines::<V, Sum>(args),
+        }
+    }
+}
+
+/// [`KernelTable::pool_bytes`](crate::KernelTable::pool_bytes).
+#[inline(always)]
+pub(crate) unsafe fn pool_bytes<V: Vector>(signed: bool, windows: &Windows) {
+    // A signed byte with this bit changed is one more than -128 as an unsigned one.
+    let sign = Bytes::splat(if signed { 0x80 } else { 0 });
+    // SAFETY: the caller grants the contract.
+    unsafe {
+        match V::LANES {
+            4 => byte_lines::<4>(windows, sign),
+            8 => byte_lines::<8>(windows, sign),
+            _sixteen => byte_lines::<16>(windows, sign),
+        }
+    }
+}
+
+/// Lines of elements of `LANES` bytes, which are unsigned once `sign` is changed in them.
+#[inline(always)]
+unsafe fn byte_lines<const LANES: usize>(windows: &Windows, sign: Bytes) {
+    let Windows { lines, rows, depths: [outer, inner], edges: [down, across], .. } = windows;
+    for p in 0..*lines {
+        let (first, end) = down.terms(down.at_line(p), outer.count);
+        let form = across.at_line(p);
+        let (from, to) = across.whole(form, inner.count, *rows);
+        let a = windows.a.cast::<u8>().wrapping_offset(p as isize * windows.a_line);
+        let c = windows.c.cast::<u8>().wrapping_offset(p as isize * windows.c_line);
+        for i in 0..*rows {
+            let (begin, behind) = if from <= i && i < to {
+                (0, inner.count)
+            } else {
+                across.terms(form + across.row * i as i64, inner.count)
+            };
+            let a = a.wrapping_offset(i as isize * windows.a_row);
+            let c = c.wrapping_offset(i as isize * windows.c_row);
+            // SAFETY: the caller grants the row of `c`, and of `a` the terms that count.
+            unsafe {
+                let mut largest = Bytes::splat(0);
+                if windows.accumulate {
+                    largest = Bytes::load::<LANES>(c).xor(sign);
+                }
+                for r in first..end {
+                    let mut term = a.wrapping_offset(r as isize * outer.a + begin as isize * inner.a);
+                    for _ in begin..behind {
+                        largest = largest.max(Bytes::load::<LANES>(term).xor(sign));
+                        term = term.wrapping_offset(inner.a);
+                    }
+                }
+                largest.xor(sign).store::<LANES>(c);
+            }
         }
     }
 }

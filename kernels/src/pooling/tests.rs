@@ -103,6 +103,44 @@ fn identity(pool: Pool) -> f32 {
 }
 
 #[test]
+fn the_largest_of_bytes_is_that_of_integers() {
+    let room = 1 << 14;
+    let (mut inputs, mut results) = (Guarded::new(room), Guarded::new(room));
+    for isa in Isa::available() {
+        let lanes = table(isa).lanes;
+        for (signed, accumulate) in [(false, false), (true, false), (false, true), (true, true)] {
+            for problem in problems() {
+                let value = |i: usize| (i * 89 % 251) as u8;
+                let x: &[u8] = &*inputs.last(problem.image_len() * lanes, value);
+                let y: &mut [u8] = results.last(problem.results_len() * lanes, |_| 100);
+                let mut args = problem.args(lanes, Pool::Max, &[], &mut []);
+                let [down, across] = problem.before.map(|before| before as isize);
+                args.windows.a = x
+                    .as_ptr()
+                    .wrapping_offset(
+                        -(down * args.windows.a_line / problem.stride[0] as isize + across * lanes as isize),
+                    )
+                    .cast();
+                args.windows.c = y.as_mut_ptr().cast();
+                args.windows.accumulate = accumulate;
+                // SAFETY: the slices span what the arguments name.
+                unsafe { table(isa).pool_bytes(signed, &args.windows) };
+                for (at, &got) in y.iter().enumerate() {
+                    let terms = problem.places(at / lanes).map(|place| x[place * lanes + at % lanes]);
+                    let terms = terms.chain(accumulate.then_some(100));
+                    let want = if signed {
+                        terms.map(u8::cast_signed).max().unwrap_or(i8::MIN).cast_unsigned()
+                    } else {
+                        terms.max().unwrap_or(0)
+                    };
+                    assert_eq!(got, want, "{isa} {problem:?} at {at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn windows_are_shorter_at_an_edge() {
     let room = 1 << 14;
     let (mut inputs, mut results) = (Guarded::new(room), Guarded::new(room));

@@ -332,7 +332,8 @@ pub enum Terms {
         /// What it is divided by.
         divisor: Literal,
     },
-    /// The largest of them; NaN if one is NaN, negative infinity if there is none.
+    /// The largest of them, f32 or, with no [`Finish`], bytes of one type; NaN if one is NaN, negative infinity or the least byte if there
+    /// is none.
     Largest,
 }
 

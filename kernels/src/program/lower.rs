@@ -11,6 +11,7 @@ use super::convert::literal_bits;
 use super::tile::TileOp;
 use super::transform::TransformOp;
 use crate::activation::Activation;
+use crate::copy::CHANNELS;
 use crate::scalar::{BinaryOp, UnaryOp};
 use crate::table::KernelTable;
 
@@ -58,7 +59,7 @@ pub(super) enum Op {
     Block(BlockCode),
 }
 
-/// A block that only copies f32, of contiguous columns, into another buffer.
+/// A block that only copies f32, of contiguous columns, into another buffer; or bytes that it interleaves.
 #[derive(Debug)]
 pub(super) struct CopyOp {
     /// Outer, rows, columns.
@@ -67,6 +68,20 @@ pub(super) struct CopyOp {
     pub(super) target: View,
     /// At most [`COPY_LIMITS`].
     pub(super) guard: Box<[Guard]>,
+}
+
+impl CopyOp {
+    /// Whether it makes channels of bytes, its columns, neighbours, of places that are neighbours in the source.
+    fn interleaves(&self) -> bool {
+        let channels = if let Trip::Constant(count) = self.dims[2] { count } else { 0 };
+        let whole = channels > 0 && channels.is_multiple_of(CHANNELS);
+        whole
+            && self.guard.is_empty()
+            && self.source.size == 1
+            && self.source.strides[1] == 1
+            && self.target.strides[2] == 1
+            && self.target.strides[1] >= channels as isize
+    }
 }
 
 /// Conditions of a copy at most.
@@ -349,7 +364,7 @@ impl Lowering<'_> {
             copy.guard.iter_mut().for_each(|guard| guard.strides.swap(1, 2));
         }
         let fits = value == to
-            && block.registers[to.index()] == ElementType::F32
+            && (block.registers[to.index()] == ElementType::F32 || copy.interleaves())
             && unguarded.is_empty()
             && guard.len() <= COPY_LIMITS
             && elsewhere

@@ -139,6 +139,19 @@ impl Machine<'_> {
     /// As for [`run`](Self::run).
     unsafe fn copy(&mut self, op: &CopyOp) {
         let CopyOp { dims, source, target, guard } = op;
+        let extents = [0, 1, 2].map(|dim: usize| dims[dim].evaluate(self.counters));
+        if source.size == 1 {
+            for outer in 0..extents[0] as isize {
+                let to = self.pointers[target.access].wrapping_offset(outer * target.strides[0]);
+                let from =
+                    self.pointers[source.access].cast_const().wrapping_offset(outer * source.strides[0]);
+                let (to, from) = ((to, target.strides[1]), (from, source.strides[2]));
+                // SAFETY: the verifier proved the elements of both in range, and they are in buffers of their own; channels are those of
+                // a copy that interleaves.
+                unsafe { (self.table.raw.interleave_bytes)(to, from, (extents[1], extents[2])) };
+            }
+            return;
+        }
         let mut limits = [Limit { start: 0, strides: [0; 3], end: 0 }; COPY_LIMITS];
         for (limit, guard) in limits.iter_mut().zip(guard) {
             let start = guard.value.evaluate(self.counters);
@@ -149,7 +162,7 @@ impl Machine<'_> {
             target_strides: [target.strides[0], target.strides[1]],
             source: self.pointers[source.access].cast_const().cast(),
             source_strides: source.strides,
-            extents: [0, 1, 2].map(|dim: usize| dims[dim].evaluate(self.counters)),
+            extents,
             limits: &limits[..guard.len()],
         };
         // SAFETY: the verifier proved the elements of both in range, those of the source under the limits; they are in buffers

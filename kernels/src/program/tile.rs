@@ -52,6 +52,8 @@ enum Kernel {
     Lanes { kernel: &'static LaneKernel, b: usize, edges: Box<[Clip]> },
     /// For no factors.
     Pool { pool: Pool, divisor: f32, edges: Box<[Clip]> },
+    /// For the largest of bytes.
+    PoolBytes { signed: bool, edges: Box<[Clip]> },
 }
 
 /// What becomes of the sums of bytes: accesses, and strides of vectors.
@@ -205,6 +207,9 @@ impl TileOp {
                 }
                 Terms::Sum { divisor } => {
                     Kernel::Pool { pool: Pool::Sum, divisor: single(divisor), edges: edges() }
+                }
+                Terms::Largest if a_type != ElementType::F32 => {
+                    Kernel::PoolBytes { signed: a_type == ElementType::I8, edges: edges() }
                 }
                 Terms::Largest => Kernel::Pool { pool: Pool::Max, divisor: 1.0, edges: edges() },
             },
@@ -361,6 +366,10 @@ impl Machine<'_> {
                 let windows = windows(self.edges(edges));
                 // SAFETY: as above.
                 unsafe { self.table.pool_lanes(&PoolArgs { pool: *pool, windows, divisor: *divisor }) };
+            }
+            Kernel::PoolBytes { signed, edges } => {
+                // SAFETY: as above, for elements that are bytes.
+                unsafe { self.table.pool_bytes(*signed, &windows(self.edges(edges))) };
             }
         }
     }

@@ -469,10 +469,15 @@ impl Verifier<'_> {
             let own = scale_block_stride.map_or([0; 4], |block| [0, 0, block, 1]);
             return expect_type(0, self.access(*scale, first, &own, &[], false)?, ElementType::F32);
         }
+        let of_a = self.access(*a, first, &a_strides, &guard, false)?;
+        if *terms == Terms::Largest && matches!(of_a, ElementType::U8 | ElementType::I8) && finish.is_none() {
+            let c_strides = [*c_line_stride, *c_row_stride, *c_block_stride, 1];
+            return expect_type(0, self.access(*c, first, &c_strides, &[], true)?, of_a);
+        }
+        expect_type(0, of_a, ElementType::F32)?;
         let operand = |access, strides: &[i64], guard: &[Condition], stores| {
             expect_type(0, self.access(access, first, strides, guard, stores)?, ElementType::F32)
         };
-        operand(*a, &a_strides, &guard, false)?;
         if let Terms::Products { b, b_block_stride } = terms {
             let strides = strides_of([0, 0, *b_block_stride, 1], &mut levels(|level| level.b_stride));
             operand(*b, &strides, &[], false)?;

@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::Vector;
+use super::{Vector, byte_range};
 use crate::vector::math;
 
 /// One 256-bit register.
@@ -114,6 +114,29 @@ impl Vector for Avx2 {
         // SAFETY: as said at the impl; eight values are 128 bits.
         unsafe {
             _mm_storeu_si128(target.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes<const SIGNED: bool>(self, target: *mut u8, count: usize) {
+        let (low, high) = byte_range::<SIGNED>();
+        // SAFETY: as said at the impl.
+        unsafe {
+            let limited = _mm256_min_ps(_mm256_max_ps(self.0, _mm256_set1_ps(low)), _mm256_set1_ps(high));
+            let numbers = _mm256_cmp_ps::<_CMP_ORD_Q>(self.0, self.0);
+            let integers = _mm256_cvttps_epi32(_mm256_and_ps(limited, numbers));
+            let lowest = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            let halves = _mm256_shuffle_epi8(integers, lowest);
+            let bytes = _mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            if count == Self::LANES {
+                _mm_storel_epi64(target.cast(), bytes);
+            } else {
+                let mut held = [0u8; 16];
+                _mm_storeu_si128(held.as_mut_ptr().cast(), bytes);
+                std::ptr::copy_nonoverlapping(held.as_ptr(), target, count);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::Vector;
+use super::{Vector, byte_range};
 
 /// One 512-bit register.
 #[derive(Clone, Copy)]
@@ -114,6 +114,21 @@ impl Vector for Avx512 {
         // SAFETY: as said at the impl; sixteen values are 256 bits.
         unsafe {
             _mm256_storeu_si256(target.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes<const SIGNED: bool>(self, target: *mut u8, count: usize) {
+        let (low, high) = byte_range::<SIGNED>();
+        // SAFETY: as said at the impl.
+        unsafe {
+            let limited = _mm512_min_ps(_mm512_max_ps(self.0, _mm512_set1_ps(low)), _mm512_set1_ps(high));
+            let numbers = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
+            let integers = _mm512_maskz_cvttps_epi32(numbers, limited);
+            if count == Self::LANES {
+                _mm_storeu_si128(target.cast(), _mm512_cvtepi32_epi8(integers));
+            } else {
+                _mm512_mask_cvtepi32_storeu_epi8(target.cast(), first(count), integers);
+            }
         }
     }
 

@@ -120,6 +120,17 @@ impl<V: Vector, const N: usize> Vector for Bundle<V, N> {
             unsafe { self.0[i].store_f16(target.add(i * V::LANES)) };
         }
     }
+    #[inline(always)]
+    unsafe fn store_bytes<const SIGNED: bool>(self, target: *mut u8, count: usize) {
+        for i in 0..N {
+            let first = i * V::LANES;
+            let own = count.saturating_sub(first).min(V::LANES);
+            if own > 0 {
+                // SAFETY: as said at the impl.
+                unsafe { self.0[i].store_bytes::<SIGNED>(target.add(first), own) };
+            }
+        }
+    }
 
     #[inline(always)]
     fn like(self, value: f32) -> Self {

@@ -133,8 +133,9 @@ impl Folding<'_> {
         let filled = block.place(self.code, *access, strides);
         let mut call = writer.call.clone();
         let target = Target::of(&mut call)?;
+        let least = least(self.code.buffers[filled.buffer.index()].dtype);
         let fits = value == to
-            && as_float(*constant) == target.nothing
+            && as_float(*constant) == target.nothing.max(least)
             && guard.is_empty()
             && *target.accumulate == cpu::Accumulate::Always;
         *target.accumulate = cpu::Accumulate::Never;
@@ -387,6 +388,25 @@ impl Target<'_> {
 /// The limits that let every value be.
 const FREE: (cpu::Literal, cpu::Literal) =
     (cpu::Literal::Float(f64::NEG_INFINITY), cpu::Literal::Float(f64::INFINITY));
+
+/// The least value of a type that tiles and transforms write.
+fn least(dtype: cpu::ElementType) -> f64 {
+    match dtype {
+        cpu::ElementType::U8 => 0.0,
+        cpu::ElementType::I8 => f64::from(i8::MIN),
+        cpu::ElementType::F16
+        | cpu::ElementType::BF16
+        | cpu::ElementType::F32
+        | cpu::ElementType::F64
+        | cpu::ElementType::I16
+        | cpu::ElementType::I32
+        | cpu::ElementType::I64
+        | cpu::ElementType::U16
+        | cpu::ElementType::U32
+        | cpu::ElementType::U64
+        | cpu::ElementType::Bool => f64::NEG_INFINITY,
+    }
+}
 
 fn as_float(literal: cpu::Literal) -> f64 {
     match literal {

@@ -10,6 +10,8 @@ use paisley_kernels::transform::{Matrix, Sides};
 
 const UNLIMITED: usize = usize::MAX;
 const F32: &[DType] = &[DType::F32];
+/// What the largest is found of.
+const LARGEST: &[DType] = &[DType::F32, DType::U8, DType::I8];
 
 macro_rules! fma {
     ($name:literal, $columns:literal) => {
@@ -207,7 +209,7 @@ macro_rules! fma_lanes {
 
 /// A pooling of vectors: of each channel by itself.
 macro_rules! pool_lanes {
-    ($name:literal, $columns:literal, $combine:expr) => {
+    ($name:literal, $columns:literal, $combine:expr, $dtypes:expr) => {
         Instruction {
             name: $name,
             loops: &[
@@ -219,7 +221,7 @@ macro_rules! pool_lanes {
             tail: false,
             operands: &[Operand {
                 name: "a",
-                dtypes: F32,
+                dtypes: $dtypes,
                 strides: &[Stride::Any, Stride::Any, Stride::One],
                 edges: true,
             }],
@@ -227,7 +229,7 @@ macro_rules! pool_lanes {
             combine: $combine,
             result: Operand {
                 name: "c",
-                dtypes: F32,
+                dtypes: $dtypes,
                 strides: &[Stride::Zero, Stride::Any, Stride::One],
                 edges: false,
             },
@@ -366,12 +368,12 @@ pub const INSTRUCTIONS: &[Instruction] = &[
     fma_lanes!("fma_lanes_16", 16),
     fma_lanes!("fma_lanes_8", 8),
     fma_lanes!("fma_lanes_4", 4),
-    pool_lanes!("pool_max_lanes_16", 16, Combiner::Max),
-    pool_lanes!("pool_max_lanes_8", 8, Combiner::Max),
-    pool_lanes!("pool_max_lanes_4", 4, Combiner::Max),
-    pool_lanes!("pool_sum_lanes_16", 16, Combiner::Add),
-    pool_lanes!("pool_sum_lanes_8", 8, Combiner::Add),
-    pool_lanes!("pool_sum_lanes_4", 4, Combiner::Add),
+    pool_lanes!("pool_max_lanes_16", 16, Combiner::Max, LARGEST),
+    pool_lanes!("pool_max_lanes_8", 8, Combiner::Max, LARGEST),
+    pool_lanes!("pool_max_lanes_4", 4, Combiner::Max, LARGEST),
+    pool_lanes!("pool_sum_lanes_16", 16, Combiner::Add, F32),
+    pool_lanes!("pool_sum_lanes_8", 8, Combiner::Add, F32),
+    pool_lanes!("pool_sum_lanes_4", 4, Combiner::Add, F32),
     windows!("depthwise", &[WINDOW, WINDOW_WEIGHTS], Shape::Product, Combiner::Add),
     windows!("pool_max", &[WINDOW], Shape::Single, Combiner::Max),
     windows!("pool_sum", &[WINDOW], Shape::Single, Combiner::Add),

@@ -224,7 +224,8 @@ impl Naive<'_> {
                     } else if dots {
                         Number::Int(sum as i64).cast(ElementType::I32)
                     } else {
-                        Number::Float(sum).cast(ElementType::F32)
+                        let c = &self.code.accesses[tile.c.index()];
+                        Number::Float(sum).cast(self.code.buffers[c.buffer.index()].dtype)
                     };
                     *self.place(tile.c, &strides, &[p, i, block, j]) = result;
                 }

@@ -42,13 +42,15 @@ fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
 
     // x[plane, row, column, channel]; w[panel, r, s, channel, block, lane]; y[panel, block, line, column, lane], whose lines are in pieces.
     let plane = height * width * channels;
-    let x = input(&mut code, 0, ElementType::F32, (planes * plane) as usize);
+    let types = [ElementType::F32, ElementType::U8, ElementType::I8];
+    let dtype = if kind == Kind::Largest { random.pick(&types) } else { ElementType::F32 };
+    let x = input(&mut code, 0, dtype, (planes * plane) as usize);
     let terms = taps_down * taps_across * of_terms;
     let w = input(&mut code, 1, ElementType::F32, (panels * terms * blocks * lanes) as usize);
     let bias = input(&mut code, 2, ElementType::F32, (panels * blocks * lanes) as usize);
     let size = rows * lines * columns * lanes;
     let other = input(&mut code, 3, ElementType::F32, (panels * blocks * size) as usize);
-    let y = output(&mut code, 4, ElementType::F32, (panels * blocks * size) as usize);
+    let y = output(&mut code, 4, dtype, (panels * blocks * size) as usize);
     let [g, p] = ["g", "p"].map(|name| code.counter(name));
 
     let line = step_down * width * channels;
@@ -113,7 +115,7 @@ fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
         depths,
         guard,
         accumulate: if random.chance(3) { Accumulate::Always } else { Accumulate::Never },
-        finish: Some(finish),
+        finish: (dtype == ElementType::F32).then_some(finish),
     };
     let pieces = serial(p, rows as usize, vec![Node::Call(Call::Tile(Box::new(tile)))]);
     code.body.push(parallel(g, panels as usize, vec![pieces]));
