@@ -41,15 +41,27 @@ fn zero_point(call: &mut Call<'_>, i: usize, like: ValueId) -> ValueId {
     call.optional(i).unwrap_or_else(|| call.constant(crate::tensor::Tensor::from_fn(dtype, &[], |_| 0.0)))
 }
 
-/// `(a - za) * sa / sy + (b - zb) * sb / sy`.
+/// `a * sa / sy + (b * sb / sy + constant)`, where the constant is what the zero points add up to, that of the result among them: the order
+/// in which ONNX Runtime computes it, so that sums between two bytes become the same ones.
 fn add(call: &mut Call<'_>) -> Values {
     let (a, b) = (call.input(0)?, call.input(3)?);
     let (a_zero, b_zero, zero) = (zero_point(call, 2, a), zero_point(call, 5, b), zero_point(call, 7, a));
     let (a_scale, b_scale, scale) = (call.input(1)?, call.input(4)?, call.input(6)?);
     let of_a = ratio_of(call, &[a_scale], scale)?;
     let of_b = ratio_of(call, &[b_scale], scale)?;
-    let value = centered(0, 2).times(Scalar::Input(4)).plus(centered(1, 3).times(Scalar::Input(5)));
-    Ok(vec![rounded(call, &[a, b, a_zero, b_zero, of_a, of_b], value, zero)?])
+    let float = |i: usize| Scalar::Input(i).cast(DType::F32);
+    // Each operation is rounded.
+    let product = float(0).times(Scalar::Input(1));
+    let zeros =
+        [(a_zero, of_a), (b_zero, of_b)].map(|(zero, ratio)| call.map_scalar(&[zero, ratio], &product));
+    let [of_a_zero, of_b_zero] = zeros;
+    let zeros = call.binary(BinaryOp::Add, of_a_zero?, of_b_zero?)?;
+    let constant = call.map_scalar(&[zero, zeros], &float(0).binary(BinaryOp::Sub, Scalar::Input(1)))?;
+    let value = float(1).times(Scalar::Input(3)).plus(Scalar::Input(4));
+    let value = float(0).times(Scalar::Input(2)).plus(value);
+    let dtype = call.dtype(zero);
+    let scalar = saturated(value, None, dtype, DType::F32)?;
+    Ok(vec![call.map_scalar(&[a, b, of_a, of_b, constant], &scalar)?])
 }
 
 /// `(a - za) * (b - zb) * sa * sb / sy`.
