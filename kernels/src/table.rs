@@ -284,7 +284,7 @@ mod generic {
             run_4x8 "fma_4x8_f32_generic" [1, 2, 3, 4] x [1, 2],
             run_1x32 "fma_1x32_f32_generic" [1] x [1, 2, 3, 4, 5, 6, 7, 8];
             lanes run_lanes "fma_lanes_8_f32_generic" [1, 2, 3, 4, 5, 6, 7, 8];
-            dots run_dots "dots_3x12_generic" crate::simd::dots::DotLanes, [] || true, [1, 2, 3] x [1, 2, 3]
+            dots run_dots "dots_3x12_generic" crate::simd::dots::DotBaseline, [] || true, [1, 2, 3] x [1, 2, 3]
         },
     ));
 }

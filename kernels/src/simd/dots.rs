@@ -73,11 +73,13 @@ pub struct Limits {
 const SIGNS: i32 = i32::from_ne_bytes([0x80; 4]);
 
 /// Sums as an array.
+#[cfg(not(target_arch = "x86_64"))]
 #[derive(Clone, Copy)]
 pub(crate) struct DotLanes([i32; 4]);
 
 // SAFETY (of the unsafe functions of this impl): they touch the memory the trait's contract grants, no other, and
 // need no instruction set.
+#[cfg(not(target_arch = "x86_64"))]
 impl DotVector for DotLanes {
     const LANES: usize = 4;
     const ACCUMULATORS: usize = 4;
@@ -170,15 +172,18 @@ impl DotVector for DotLanes {
 }
 
 /// Two neighbours of each of four lanes: what the multiplication of 16-bit integers in baseline vectors takes.
+#[cfg(not(target_arch = "x86_64"))]
 type Pairs = [i16; 8];
 
 /// The first two and the last two of each lane.
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn in_pairs(lanes: [[i16; 4]; 4]) -> [Pairs; 2] {
     let [a, b, c, d] = lanes;
     [[a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]], [a[2], a[3], b[2], b[3], c[2], c[3], d[2], d[3]]]
 }
 
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn sums_of_pairs(a: Pairs, b: Pairs) -> DotLanes {
     let product = |at: usize| i32::from(a[at]) * i32::from(b[at]);
@@ -460,6 +465,66 @@ mod x86 {
         }
     }
 
+    /// # Safety
+    /// As for [`DotVector::load_first`].
+    #[inline(always)]
+    unsafe fn load_4(source: *const i32, count: usize) -> __m128i {
+        let mut lanes = [0i32; 4];
+        // SAFETY: the caller grants the lanes below `count`, at most 4.
+        unsafe {
+            std::ptr::copy_nonoverlapping(source.cast::<u8>(), lanes.as_mut_ptr().cast(), 4 * count);
+            _mm_loadu_si128(lanes.as_ptr().cast())
+        }
+    }
+
+    /// # Safety
+    /// As for [`DotVector::store_first`].
+    #[inline(always)]
+    unsafe fn store_4(target: *mut i32, count: usize, lanes: __m128i) {
+        let mut held = [0i32; 4];
+        // SAFETY: the caller grants the lanes below `count`, at most 4.
+        unsafe {
+            _mm_storeu_si128(held.as_mut_ptr().cast(), lanes);
+            std::ptr::copy_nonoverlapping(held.as_ptr().cast::<u8>(), target.cast(), 4 * count);
+        }
+    }
+
+    /// # Safety
+    /// As for [`DotVector::store_bytes`].
+    #[inline(always)]
+    unsafe fn bytes_4(
+        lanes: __m128i,
+        target: *mut u8,
+        count: usize,
+        (scale, single): (*const f32, bool),
+        Limits { zero, low, high }: Limits,
+    ) {
+        // SAFETY: the caller grants the elements below `count`, at most 4, or the first of `scale`; SSE2 is part of the architecture.
+        unsafe {
+            let scale =
+                if single { _mm_set1_ps(*scale) } else { _mm_castsi128_ps(load_4(scale.cast(), count)) };
+            let scaled = _mm_mul_ps(_mm_cvtepi32_ps(lanes), scale);
+            // Rounded by the conversion, which beyond these is not one; the limits are far below.
+            let near = _mm_min_ps(_mm_max_ps(scaled, _mm_set1_ps(-1e9)), _mm_set1_ps(1e9));
+            let moved = _mm_add_ps(_mm_cvtepi32_ps(_mm_cvtps_epi32(near)), _mm_set1_ps(zero));
+            let limited = _mm_min_ps(_mm_max_ps(moved, _mm_set1_ps(low)), _mm_set1_ps(high));
+            let numbers = _mm_castps_si128(_mm_cmpord_ps(scaled, scaled));
+            let lowest =
+                _mm_and_si128(_mm_and_si128(_mm_cvttps_epi32(limited), numbers), _mm_set1_epi32(0xff));
+            let halves = _mm_packs_epi32(lowest, lowest);
+            let bytes = _mm_cvtsi128_si32(_mm_packus_epi16(halves, halves)).to_ne_bytes();
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, count);
+        }
+    }
+
+    sums!(DotSse2, "Sums of SSE2, which every processor of the architecture has.", __m128i, 4, 4, 0,
+    { _mm_setzero_si128 _mm_loadu_si128 _mm_storeu_si128 _mm_add_epi32 _mm_sub_epi32 load_4 store_4 bytes_4 }, {
+        dots_of_pairs!(
+            __m128i, _mm_madd_epi16, _mm_add_epi32, _mm_set1_epi32, _mm_and_si128, _mm_slli_epi16, _mm_srai_epi16,
+            _mm_srli_epi16, _mm_loadu_si128, load_4
+        );
+    });
+
     sums!(DotAvx2, "Sums of AVX2.", __m256i, 8, 8, 0,
     { _mm256_setzero_si256 _mm256_loadu_si256 _mm256_storeu_si256 _mm256_add_epi32 _mm256_sub_epi32 load_8 store_8 bytes_8 }, {
         dots_of_pairs!(
@@ -491,5 +556,7 @@ mod x86 {
     });
 }
 
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use DotLanes as DotBaseline;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{DotAvx2, DotAvx512, DotAvxVnni, DotVnni};
+pub(crate) use x86::{DotAvx2, DotAvx512, DotAvxVnni, DotSse2 as DotBaseline, DotVnni};
