@@ -89,6 +89,7 @@ fn calls(criterion: &mut Criterion) {
         guard: vec![],
         accumulate: Accumulate::UnlessZero(Affine::counter(i)),
         finish: None,
+        scaled: None,
     };
     code.body.push(repeat(i, count, false, vec![Node::Call(Call::Tile(Box::new(tile)))]));
     let (mut bench, pool) = (Bench::new(code), Pool::new(1).expect("a pool without threads"));

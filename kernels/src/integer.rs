@@ -56,9 +56,9 @@ pub(crate) mod body {
             (I8, F32) => pieces!(i8 => f32, target, [source as x], count, f32::from(x)),
             (F32, I32) => pieces!(f32 => i32, target, [source as x], count, x as i32),
             // SAFETY: the caller grants the contract.
-            (F32, U8) => unsafe { to_bytes::<V, false>(target, source.cast(), count) },
+            (F32, U8) => unsafe { to_bytes::<V>(target, source.cast(), count, [0.0, 255.0]) },
             // SAFETY: as above.
-            (F32, I8) => unsafe { to_bytes::<V, true>(target, source.cast(), count) },
+            (F32, I8) => unsafe { to_bytes::<V>(target, source.cast(), count, [-128.0, 127.0]) },
             (U8, I32) => pieces!(u8 => i32, target, [source as x], count, i32::from(x)),
             (I8, I32) => pieces!(i8 => i32, target, [source as x], count, i32::from(x)),
             (I32, U8 | I8) => pieces!(i32 => u8, target, [source as x], count, x as u8),
@@ -66,14 +66,19 @@ pub(crate) mod body {
         }
     }
 
+    /// As [`convert`], within a range that is that of a type of bytes.
+    ///
     /// # Safety
     /// As for [`convert`].
     #[inline(always)]
-    unsafe fn to_bytes<V: Vector, const SIGNED: bool>(
+    unsafe fn to_bytes<V: Vector>(
         target: *mut u8,
         source: *const f32,
         count: usize,
+        range: [f32; 2],
     ) -> bool {
+        // SAFETY: the caller grants the instruction set.
+        let (low, high) = unsafe { (V::splat(range[0]), V::splat(range[1])) };
         let mut at = 0;
         while at < count {
             let lanes = V::LANES.min(count - at);
@@ -81,7 +86,7 @@ pub(crate) mod body {
             unsafe {
                 let source = source.add(at);
                 let values = if lanes == V::LANES { V::load(source) } else { V::load_first(source, lanes) };
-                values.store_bytes::<SIGNED>(target.add(at), lanes);
+                high.lesser_or(low.greater_or(values)).store_bytes(target.add(at), lanes);
             }
             at += lanes;
         }

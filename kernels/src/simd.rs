@@ -13,12 +13,6 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 
-/// The range of unsigned bytes, or of signed ones.
-#[inline(always)]
-pub(crate) const fn byte_range<const SIGNED: bool>() -> (f32, f32) {
-    if SIGNED { (-128.0, 127.0) } else { (0.0, 255.0) }
-}
-
 /// Lanes of the widest vector of an instruction set.
 pub(crate) const MOST_LANES: usize = 16;
 
@@ -66,9 +60,9 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_f16(source: *const u16) -> Self;
     /// Writes the lanes rounded (ties to even) to IEEE half precision.
     unsafe fn store_f16(self, target: *mut u16);
-    /// Writes the first `count` lanes to `target` as bytes, signed ones if `SIGNED`, as `as` converts: toward zero and within their
-    /// range, 0 for NaN.
-    unsafe fn store_bytes<const SIGNED: bool>(self, target: *mut u8, count: usize);
+    /// Writes the first `count` lanes, of which each is NaN or a number that a byte of either sign holds once it is cut to an integer, to
+    /// `target` as bytes; 0 for NaN.
+    unsafe fn store_bytes(self, target: *mut u8, count: usize);
 
     /// All lanes `value`.
     fn like(self, value: f32) -> Self;

@@ -305,6 +305,8 @@ pub struct Tile {
     pub accumulate: Accumulate,
     /// What becomes of the sums.
     pub finish: Option<Finish>,
+    /// What becomes of sums of products instead, which are added to nothing then: of bytes, or of elements that are a column each.
+    pub scaled: Option<Scaled>,
 }
 
 /// What a [`Tile`] makes of the elements of `a`.
@@ -318,14 +320,12 @@ pub enum Terms {
         b_block_stride: i64,
     },
     /// The sum of their products with those of `b` in i32, which wraps, where an element is [`DOT_TERMS`](crate::tile::dots::DOT_TERMS)
-    /// neighbours: u8 or i8 of `a`, which has one for all columns, and i8 of `b`. There is no [`Finish`]; `c` is i32, or bytes if scaled.
+    /// neighbours: u8 or i8 of `a`, which has one for all columns, and i8 of `b`. There is no [`Finish`]; `c` is i32 if not scaled.
     Dots {
         /// The first element of `b`.
         b: AccessId,
         /// Elements from a block of columns to the next in `b`.
         b_block_stride: i64,
-        /// What becomes of the sums.
-        scaled: Option<Scaled>,
     },
     /// Their sum, divided by a float.
     Sum {
@@ -337,11 +337,11 @@ pub enum Terms {
     Largest,
 }
 
-/// What becomes of a sum of bytes: `min(max(round((start[j, l] + sum) * scale[j, l]) + zero, low), high)` as a byte, u8 or i8, where ties
+/// What becomes of a sum, of bytes or f32: `min(max(round((start[j, l] + sum) * scale[j, l]) + zero, low), high)` as a byte, u8 or i8, where ties
 /// go to even and 0 is for NaN. The columns of a block are next to one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scaled {
-    /// The first element of `start`, i32, and the elements from a block of columns to the next.
+    /// The first element of `start`, of the type of the sums, and the elements from a block of columns to the next.
     pub start: Option<(AccessId, i64)>,
     /// The first element of `scale`, f32.
     pub scale: AccessId,
@@ -734,18 +734,9 @@ impl Tile {
     /// Everything it reads or writes.
     pub fn accesses(&self) -> impl Iterator<Item = AccessId> {
         let finish = self.finish.iter().flat_map(Finish::accesses);
-        let scaled = self.scaled();
-        let scale = scaled.map(|scaled| scaled.scale).into_iter();
-        let start = scaled.and_then(|scaled| scaled.start).map(|(access, _)| access);
+        let scale = self.scaled.map(|scaled| scaled.scale).into_iter();
+        let start = self.scaled.and_then(|scaled| scaled.start).map(|(access, _)| access);
         [self.a, self.c].into_iter().chain(self.b()).chain(finish).chain(scale).chain(start)
-    }
-
-    /// What becomes of sums of bytes.
-    pub fn scaled(&self) -> Option<Scaled> {
-        match self.terms {
-            Terms::Dots { scaled, .. } => scaled,
-            Terms::Products { .. } | Terms::Sum { .. } | Terms::Largest => None,
-        }
     }
 
     /// The first element of `b`, where it has one.

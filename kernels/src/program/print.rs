@@ -99,6 +99,7 @@ impl Printer<'_> {
             guard,
             accumulate,
             finish,
+            scaled,
         } = tile;
         let assign = self.accumulation(accumulate);
         let levels: Vec<String> = match depths.len() {
@@ -127,21 +128,21 @@ impl Printer<'_> {
                 let own = [0, 0, *b_block_stride, 1];
                 write!(f, "{a} * {}", view(*b, own, &mut depths.iter().map(|level| level.b_stride)))?;
             }
-            Terms::Dots { b, b_block_stride, scaled } => {
+            Terms::Dots { b, b_block_stride } => {
                 let own = [0, 0, *b_block_stride, DOT_TERMS as i64];
                 write!(f, "dots {a} * {}", view(*b, own, &mut depths.iter().map(|level| level.b_stride)))?;
-                if let Some(Scaled { start, scale, scale_block_stride, zero, low, high }) = scaled {
-                    let mut none = std::iter::empty();
-                    if let Some((start, block)) = start {
-                        write!(f, " from {}", view(*start, [0, 0, *block, 1], &mut none))?;
-                    }
-                    let own = scale_block_stride.map_or([0; 4], |block| [0, 0, block, 1]);
-                    write!(f, " scaled by {}", view(*scale, own, &mut none))?;
-                    write!(f, " plus {} within {} to {}", literal(*zero), literal(*low), literal(*high))?;
-                }
             }
             Terms::Sum { divisor } => write!(f, "sum {a} / {}", literal(*divisor))?,
             Terms::Largest => write!(f, "max {a}")?,
+        }
+        if let Some(Scaled { start, scale, scale_block_stride, zero, low, high }) = scaled {
+            let mut none = std::iter::empty();
+            if let Some((start, block)) = start {
+                write!(f, " from {}", view(*start, [0, 0, *block, 1], &mut none))?;
+            }
+            let own = scale_block_stride.map_or([0; 4], |block| [0, 0, block, 1]);
+            write!(f, " scaled by {}", view(*scale, own, &mut none))?;
+            write!(f, " plus {} within {} to {}", literal(*zero), literal(*low), literal(*high))?;
         }
         let dims: Vec<&str> =
             TILE_DIMS.into_iter().take(2).chain(levels.iter().map(String::as_str)).collect();

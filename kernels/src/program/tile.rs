@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::pooling::PoolArgs;
 use crate::table::KernelTable;
 use crate::tile::dots::{DOT_TERMS, DotArgs, DotKernel, Limits, Scaled};
-use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel, Windows};
+use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel, ScaledLanes, Windows};
 use crate::tile::{DEPTHS, Depth, Finish, Tail, TileArgs, TileKernel};
 use crate::window::Pool;
 
@@ -32,6 +32,7 @@ pub(super) struct TileOp {
     depths: [(Trip, isize, isize); DEPTHS],
     accumulate: Accumulate,
     finish: FinishOp,
+    scaled: Option<ScaledOp>,
 }
 
 /// The micro-kernel of a tile.
@@ -40,14 +41,7 @@ enum Kernel {
     /// For a factor that is one for all columns.
     Matrix { kernel: &'static TileKernel, b: usize, b_vector: isize, tail: Option<Tail> },
     /// For fours of bytes.
-    Dots {
-        kernel: &'static DotKernel,
-        a_signed: bool,
-        b: usize,
-        b_vector: isize,
-        tail: Option<Tail>,
-        scaled: Option<ScaledOp>,
-    },
+    Dots { kernel: &'static DotKernel, a_signed: bool, b: usize, b_vector: isize, tail: Option<Tail> },
     /// For a factor that has an element a column.
     Lanes { kernel: &'static LaneKernel, b: usize, edges: Box<[Clip]> },
     /// For no factors.
@@ -56,7 +50,7 @@ enum Kernel {
     PoolBytes { signed: bool, edges: Box<[Clip]> },
 }
 
-/// What becomes of the sums of bytes: accesses, and strides of vectors.
+/// What becomes of sums that are scaled: accesses, and strides of vectors.
 #[derive(Debug)]
 struct ScaledOp {
     start: Option<(usize, isize)>,
@@ -103,14 +97,20 @@ fn dot_kernel(table: &'static KernelTable, tile: &Tile) -> Option<&'static DotKe
 /// Whether there is a kernel for a tile.
 pub(super) fn tile_fits(table: &'static KernelTable, tile: &Tile) -> bool {
     match (tile.a_col_stride, tile.b()) {
+        (_, _)
+            if tile.scaled.is_some() && (tile.accumulate != Accumulate::Never || tile.finish.is_some()) =>
+        {
+            false
+        }
         (0, Some(_)) if matches!(tile.terms, Terms::Dots { .. }) => {
-            let adds = tile.accumulate != Accumulate::Never;
-            tile.finish.is_none() && !(adds && tile.scaled().is_some()) && dot_kernel(table, tile).is_some()
+            tile.finish.is_none() && dot_kernel(table, tile).is_some()
         }
         (_, _) if matches!(tile.terms, Terms::Dots { .. }) => false,
-        (0, Some(_)) => tile_kernel(table, tile).is_some(),
+        (0, Some(_)) => tile.scaled.is_none() && tile_kernel(table, tile).is_some(),
         (1, _) => {
-            tile.depths.len() <= LANE_DEPTHS && tile.blocks == 1 && tile.cols == Trip::Constant(table.lanes)
+            let of_products = tile.scaled.is_none() || tile.b().is_some();
+            let vector = tile.blocks == 1 && tile.cols == Trip::Constant(table.lanes);
+            tile.depths.len() <= LANE_DEPTHS && of_products && vector
         }
         (_, _) => false,
     }
@@ -168,6 +168,7 @@ impl TileOp {
             guard,
             accumulate,
             finish,
+            scaled,
         } = tile;
         let lanes = table.lanes as isize;
         let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
@@ -186,16 +187,7 @@ impl TileOp {
                     b_vector: vector(b_block_stride),
                     tail: tail(depths, guard).expect("the verifier should have found what is left out"),
                 },
-                Terms::Dots { b, b_block_stride, scaled } => Kernel::Dots {
-                    scaled: scaled.map(|scaled| ScaledOp {
-                        start: scaled.start.map(|(access, block)| (access.index(), vector(block))),
-                        scale: (scaled.scale.index(), scaled.scale_block_stride.map(vector)),
-                        limits: Limits {
-                            zero: single(scaled.zero),
-                            low: single(scaled.low),
-                            high: single(scaled.high),
-                        },
-                    }),
+                Terms::Dots { b, b_block_stride } => Kernel::Dots {
                     kernel: dot_kernel(table, tile).expect("the verifier should have found a kernel"),
                     a_signed: a_type == ElementType::I8,
                     b: b.index(),
@@ -227,6 +219,15 @@ impl TileOp {
             depths: levels,
             accumulate: accumulate.clone(),
             finish: FinishOp::lower(finish.as_ref(), vector),
+            scaled: scaled.map(|scaled| ScaledOp {
+                start: scaled.start.map(|(access, block)| (access.index(), vector(block))),
+                scale: (scaled.scale.index(), scaled.scale_block_stride.map(vector)),
+                limits: Limits {
+                    zero: single(scaled.zero),
+                    low: single(scaled.low),
+                    high: single(scaled.high),
+                },
+            }),
         }
     }
 }
@@ -326,8 +327,8 @@ impl Machine<'_> {
                     args.finish.addend = args.finish.addend.wrapping_offset(addend_line);
                 }
             }
-            Kernel::Dots { kernel, a_signed, b, b_vector, tail, scaled } => {
-                let size = if scaled.is_some() { 1 } else { size_of::<i32>() as isize };
+            Kernel::Dots { kernel, a_signed, b, b_vector, tail } => {
+                let size = if op.scaled.is_some() { 1 } else { size_of::<i32>() as isize };
                 let mut args = DotArgs {
                     rows,
                     cols: op.whole_cols + cols,
@@ -342,7 +343,7 @@ impl Machine<'_> {
                     c_row,
                     c_vector: op.c_vector,
                     accumulate,
-                    scaled: scaled.as_ref().map(|of| Scaled {
+                    scaled: op.scaled.as_ref().map(|of| Scaled {
                         start: of.start.map_or(std::ptr::null(), |(start, _)| read(start).cast()),
                         start_vector: of.start.map_or(0, |(_, vector)| vector),
                         scale: read(of.scale.0),
@@ -358,7 +359,13 @@ impl Machine<'_> {
                 }
             }
             Kernel::Lanes { kernel, b, edges } => {
-                let args = LaneArgs { windows: windows(self.edges(edges)), b: read(*b) };
+                let scaled = op.scaled.as_ref().map(|of| ScaledLanes {
+                    start: of.start.map_or(std::ptr::null(), |(start, _)| read(start)),
+                    scale: read(of.scale.0),
+                    single: of.scale.1.is_none(),
+                    limits: of.limits,
+                });
+                let args = LaneArgs { windows: windows(self.edges(edges)), b: read(*b), scaled };
                 // SAFETY: as above, where the elements of `a` in range are those of the terms that count, and columns are vectors.
                 unsafe { (kernel.run)(&args) };
             }

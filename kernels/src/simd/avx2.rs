@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Vector, byte_range};
+use super::Vector;
 use crate::vector::math;
 
 /// One 256-bit register.
@@ -117,13 +117,11 @@ impl Vector for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn store_bytes<const SIGNED: bool>(self, target: *mut u8, count: usize) {
-        let (low, high) = byte_range::<SIGNED>();
+    unsafe fn store_bytes(self, target: *mut u8, count: usize) {
         // SAFETY: as said at the impl.
         unsafe {
-            let limited = _mm256_min_ps(_mm256_max_ps(self.0, _mm256_set1_ps(low)), _mm256_set1_ps(high));
             let numbers = _mm256_cmp_ps::<_CMP_ORD_Q>(self.0, self.0);
-            let integers = _mm256_cvttps_epi32(_mm256_and_ps(limited, numbers));
+            let integers = _mm256_cvttps_epi32(_mm256_and_ps(self.0, numbers));
             let lowest = _mm256_setr_epi8(
                 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
                 -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1,

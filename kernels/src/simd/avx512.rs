@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Vector, byte_range};
+use super::Vector;
 
 /// One 512-bit register.
 #[derive(Clone, Copy)]
@@ -117,13 +117,11 @@ impl Vector for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn store_bytes<const SIGNED: bool>(self, target: *mut u8, count: usize) {
-        let (low, high) = byte_range::<SIGNED>();
+    unsafe fn store_bytes(self, target: *mut u8, count: usize) {
         // SAFETY: as said at the impl.
         unsafe {
-            let limited = _mm512_min_ps(_mm512_max_ps(self.0, _mm512_set1_ps(low)), _mm512_set1_ps(high));
             let numbers = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(self.0, self.0);
-            let integers = _mm512_maskz_cvttps_epi32(numbers, limited);
+            let integers = _mm512_maskz_cvttps_epi32(numbers, self.0);
             if count == Self::LANES {
                 _mm_storeu_si128(target.cast(), _mm512_cvtepi32_epi8(integers));
             } else {

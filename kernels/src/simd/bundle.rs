@@ -121,13 +121,13 @@ impl<V: Vector, const N: usize> Vector for Bundle<V, N> {
         }
     }
     #[inline(always)]
-    unsafe fn store_bytes<const SIGNED: bool>(self, target: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, target: *mut u8, count: usize) {
         for i in 0..N {
             let first = i * V::LANES;
             let own = count.saturating_sub(first).min(V::LANES);
             if own > 0 {
                 // SAFETY: as said at the impl.
-                unsafe { self.0[i].store_bytes::<SIGNED>(target.add(first), own) };
+                unsafe { self.0[i].store_bytes(target.add(first), own) };
             }
         }
     }

@@ -105,10 +105,9 @@ impl Vector for Lanes {
         unsafe { target.cast::<[u16; WIDTH]>().write_unaligned(bits) }
     }
     #[inline(always)]
-    unsafe fn store_bytes<const SIGNED: bool>(self, target: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, target: *mut u8, count: usize) {
         for lane in 0..count {
-            let value = self.0[lane];
-            let byte = if SIGNED { (value as i8).cast_unsigned() } else { value as u8 };
+            let byte = self.0[lane] as i32 as u8;
             // SAFETY: the caller grants the lanes below `count`.
             unsafe { *target.add(lane) = byte };
         }

@@ -9,6 +9,7 @@
 use super::{Activate, Depth, Finish};
 use crate::isa::Isa;
 use crate::simd::Vector;
+use crate::simd::dots::Limits;
 
 /// A tile kernel over lanes and the tile it keeps in registers.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +138,21 @@ pub struct LaneArgs {
     pub windows: Windows,
     /// Address of `b[0]`.
     pub b: *const f32,
+    /// What becomes of the sums instead of what `finish` says.
+    pub scaled: Option<ScaledLanes>,
+}
+
+/// What becomes of the sums of a tile over lanes: bytes, of `c` and counted by its strides, as [`Scaled`](super::dots::Scaled) says.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaledLanes {
+    /// Address of the vector that sums start from, or null where that is 0.
+    pub start: *const f32,
+    /// Address of the vector that they are scaled by, or of what it has in all lanes.
+    pub scale: *const f32,
+    /// Whether it has one value in all lanes.
+    pub single: bool,
+    /// What becomes of what is rounded.
+    pub limits: Limits,
 }
 
 /// Rows at either end of a piece at most that may miss terms.
@@ -163,7 +179,7 @@ pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const
     args: &LaneArgs,
     piece: &Piece,
 ) {
-    let LaneArgs { windows, b: factors } = args;
+    let LaneArgs { windows, b: factors, scaled } = args;
     let Windows { depths: [outer, inner], edges: [down, across], a_row, c_row, finish, .. } = windows;
     debug_assert!(STEP == 0 || *a_row == (STEP * V::LANES) as isize);
     let a_row = if STEP == 0 { *a_row } else { (STEP * V::LANES) as isize };
@@ -173,11 +189,12 @@ pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const
         let (down_form, form) = (down.at_line(line), across.at_line(line) + across.row * piece.row as i64);
         let (line, row) = (line as isize, piece.row as isize);
         let x = windows.a.wrapping_offset(line * windows.a_line + row * a_row);
-        let c = windows.c.wrapping_offset(line * windows.c_line + row * c_row);
+        let first = line * windows.c_line + row * c_row;
         // SAFETY: the caller grants the instruction set, the elements of `a` for the terms that count, which are those read, all
         // of `b`, the rows of `c`, and what `finish` names.
         unsafe {
-            let mut sums = [if finish.start.is_null() { V::splat(0.0) } else { V::load(finish.start) }; ROWS];
+            let start = scaled.map_or(finish.start, |scaled| scaled.start);
+            let mut sums = [if start.is_null() { V::splat(0.0) } else { V::load(start) }; ROWS];
             for o in 0..outer.count as isize {
                 if !down.includes(down_form + down.step * o as i64) {
                     continue;
@@ -198,6 +215,12 @@ pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const
                     form += across.step;
                 }
             }
+            if let Some(scaled) = scaled {
+                let c = windows.c.cast::<u8>().wrapping_offset(first);
+                store_scaled(&sums, scaled, (c, *c_row));
+                continue;
+            }
+            let c = windows.c.wrapping_offset(first);
             if windows.accumulate {
                 for i in 0..ROWS {
                     sums[i] = sums[i].add(V::load(c.offset(i as isize * c_row)));
@@ -212,6 +235,29 @@ pub(crate) unsafe fn body<V: Vector, const ROWS: usize, const STEP: usize, const
             for i in 0..ROWS {
                 high.lesser_or(low.greater_or(sums[i])).store(c.offset(i as isize * c_row));
             }
+        }
+    }
+}
+
+/// Writes the bytes that the sums become.
+///
+/// # Safety
+/// As for [`body`]; `c` has the rows, of bytes.
+#[inline(always)]
+unsafe fn store_scaled<V: Vector, const ROWS: usize>(
+    sums: &[V; ROWS],
+    scaled: &ScaledLanes,
+    (c, c_row): (*mut u8, isize),
+) {
+    let Limits { zero, low, high } = scaled.limits;
+    // SAFETY: the caller grants the instruction set, the scale and the rows.
+    unsafe {
+        let scale = if scaled.single { V::splat(*scaled.scale) } else { V::load(scaled.scale) };
+        let (zero, low, high) = (V::splat(zero), V::splat(low), V::splat(high));
+        for i in 0..ROWS {
+            let moved = sums[i].mul(scale).round().add(zero);
+            let limited = high.lesser_or(low.greater_or(moved));
+            limited.store_bytes(c.wrapping_offset(i as isize * c_row), V::LANES);
         }
     }
 }

@@ -278,7 +278,7 @@ fn lanes_leave_out_what_is_beyond_an_edge() {
                     finish: Finish { start: start.as_ptr(), ..Finish::NONE },
                     addend_line: 0,
                 };
-                let args = LaneArgs { windows, b: w.as_ptr() };
+                let args = LaneArgs { windows, b: w.as_ptr(), scaled: None };
                 // SAFETY: the table is of an available instruction set; terms inside the edges are elements of the vectors.
                 unsafe { (kernels.lane_tile.run)(&args) };
                 for (at, &got) in y.iter().enumerate() {

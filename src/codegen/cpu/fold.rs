@@ -88,7 +88,7 @@ impl Folding<'_> {
         (lined.a, lined.a_line_stride) = moved(tile.a);
         (lined.c, lined.c_line_stride) = moved(tile.c);
         let mut fixed = tile.b().is_none_or(|b| moved(b).1 == 0);
-        if let Some(scaled) = tile.scaled() {
+        if let Some(scaled) = tile.scaled {
             fixed &= scaled.start.is_none_or(|(start, _)| moved(start).1 == 0) && moved(scaled.scale).1 == 0;
         }
         if let Some(finish) = &mut lined.finish {

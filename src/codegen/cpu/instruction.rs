@@ -69,7 +69,7 @@ fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cp
     let block_stride = |strides: &[i64]| if columns.len() == 2 { strides[row + 1] } else { 0 };
     let terms = match (&b, wanted.combine) {
         (Some((b, strides)), Combiner::Add) if of_neighbours => {
-            cpu::Terms::Dots { b: *b, b_block_stride: block_stride(strides), scaled: None }
+            cpu::Terms::Dots { b: *b, b_block_stride: block_stride(strides) }
         }
         (Some((b, strides)), Combiner::Add) => {
             cpu::Terms::Products { b: *b, b_block_stride: block_stride(strides) }
@@ -98,6 +98,7 @@ fn tile(emitter: &mut Emitter, wanted: &Instruction, found: &Match) -> Result<cp
         guard,
         accumulate: cpu::Accumulate::Always,
         finish: None,
+        scaled: None,
     };
     Ok(emitter.under(limits.outside, cpu::Node::Call(cpu::Call::Tile(Box::new(tile)))))
 }

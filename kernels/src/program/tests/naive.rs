@@ -209,7 +209,7 @@ impl Naive<'_> {
                         sum /= float(*divisor);
                     }
                     sum = self.finished(sum, tile.finish.as_ref(), [p, i, block, j]);
-                    let result = if let Some(scaled) = tile.scaled() {
+                    let result = if let Some(scaled) = tile.scaled {
                         if let Some((start, stride)) = scaled.start {
                             sum += self.place(start, &[stride, 1], &[block, j]).float();
                         }

@@ -359,6 +359,7 @@ fn matmul(isa: Isa, (m, n, k): (usize, usize, usize)) -> Code {
         guard: vec![],
         accumulate: Accumulate::UnlessZero(Affine::counter(l)),
         finish: None,
+        scaled: None,
     };
     let mut epilogue = Block::new("epilogue", vec![tail(m, i, rows), tail(n, j, cols)]);
     let with = code.access(bias, affine(0, &[(j, cols as i64)]));
@@ -660,6 +661,7 @@ fn unsafe_programs_are_refused() {
             guard: vec![],
             accumulate: Accumulate::Never,
             finish: None,
+            scaled: None,
         };
         let Node::Loop(outer) = &mut code.body[0] else { panic!("a loop") };
         outer.body.push(Node::Call(Call::Tile(Box::new(tile))));

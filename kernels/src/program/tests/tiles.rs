@@ -9,12 +9,14 @@ use crate::table::KernelTable;
 enum Kind {
     Convolution,
     Depthwise,
+    /// A depthwise convolution whose sums become bytes.
+    Scaled,
     Average,
     Largest,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Convolution, Kind::Depthwise, Kind::Average, Kind::Largest];
+    const ALL: [Kind; 5] = [Kind::Convolution, Kind::Depthwise, Kind::Scaled, Kind::Average, Kind::Largest];
 }
 
 /// A convolution or pooling of one image: a tile for some lines of results of each panel of blocks. But for a convolution over all
@@ -50,7 +52,10 @@ fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
     let bias = input(&mut code, 2, ElementType::F32, (panels * blocks * lanes) as usize);
     let size = rows * lines * columns * lanes;
     let other = input(&mut code, 3, ElementType::F32, (panels * blocks * size) as usize);
-    let y = output(&mut code, 4, dtype, (panels * blocks * size) as usize);
+    let of_results = random.pick(&types[1..]);
+    let scaled = kind == Kind::Scaled;
+    let result = if scaled { of_results } else { dtype };
+    let y = output(&mut code, 4, result, (panels * blocks * size) as usize);
     let [g, p] = ["g", "p"].map(|name| code.counter(name));
 
     let line = step_down * width * channels;
@@ -97,7 +102,7 @@ fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
         a_row_stride: step_across * channels,
         a_col_stride: i64::from(lanewise),
         terms: match kind {
-            Kind::Convolution | Kind::Depthwise => Terms::Products {
+            Kind::Convolution | Kind::Depthwise | Kind::Scaled => Terms::Products {
                 b: code.access(w, affine(0, &[(g, terms * blocks * lanes)])),
                 b_block_stride: lanes,
             },
@@ -114,8 +119,21 @@ fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
         cols: Trip::Constant(lanes as usize),
         depths,
         guard,
-        accumulate: if random.chance(3) { Accumulate::Always } else { Accumulate::Never },
-        finish: (dtype == ElementType::F32).then_some(finish),
+        accumulate: if !scaled && random.chance(3) { Accumulate::Always } else { Accumulate::Never },
+        finish: (result == ElementType::F32).then_some(finish),
+        scaled: scaled.then(|| {
+            let single = random.chance(2);
+            let channels = affine(0, &[(g, blocks * lanes)]);
+            let signed = of_results == ElementType::I8;
+            Scaled {
+                start: random.chance(2).then(|| (code.access(bias, channels.clone()), lanes)),
+                scale: code.access(bias, if single { affine(0, &[]) } else { channels }),
+                scale_block_stride: (!single).then_some(lanes),
+                zero: Literal::Float(if signed { -3.0 } else { 7.0 }),
+                low: Literal::Float(if signed { -128.0 } else { 0.0 }),
+                high: Literal::Float(if signed { 100.0 } else { 255.0 }),
+            }
+        }),
     };
     let pieces = serial(p, rows as usize, vec![Node::Call(Call::Tile(Box::new(tile)))]);
     code.body.push(parallel(g, panels as usize, vec![pieces]));
@@ -181,7 +199,6 @@ fn bytes(random: &mut Random, table: &KernelTable) -> Code {
         terms: Terms::Dots {
             b: code.access(w, affine(0, &[(g, terms * blocks * lanes)])),
             b_block_stride: 4 * lanes,
-            scaled,
         },
         c: code.access(y, affine(0, &[(g, blocks * size)])),
         c_line_stride: rows * lanes,
@@ -198,6 +215,7 @@ fn bytes(random: &mut Random, table: &KernelTable) -> Code {
         guard: vec![],
         accumulate: if scaled.is_none() && random.chance(3) { Accumulate::Always } else { Accumulate::Never },
         finish: None,
+        scaled,
     };
     code.body.push(parallel(g, panels as usize, vec![Node::Call(Call::Tile(Box::new(tile)))]));
     code

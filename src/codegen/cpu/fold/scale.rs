@@ -1,4 +1,4 @@
-//! Sums of bytes that become bytes again: scaled, rounded, moved and saturated by the tile that adds them up.
+//! Sums that become bytes: scaled, rounded, moved and saturated by the tile that adds them up, of bytes or of a channel a column.
 
 use super::{Folding, along, as_float, paired, with_call};
 use crate::expr::{BinaryOp, UnaryOp};
@@ -22,7 +22,11 @@ impl Folding<'_> {
     pub(super) fn scaling(&mut self, user: &cpu::Node, follower: &cpu::Node) -> Option<cpu::Node> {
         let (writer, block) = (self.writer(user)?, self.block(follower)?);
         let cpu::Call::Tile(tile) = writer.call else { return None };
-        let cpu::Terms::Dots { b, b_block_stride, scaled: None } = tile.terms else { return None };
+        let b = tile.b()?;
+        let of_bytes = matches!(tile.terms, cpu::Terms::Dots { .. });
+        if !(of_bytes || tile.a_col_stride == 1) || tile.scaled.is_some() || tile.finish.is_some() {
+            return None;
+        }
         let (store, ops) = block.call.ops.split_last()?;
         let cpu::BlockOp::Store { access, strides, value, combine, guard, mask: None } = store else {
             return None;
@@ -34,7 +38,7 @@ impl Folding<'_> {
         if *combine != cpu::Combine::Replace || !(guard.is_empty() && own && fresh) {
             return None;
         }
-        let Steps { sums: added, scale, zero, low, high } = steps(ops, *value)?;
+        let Steps { sums: added, scale, zero, low, high } = steps(ops, *value, of_bytes)?;
         let (of_tile, start): (Vec<_>, Vec<_>) =
             added.into_iter().partition(|(access, _)| buffer_of(self.code, *access) == sums);
         let ([of_tile], [] | [_]) = (of_tile.as_slice(), start.as_slice()) else { return None };
@@ -90,7 +94,7 @@ impl Folding<'_> {
             high: cpu::Literal::Float(high),
         };
         let mut tile = tile.clone();
-        tile.terms = cpu::Terms::Dots { b, b_block_stride, scaled: Some(scaled) };
+        tile.scaled = Some(scaled);
         (tile.c_line_stride, tile.c_row_stride, tile.c_block_stride) = (line, row, of_block);
         tile.c = self.code.access(results.buffer, form);
         // Nothing is left there.
@@ -99,8 +103,8 @@ impl Folding<'_> {
     }
 }
 
-/// What a straight-line program computes in `value`, if it is bytes of scaled sums and nothing else.
-fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
+/// What a straight-line program computes in `value`, if it is bytes of scaled sums, which are i32 or f32, and nothing else.
+fn steps(ops: &[cpu::BlockOp], value: cpu::Register, of_integers: bool) -> Option<Steps<'_>> {
     let set_by = |register: cpu::Register| ops.iter().find(|op| op.result() == Some(register));
     let constant = |register: cpu::Register| match set_by(register) {
         Some(cpu::BlockOp::Constant { value, .. }) => Some(as_float(*value)),
@@ -125,10 +129,14 @@ fn steps(ops: &[cpu::BlockOp], value: cpu::Register) -> Option<Steps<'_>> {
     let cpu::BlockOp::Unary { op: UnaryOp::Round, x, .. } = set_by(rounded)? else { return None };
     let cpu::BlockOp::Binary { op: BinaryOp::Mul, a, b, .. } = set_by(*x)? else { return None };
     let (float, scale) = read(*b).map(|scale| (*a, scale)).or(read(*a).map(|scale| (*b, scale)))?;
-    let cpu::BlockOp::Cast { x: sum, .. } = set_by(float)? else { return None };
-    let sums = match set_by(*sum)? {
+    let sum = match set_by(float)? {
+        cpu::BlockOp::Cast { x, .. } if of_integers => *x,
+        _other if of_integers => return None,
+        _sum => float,
+    };
+    let sums = match set_by(sum)? {
         cpu::BlockOp::Binary { op: BinaryOp::Add, a, b, .. } => vec![read(*a)?, read(*b)?],
-        _read => vec![read(*sum)?],
+        _read => vec![read(sum)?],
     };
     Some(Steps { sums, scale, zero, low, high })
 }
