@@ -1,4 +1,4 @@
-//! Operands that a 1x1 convolution computes for itself.
+//! Operands that a convolution computes for itself.
 
 use super::group::Group;
 use super::lay_out::{fills_blocks, nearly_fills};
@@ -11,16 +11,20 @@ use crate::tensor::DType;
 /// element, or a convolution of each channel by itself. The image is kept in the nest, by loops of its own, so that a schedule can
 /// compute a band of its rows where it is read, and never writes it to memory. That pays where the image is larger than a
 /// cache, `target`'s, and not much smaller than the weights, which are read for each band.
+///
+/// So does a group that widens bytes for a convolution of each channel by itself.
 pub fn keep_operands(graph: &Graph, groups: Vec<Group>, target: &CpuTarget) -> Vec<Group> {
     let uses = graph.uses();
     let mut groups: Vec<Option<Group>> = groups.into_iter().map(Some).collect();
     for at in 0..groups.len() {
         let Some(group) = &groups[at] else { continue };
-        let Some(x) = kept_operand(graph, group, target) else { continue };
+        let dense = kept_operand(graph, group, target);
+        let Some(x) = dense.or_else(|| widened_operand(graph, group, target)) else { continue };
         let makes = |other: &Option<Group>| other.as_ref().is_some_and(|other| other.outputs == [x]);
         let Some(from) = groups[..at].iter().position(makes) else { continue };
         let (Some(makes), Some(group)) = (&groups[from], &groups[at]) else { continue };
-        if uses.only(x) != group.anchor || !can_be_kept(graph, makes) {
+        let fits = if dense.is_some() { can_be_kept(graph, makes) } else { widens_bytes(graph, makes) };
+        if uses.only(x) != group.anchor || !fits {
             continue;
         }
         let (prologue, kept) = (makes.nodes().collect(), graph.producer(x).into_iter().collect());
@@ -54,17 +58,43 @@ fn kept_operand(graph: &Graph, group: &Group, target: &CpuTarget) -> Option<Valu
     (dense && in_blocks && pays && group.prologue.is_empty()).then_some(x)
 }
 
+/// The image that the group's anchor would keep if it is made of bytes: that of a convolution of each channel by itself.
+fn widened_operand(graph: &Graph, group: &Group, target: &CpuTarget) -> Option<ValueId> {
+    let anchor = group.anchor?;
+    let x = *graph.nodes()[anchor].inputs.first()?;
+    let image = graph.fact(x);
+    let in_blocks = image.dtype == DType::F32 && fills_blocks(image, target.isa.vector_lanes_f32());
+    (in_blocks && image.shape.len() == 4 && group.prologue.is_empty() && by_itself(graph, anchor))
+        .then_some(x)
+}
+
+/// Whether a group makes f32 of the bytes of one image, element by element.
+fn widens_bytes(graph: &Graph, group: &Group) -> bool {
+    let image = graph.fact(group.outputs[0]);
+    let of_image = |fact: &Fact| fact.shape == image.shape;
+    let read: Vec<&Fact> =
+        group.inputs.iter().map(|&input| graph.fact(input)).filter(|fact| of_image(fact)).collect();
+    let of_bytes = matches!(read.as_slice(), [Fact { dtype: DType::U8 | DType::I8, .. }]);
+    let maps = |&node: &NodeId| {
+        let Node { op, outputs, .. } = &graph.nodes()[node];
+        matches!(op, Op::Map(_)) && of_image(graph.fact(outputs[0]))
+    };
+    of_bytes && group.anchor.is_none() && group.prologue.is_empty() && group.epilogue.iter().all(maps)
+}
+
+/// Whether an anchor is a convolution of each channel by itself.
+fn by_itself(graph: &Graph, anchor: NodeId) -> bool {
+    let Node { op, inputs, outputs, .. } = &graph.nodes()[anchor];
+    let Op::Conv(conv) = op else { return false };
+    let channels = |value: ValueId| graph.fact(value).shape[1];
+    conv.groups == channels(inputs[0]) && conv.groups == channels(outputs[0])
+}
+
 /// Whether an anchor can keep what the group makes: maps, or maps of what a convolution of each channel by itself gives.
 fn can_be_kept(graph: &Graph, group: &Group) -> bool {
     let image = graph.fact(group.outputs[0]);
-    let by_itself = |anchor: NodeId| {
-        let Node { op, inputs, outputs, .. } = &graph.nodes()[anchor];
-        let Op::Conv(conv) = op else { return false };
-        let channels = |value: ValueId| graph.fact(value).shape[1];
-        conv.groups == channels(inputs[0]) && conv.groups == channels(outputs[0])
-    };
     group.prologue.is_empty()
-        && group.anchor.is_none_or(by_itself)
+        && group.anchor.is_none_or(|anchor| by_itself(graph, anchor))
         && group.epilogue.iter().all(|&node| maps_all_of(graph, node, image))
 }
 

@@ -4,10 +4,14 @@
 //! in the second-level cache; threads divide the bands. Within a band places follow one another, whatever its width.
 
 use super::super::shape::{Reduction, find_reductions};
-use super::super::{Scheduler, buffer_name, loop_name, loop_names};
-use super::blocked::{Convolution, STRIP_ELEMENTS, convolution, fill_constants, lane_by_lane, panel};
+use super::super::{Scheduler, buffer_name, iterations, loop_name, loop_names};
+use super::blocked::{
+    Convolution, STRIP_ELEMENTS, convolution, fill_constants, lane_by_lane, panel, pieces_of_rows,
+    rows_are_divided,
+};
 use super::{even, share_out};
-use crate::expr::Role;
+use crate::expr::{BufferId, Role};
+use crate::loopir::Nest;
 use crate::target::CpuTarget;
 
 pub(super) fn pointwise_bands(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
@@ -24,12 +28,7 @@ pub(super) fn pointwise_bands(scheduler: &mut Scheduler, target: &CpuTarget) -> 
     if kept.role != Role::Local || x.guarded || !groups.is_empty() || made.len() > 1 {
         return None;
     }
-    let mut makes = None;
-    nest.visit_stores(&mut |store| {
-        if store.buffer == x.buffer {
-            makes = Some(store.block.clone());
-        }
-    });
+    let makes = maker(nest, x.buffer);
     let (images, places) = rows.split_at(rows.len().checked_sub(2)?);
     let depth = loop_names(nest, &reduction.inner);
     let filled = w.guarded;
@@ -77,6 +76,65 @@ pub(super) fn pointwise_bands(scheduler: &mut Scheduler, target: &CpuTarget) -> 
     scheduler.replace(depth.first()?, instruction)?;
     share_out(scheduler, &[&*images, &[band]].concat(), target);
     Some(())
+}
+
+/// A convolution of each channel by itself whose operand is made element by element: strips of it are made where they are read.
+pub(super) fn lanewise_strips(scheduler: &mut Scheduler, target: &CpuTarget) -> Option<()> {
+    let reductions = find_reductions(&scheduler.nest);
+    let [reduction] = reductions.as_slice() else { return None };
+    let Convolution { x, w, lanewise: true, lane, block, groups, rows } =
+        convolution(scheduler, reduction, target)?
+    else {
+        return None;
+    };
+    let nest = &scheduler.nest;
+    let makes = maker(nest, x.buffer)?;
+    let (images, places) = rows.split_at(rows.len().checked_sub(2)?);
+    if nest.pool.buffers[x.buffer].role != Role::Local || !groups.is_empty() {
+        return None;
+    }
+    let kept: usize = nest.pool.buffers[x.buffer].shape.iter().product();
+    let outside_rows = [images, &[block]].concat();
+    let depth = loop_names(nest, &reduction.inner);
+    let filled = w.guarded;
+    let [images, places] = [images, places].map(|vars| loop_names(nest, vars));
+    let [row, column] = places.as_slice() else { return None };
+    let (lane, block) = (loop_name(nest, lane), loop_name(nest, block));
+    let [w, accumulator] = [w.buffer, reduction.accumulator].map(|buffer| buffer_name(nest, buffer));
+    let [height, width, lanes, blocks] = [row, column, &lane, &block].map(|of| scheduler.extent(of));
+
+    let by_bands = rows_are_divided(height * width, blocks * lanes, target);
+    let of_band = if by_bands { height.div_ceil(pieces_of_rows(height, target).min(height)) } else { height };
+    // What a row of results reads, most of which the next one reads too.
+    let row_elems = kept / (iterations(&scheduler.nest, &outside_rows) * height);
+    let strip = even(of_band, 3 * STRIP_ELEMENTS / row_elems.max(1));
+    scheduler.split(row, &[of_band.div_ceil(strip), strip])?;
+    let [band, outer, row] = [0, 1, 2].map(|level| format!("{row}.{level}"));
+    let divided = if by_bands { [band, block.clone()] } else { [block.clone(), band] };
+    let outside = [&*images, &divided, std::slice::from_ref(&outer)].concat();
+    scheduler.reorder(&[&*outside, &[row, column.clone(), lane.clone()]].concat())?;
+    let by = [std::slice::from_ref(&block), &depth, std::slice::from_ref(&lane)].concat();
+    scheduler.relayout(&w, &by)?;
+    if filled {
+        fill_constants(scheduler, &[block, lane.clone()]);
+    }
+    scheduler.compute_at(&makes, &outer)?;
+    scheduler.stage_out(&accumulator, Some(&outer))?;
+    scheduler.reorder(&[&*depth, &[column.clone(), lane]].concat())?;
+    scheduler.replace(depth.first()?, lane_by_lane(target.isa))?;
+    share_out(scheduler, &outside[..images.len() + 1], target);
+    Some(())
+}
+
+/// The block that writes a buffer.
+fn maker(nest: &Nest, buffer: BufferId) -> Option<String> {
+    let mut makes = None;
+    nest.visit_stores(&mut |store| {
+        if store.buffer == buffer {
+            makes = Some(store.block.clone());
+        }
+    });
+    makes
 }
 
 /// How many of `height` rows a band has: a divisor, at most `wanted` where there is such, by which `threads` have nearly as many bands

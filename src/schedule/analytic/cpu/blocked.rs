@@ -304,12 +304,12 @@ pub(super) fn fill_constants(scheduler: &mut Scheduler, by: &[String]) {
 
 /// Whether threads divide the rows of an image where each channel is computed by itself: where those of a 1x1 convolution to as many
 /// channels would be, which has a row of weights for each plane.
-fn rows_are_divided(places: usize, channels: usize, target: &CpuTarget) -> bool {
+pub(super) fn rows_are_divided(places: usize, channels: usize, target: &CpuTarget) -> bool {
     target.threads > 1 && WEIGHTS_FOR_INPUT * places > channels
 }
 
 /// How many pieces threads divide rows into: several for each, of one size where it can be.
-fn pieces_of_rows(height: usize, target: &CpuTarget) -> usize {
+pub(super) fn pieces_of_rows(height: usize, target: &CpuTarget) -> usize {
     let pieces = [4, 2, 1].map(|each| each * target.threads);
     pieces.into_iter().find(|pieces| height.is_multiple_of(*pieces)).unwrap_or(pieces[0])
 }

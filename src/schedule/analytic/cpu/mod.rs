@@ -8,7 +8,7 @@
 //! - Columns that the nest itself writes, as im2col does, are written by all threads first; their product is a contraction.
 //! - A convolution whose results lie in blocks of channels becomes matrix tiles of their vectors, and reads its input in place; so does
 //!   a pooling of blocks, over windows or over all places.
-//! - A 1x1 convolution that makes its operand computes bands of it where it reads them.
+//! - A 1x1 convolution that makes its operand computes bands of it where it reads them, and one of each channel by itself strips.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
 //!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
 //!   plane becomes a window instruction; small planes are done several at once.
@@ -67,7 +67,9 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if scheduler.attempt(|scheduler| winograd::winograd_tiles(scheduler, target)) {
         return;
     }
-    if scheduler.attempt(|scheduler| bands::pointwise_bands(scheduler, target)) {
+    if scheduler.attempt(|scheduler| bands::pointwise_bands(scheduler, target))
+        || scheduler.attempt(|scheduler| bands::lanewise_strips(scheduler, target))
+    {
         return;
     }
     scheduler.prepare_all();
