@@ -311,7 +311,7 @@ fn with_more_channels(
     x: Quantized,
     w: Quantized,
 ) -> Result<Option<(ValueId, ValueId)>, Refusal> {
-    const LEAST_TERMS: usize = 64;
+    const LEAST_TERMS: usize = 24;
     let shape = call.shape(w.0);
     let (Some(edge), Some(0), [filters, channels, ..]) = (single(call, x.1), single(call, w.1), &shape[..])
     else {
