@@ -316,3 +316,130 @@ fn has_only(node: &NodeProto, names: &[&str]) -> bool {
 fn transposes_b(node: &NodeProto) -> bool {
     attribute(node, "transB").is_some_and(|attribute| attribute.i.unwrap_or(0) != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Attribute, Build, node};
+    use super::*;
+
+    const X: [&str; 3] = ["x", "sx", "zx"];
+    const W: [&str; 3] = ["w", "sw", "zw"];
+    const Y: [&str; 2] = ["sy", "zy"];
+
+    fn floats(values: &[f32]) -> Tensor {
+        let shape: &[usize] = if values.len() == 1 { &[] } else { &[values.len()] };
+        Tensor::from_fn(DType::F32, shape, |at| f64::from(values[at]))
+    }
+
+    fn bytes(dtype: DType, shape: &[usize], value: f64) -> Tensor {
+        Tensor::from_fn(dtype, shape, |_| value)
+    }
+
+    /// An image `x` of bytes, weights `w`, a bias `b` and what they are scaled by, and the scale and zero point of `y`.
+    fn build() -> Build {
+        Build::new(13)
+            .input("x", DType::U8, &["1", "4", "6", "6"])
+            .input("v", DType::U8, &["1", "4", "6", "6"])
+            .constant("sx", floats(&[0.5]))
+            .constant("zx", bytes(DType::U8, &[], 7.0))
+            .constant("w", bytes(DType::I8, &[2, 4, 3, 3], 3.0))
+            .constant("sw", floats(&[0.25, 0.125]))
+            .constant("zw", bytes(DType::I8, &[2], 0.0))
+            .constant("b", bytes(DType::I32, &[2], 5.0))
+            .constant("sb", floats(&[0.125, 0.0625]))
+            .constant("sy", floats(&[2.0]))
+            .constant("zy", bytes(DType::U8, &[], 0.0))
+            .output("y")
+    }
+
+    trait Quantised: Sized {
+        fn dequantize(self, names: &[&str], to: &str, axis: i64) -> Self;
+        fn quantize(self, from: &str, by: [&str; 2]) -> Self;
+    }
+
+    impl Quantised for Build {
+        fn dequantize(self, names: &[&str], to: &str, axis: i64) -> Build {
+            self.node("DequantizeLinear", names, &[to], vec![("axis", Attribute::Int(axis))])
+        }
+
+        fn quantize(self, from: &str, by: [&str; 2]) -> Build {
+            self.node("QuantizeLinear", &[from, by[0], by[1]], &["y"], vec![])
+        }
+    }
+
+    /// A convolution of what `x` and `w` stand for.
+    fn convolution(build: Build) -> Build {
+        build.dequantize(&X, "xf", 1).dequantize(&W, "wf", 0).dequantize(&["b", "sb"], "bf", 0).node(
+            "Conv",
+            &["xf", "wf", "bf"],
+            &["yf"],
+            vec![],
+        )
+    }
+
+    fn in_f32(build: &Build) -> bool {
+        integer_operators(&build.model().graph, &build.model().external)
+            .iter()
+            .all(|(_, node)| !node.op_type.starts_with("QLinear"))
+    }
+
+    /// Whether both mean one graph.
+    fn same(build: &Build, other: &Build) {
+        assert_eq!(build.text(), other.text());
+        assert!(build.graph().is_ok(), "{}", build.text());
+    }
+
+    fn microsoft(mut build: Build, op: &str, inputs: &[&str]) -> Build {
+        let node = NodeProto { domain: MICROSOFT.into(), ..node(op, inputs, &["y"], vec![]) };
+        build.graph_mut().node.push(node);
+        build
+    }
+
+    #[test]
+    fn convolutions_are_those_of_bytes() {
+        let names = [&X[..], &W, &Y, &["b"]].concat();
+        let of_bytes = build().node("QLinearConv", &names, &["y"], vec![]);
+        same(&convolution(build()).quantize("yf", Y), &of_bytes);
+        let clipped = convolution(build()).node("Relu", &["yf"], &["clipped"], vec![]);
+        same(&clipped.quantize("clipped", Y), &of_bytes);
+    }
+
+    #[test]
+    fn sums_and_moves_are_those_of_bytes() {
+        let both = || build().dequantize(&X, "xf", 1).dequantize(&["v", "sx", "zx"], "vf", 1);
+        let sum = both().node("Add", &["xf", "vf"], &["yf"], vec![]).quantize("yf", Y);
+        same(&sum, &microsoft(build(), "QLinearAdd", &[&X[..], &["v", "sx", "zx"], &Y].concat()));
+        let window = || vec![("kernel_shape", Attribute::Ints(vec![2, 2]))];
+        let largest = both().node("MaxPool", &["xf"], &["yf"], window()).quantize("yf", ["sx", "zx"]);
+        same(&largest, &build().node("MaxPool", &["x"], &["y"], window()));
+    }
+
+    #[test]
+    fn what_bytes_do_not_say_stays_in_f32() {
+        // Another scale behind it.
+        let moved = build().dequantize(&X, "xf", 1).node("Transpose", &["xf"], &["yf"], vec![]);
+        let nodes = integer_operators(&moved.quantize("yf", Y).model().graph, &build().model().external)
+            .iter()
+            .map(|(_, node)| node.op_type.clone())
+            .collect::<Vec<_>>();
+        assert_eq!(nodes, ["DequantizeLinear", "Transpose", "QuantizeLinear"]);
+        // The f32 result is read, too.
+        assert!(in_f32(&convolution(build()).output("yf").quantize("yf", Y)));
+        // A Relu that does not begin at the least byte.
+        let clipped = convolution(build()).node("Relu", &["yf"], &["clipped"], vec![]);
+        assert!(in_f32(&clipped.quantize("clipped", ["sy", "zx"])));
+        // Scales along another axis, a bias of another scale, weights that are not centred.
+        let conv = |w: &[&str], b: &[&str], axis| {
+            let build = build()
+                .constant("far", floats(&[0.5, 0.25]))
+                .constant("off", bytes(DType::I8, &[2], 1.0))
+                .dequantize(&X, "xf", 1);
+            let build = build.dequantize(w, "wf", axis).dequantize(b, "bf", 0);
+            build.node("Conv", &["xf", "wf", "bf"], &["yf"], vec![]).quantize("yf", Y)
+        };
+        assert!(!in_f32(&conv(&W, &["b", "sb"], 0)));
+        assert!(in_f32(&conv(&W, &["b", "sb"], 1)));
+        assert!(in_f32(&conv(&W, &["b", "far"], 0)));
+        assert!(in_f32(&conv(&["w", "sw", "off"], &["b", "sb"], 0)));
+    }
+}
