@@ -72,6 +72,10 @@ pub(crate) mod body {
     ///
     /// # Safety
     /// The elements of the source are valid for reads, those of the target for writes, and the one is apart from the other.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "iterator calls taking vectors may stay calls without their features"
+    )]
     #[inline(always)]
     pub(crate) unsafe fn interleave_bytes<V: Vector>(
         (target, pitch): (*mut u8, isize),
