@@ -2,9 +2,10 @@
 
 use paisley::base::Random;
 use paisley::compiler::{self, Timings};
-use paisley::expr::UnaryOp;
+use paisley::expr::{BinaryOp, UnaryOp};
 use paisley::graph::{Graph, Op, ValueId};
-use paisley::ops::{Conv, Fact, Map, MatMul, Scalar};
+use paisley::ops::{Conv, Fact, Map, MatMul, Pool, PoolKind, Scalar};
+use paisley::plan::Code;
 use paisley::runtime::cpu::CpuExecutor;
 use paisley::runtime::reference;
 use paisley::target::{CpuIsa, CpuTarget};
@@ -136,5 +137,120 @@ fn convolutions_of_bytes_are_exact() {
             channels = filters;
         }
         chain.check(x);
+    }
+}
+
+impl Chain {
+    /// A convolution of each channel by itself, in f32, of which sums of bytes are exact, made bytes again.
+    fn depthwise(&mut self, x: ValueId, kernel: usize, stride: usize) -> ValueId {
+        let (dtype, channels) = (self.graph.fact(x).dtype, self.graph.fact(x).shape[1]);
+        let zero = *self.rng.pick(&[0.0, 5.0]);
+        let float = Scalar::Input(0).cast(DType::F32);
+        let scalar = float.binary(BinaryOp::Sub, Scalar::constant(zero, DType::F32));
+        let widened = self.add(Map { scalar }, &[x]);
+        let rng = &mut self.rng;
+        let shape = [channels, 1, kernel, kernel];
+        let weights = Tensor::from_fn(DType::F32, &shape, |_| rng.below(255) as f64 - 127.0);
+        let start = Tensor::from_fn(DType::F32, &[channels], |_| rng.below(2000) as f64 - 1000.0);
+        let (w, b) = (self.graph.add_constant("w", weights), self.graph.add_constant("b", start));
+        let conv = Conv {
+            strides: vec![stride; 2],
+            dilations: vec![1; 2],
+            pads: vec![(kernel / 2, kernel / 2); 2],
+            groups: channels,
+            edge: 0,
+            algorithm: None,
+        };
+        let sums = self.add(conv, &[widened, w, b]);
+        self.scaled_by_channel(sums, dtype)
+    }
+
+    /// As [`requantised`](Self::requantised), with a scale for each channel, which is what tiles take.
+    fn scaled_by_channel(&mut self, sums: ValueId, dtype: DType) -> ValueId {
+        let channels = self.graph.fact(sums).shape[1];
+        let rng = &mut self.rng;
+        let scales = Tensor::from_fn(DType::F32, &[channels, 1, 1], |_| 0.0002 + 0.001 * rng.unit());
+        let scale = self.graph.add_constant("scale", scales);
+        let constant = |value: f64| Scalar::constant(value, DType::F32);
+        let (low, high) = if dtype == DType::U8 { (0.0, 255.0) } else { (-128.0, 127.0) };
+        let of_sums = if self.graph.fact(sums).dtype == DType::F32 {
+            Scalar::Input(0)
+        } else {
+            Scalar::Input(0).cast(DType::F32)
+        };
+        let scaled = of_sums.times(Scalar::Input(1)).unary(UnaryOp::Round);
+        let scalar = scaled.plus(constant(3.0)).max(constant(low)).min(constant(high)).cast(dtype);
+        self.add(Map { scalar }, &[sums, scale])
+    }
+
+    fn pointwise(&mut self, x: ValueId, filters: usize) -> ValueId {
+        let (dtype, channels) = (self.graph.fact(x).dtype, self.graph.fact(x).shape[1]);
+        let w = self.weights(&[filters, channels, 1, 1]);
+        let conv = Conv {
+            strides: vec![1; 2],
+            dilations: vec![1; 2],
+            pads: vec![(0, 0); 2],
+            groups: 1,
+            edge: 0,
+            algorithm: None,
+        };
+        let sums = self.add(conv, &[x, w]);
+        self.scaled_by_channel(sums, dtype)
+    }
+}
+
+#[test]
+fn networks_of_bytes_are_exact() {
+    for seed in 0..24 {
+        let mut chain = Chain::new(2000 + seed);
+        let dtype = chain.byte_type();
+        let (height, width) = (chain.between(3, 20), chain.between(3, 20));
+        let channels = *chain.rng.pick(&[4, 8, 16]);
+        let x = chain.input(dtype, &[1, channels, height, width]);
+        let filters = *chain.rng.pick(&[16, 20, 24, 32, 48]);
+        let mut x = chain.pointwise(x, filters);
+        for _ in 0..2 {
+            let (kernel, stride) = (*chain.rng.pick(&[2, 3, 5]), *chain.rng.pick(&[1, 1, 2]));
+            x = if chain.rng.below(2) == 0 {
+                chain.depthwise(x, 3, stride)
+            } else {
+                let pool = Pool {
+                    kind: PoolKind::Max,
+                    kernel: vec![kernel; 2],
+                    strides: vec![stride; 2],
+                    dilations: vec![1; 2],
+                    pads: vec![(kernel / 2, kernel / 2); 2],
+                    overhang: vec![0; 2],
+                };
+                chain.add(pool, &[x])
+            };
+        }
+        let filters = *chain.rng.pick(&[16, 24]);
+        let result = chain.pointwise(x, filters);
+        chain.check(result);
+    }
+}
+
+#[test]
+fn depthwise_convolutions_of_bytes_are_tiles_that_read_and_write_bytes() {
+    for isa in CpuIsa::ALL {
+        let mut chain = Chain::new(0);
+        let x = chain.input(DType::U8, &[1, 16, 14, 14]);
+        let x = chain.pointwise(x, 32);
+        let result = chain.depthwise(x, 3, 1);
+        let result = chain.pointwise(result, 16);
+        chain.graph.add_output("y", result);
+        let device = compiler::Device::Cpu(CpuTarget::preset(isa, 2));
+        let plan = compiler::compile(&chain.graph, &device, &mut Timings::default()).unwrap();
+        let programs: Vec<String> = plan
+            .kernels
+            .iter()
+            .filter_map(|kernel| match &kernel.code {
+                Code::Cpu(code) => Some(code.code.to_string()),
+                Code::Gpu(_) | Code::Interpreted => None,
+            })
+            .collect();
+        let widening = programs.iter().find(|program| program.contains("make_t")).unwrap();
+        assert!(widening.contains("scaled by") && !widening.contains("block store"), "{widening}");
     }
 }
