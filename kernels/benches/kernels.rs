@@ -14,7 +14,7 @@ use paisley_kernels::tile::dots::DOT_TERMS;
 use paisley_kernels::tile::lanes::{Edge, Windows};
 use paisley_kernels::transform::{Matrix, Sides, TransformArgs};
 use paisley_kernels::window::{self, DepthwiseArgs, WindowArgs};
-use paisley_kernels::{Activation, BinaryOp, DotArgs, Finish, Isa, TileArgs, UnaryOp, table};
+use paisley_kernels::{Activation, BinaryOp, DotArgs, Factor, Finish, Isa, TileArgs, UnaryOp, table};
 
 /// Multiplies packed panels that fit the first-level cache; elements are floating-point operations.
 fn tiles(criterion: &mut Criterion) {
@@ -33,7 +33,7 @@ fn tiles(criterion: &mut Criterion) {
                     tail: None,
                     a: a.as_ptr(),
                     a_row: 1,
-                    b: b.as_ptr(),
+                    b: Factor::F32(b.as_ptr()),
                     b_vector: table(isa).lanes as isize,
                     c: c.as_mut_ptr(),
                     c_row: kernel.cols as isize,
@@ -65,7 +65,7 @@ fn tiles(criterion: &mut Criterion) {
                 tail: None,
                 a: a.as_ptr(),
                 a_row: lanes as isize,
-                b: b.as_ptr(),
+                b: Factor::F32(b.as_ptr()),
                 b_vector: (depth * lanes) as isize,
                 c: c.as_mut_ptr(),
                 c_row: lanes as isize,
@@ -152,7 +152,7 @@ fn panels(criterion: &mut Criterion) {
                             tail: None,
                             a: a[(i * size + begin) * tile.rows..].as_ptr(),
                             a_row: 1,
-                            b: b[(j * size + begin) * tile.cols..].as_ptr(),
+                            b: Factor::F32(b[(j * size + begin) * tile.cols..].as_ptr()),
                             b_vector: kernels.lanes as isize,
                             c: start.at(i * tile.rows * pitch + j * tile.cols),
                             c_row: pitch as isize,

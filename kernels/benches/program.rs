@@ -108,7 +108,7 @@ fn calls(criterion: &mut Criterion) {
                     tail: None,
                     a: a[i * kernel.rows..].as_ptr(),
                     a_row: 1,
-                    b: b[i * kernel.cols..].as_ptr(),
+                    b: tile::Factor::F32(b[i * kernel.cols..].as_ptr()),
                     b_vector: lanes,
                     c: c.as_mut_ptr(),
                     c_row: kernel.cols as isize,

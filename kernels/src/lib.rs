@@ -25,4 +25,4 @@ pub use isa::Isa;
 pub use scalar::{BinaryKind, BinaryOp, Comparison, OnIntegers, UnaryOp};
 pub use table::{KernelTable, table};
 pub use tile::dots::{DotArgs, DotKernel};
-pub use tile::{Finish, TileArgs, TileKernel};
+pub use tile::{Factor, Finish, TileArgs, TileKernel};

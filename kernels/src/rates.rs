@@ -3,7 +3,7 @@
 use crate::pool::{Pool, PoolError};
 use crate::scalar::BinaryOp;
 use crate::table::KernelTable;
-use crate::tile::{Depth, Finish, TileArgs};
+use crate::tile::{Depth, Factor, Finish, TileArgs};
 use std::hint::{black_box, spin_loop};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ pub fn flop_per_second(table: &'static KernelTable, pool: &Pool, time: Duration)
                     tail: None,
                     a: a.as_ptr(),
                     a_row: 1,
-                    b: b.as_ptr(),
+                    b: Factor::F32(b.as_ptr()),
                     b_vector: table.lanes as isize,
                     c: c.as_mut_ptr(),
                     c_row: tile.cols as isize,

@@ -58,6 +58,12 @@ pub(crate) trait Vector: Copy {
     fn prefetch(_source: *const f32) {}
     /// The lanes of IEEE half-precision values at `source`.
     unsafe fn load_f16(source: *const u16) -> Self;
+    /// The first `count` lanes of IEEE half-precision values from `source`, zeros behind them.
+    unsafe fn load_f16_first(source: *const u16, count: usize) -> Self;
+    /// The lanes of bfloat16 values at `source`.
+    unsafe fn load_bf16(source: *const u16) -> Self;
+    /// The first `count` lanes of bfloat16 values from `source`, zeros behind them.
+    unsafe fn load_bf16_first(source: *const u16, count: usize) -> Self;
     /// Writes the lanes rounded (ties to even) to IEEE half precision.
     unsafe fn store_f16(self, target: *mut u16);
     /// Writes the first `count` lanes, of which each is NaN or a number that a byte of either sign holds once it is cut to an integer, to

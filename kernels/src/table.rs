@@ -17,7 +17,7 @@ use crate::simd::Vector;
 use crate::simd::dots::DotVector;
 use crate::tile::dots::{self, DotArgs, DotKernel};
 use crate::tile::lanes::{self, LaneArgs, LaneKernel, Windows};
-use crate::tile::{self, TileArgs, TileKernel};
+use crate::tile::{self, Stored, TileArgs, TileKernel};
 use crate::transform::{Matrix, TransformArgs};
 use crate::vector::body::Form;
 use crate::window::{DepthwiseArgs, Pool, WindowArgs};
@@ -100,6 +100,7 @@ macro_rules! tiles {
             /// As for [`tile::body`].
             $(#[target_feature(enable = $feature)])?
             unsafe fn kernel<
+                B: Stored,
                 const ROWS: usize,
                 const VECTORS: usize,
                 const SUMS: usize,
@@ -109,17 +110,29 @@ macro_rules! tiles {
                 args: &TileArgs,
             ) {
                 // SAFETY: the caller grants the contract; the features are those of the vector type.
-                unsafe { tile::body::<$vector, ROWS, VECTORS, SUMS, PARTIAL, STEP>(args) }
+                unsafe { tile::body::<$vector, B, ROWS, VECTORS, SUMS, PARTIAL, STEP>(args) }
             }
             const VECTOR: usize = <$vector as Vector>::LANES;
-            static KERNELS: tile::Variants<{ $rows.len() }, { $vectors.len() }> = [
-                tiles!(@rows $vector, false, 0, $rows, $vectors),
-                tiles!(@rows $vector, true, 0, $rows, $vectors),
-                tiles!(@rows $vector, false, 1, $rows, $vectors),
-                tiles!(@rows $vector, true, 1, $rows, $vectors),
-                tiles!(@rows $vector, false, { VECTOR }, $rows, $vectors),
-                tiles!(@rows $vector, false, { 2 * VECTOR }, $rows, $vectors),
-            ];
+            static KERNELS: tile::Forms<{ $rows.len() }, { $vectors.len() }> = tile::Forms {
+                single: [
+                    tiles!(@rows $vector, f32, false, 0, $rows, $vectors),
+                    tiles!(@rows $vector, f32, true, 0, $rows, $vectors),
+                    tiles!(@rows $vector, f32, false, 1, $rows, $vectors),
+                    tiles!(@rows $vector, f32, true, 1, $rows, $vectors),
+                    tiles!(@rows $vector, f32, false, { VECTOR }, $rows, $vectors),
+                    tiles!(@rows $vector, f32, false, { 2 * VECTOR }, $rows, $vectors),
+                ],
+                f16: [
+                    tiles!(@rows $vector, f16, false, 0, $rows, $vectors),
+                    tiles!(@rows $vector, f16, true, 0, $rows, $vectors),
+                    tiles!(@rows $vector, f16, false, { VECTOR }, $rows, $vectors),
+                ],
+                bf16: [
+                    tiles!(@rows $vector, bf16, false, 0, $rows, $vectors),
+                    tiles!(@rows $vector, bf16, true, 0, $rows, $vectors),
+                    tiles!(@rows $vector, bf16, false, { VECTOR }, $rows, $vectors),
+                ],
+            };
             // SAFETY: the variants are in the order `dispatch` expects; the caller grants the contract.
             unsafe {
                 tile::dispatch(&KERNELS, VECTOR, args);
@@ -189,11 +202,11 @@ macro_rules! tiles {
     (@dot_row $vector:ty, $partial:literal, $signed:literal, $row:literal, [$($vectors:literal),*]) => {
         [$(kernel::<$row, $vectors, { dots::partial_sums::<$vector>($row * $vectors) }, $partial, $signed>),*]
     };
-    (@rows $vector:ty, $partial:literal, $step:tt, [$($row:literal),*], $vectors:tt) => {
-        [$(tiles!(@row $vector, $partial, $step, $row, $vectors)),*]
+    (@rows $vector:ty, $stored:ty, $partial:literal, $step:tt, [$($row:literal),*], $vectors:tt) => {
+        [$(tiles!(@row $vector, $stored, $partial, $step, $row, $vectors)),*]
     };
-    (@row $vector:ty, $partial:literal, $step:tt, $row:literal, [$($vectors:literal),*]) => {
-        [$(kernel::<$row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, $partial, $step>),*]
+    (@row $vector:ty, $stored:ty, $partial:literal, $step:tt, $row:literal, [$($vectors:literal),*]) => {
+        [$(kernel::<$stored, $row, $vectors, { tile::partial_sums::<$vector>($row * $vectors) }, $partial, $step>),*]
     };
 }
 

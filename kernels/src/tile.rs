@@ -6,9 +6,13 @@
 )]
 
 pub mod dots;
+mod factor;
 pub mod lanes;
 #[cfg(all(test, unix))]
 mod tests;
+
+pub use factor::Factor;
+pub(crate) use factor::Stored;
 
 use crate::activation::Activation;
 use crate::isa::Isa;
@@ -128,7 +132,7 @@ pub struct TileArgs {
     /// Stride of `i` in `a`.
     pub a_row: isize,
     /// Address of `b[0, 0]`.
-    pub b: *const f32,
+    pub b: Factor,
     /// Stride from a vector of columns to the next in `b`.
     pub b_vector: isize,
     /// Address of `c[0, 0]`.
@@ -166,13 +170,14 @@ pub(crate) const fn partial_sums<V: Vector>(vectors: usize) -> usize {
 }
 
 /// Whole pieces of `ROWS` rows, one after the other, of a tile of `VECTORS` vectors of columns, the last of them partial if `PARTIAL`;
-/// `a_row` is `STEP`, or anything where that is 0. `SUMS` is [`partial_sums`] of a piece.
+/// `b` is of `B`, `a_row` is `STEP`, or anything where that is 0. `SUMS` is [`partial_sums`] of a piece.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, the arguments keep the contract of [`TileArgs`], and the constants fit them.
 #[inline(always)]
 pub(crate) unsafe fn body<
     V: Vector,
+    B: Stored,
     const ROWS: usize,
     const VECTORS: usize,
     const SUMS: usize,
@@ -184,28 +189,30 @@ pub(crate) unsafe fn body<
     debug_assert!(args.rows.is_multiple_of(ROWS));
     let pieces = args.rows / ROWS;
     let mut rest = *args;
-    let mut ahead = Ahead::of(&mut rest, pieces, V::LANES);
+    let mut ahead = Ahead::of::<B>(&mut rest, pieces, V::LANES);
     for _ in 0..pieces {
         // SAFETY: the caller grants the contract, and the rows of the pieces are those of the tile.
-        unsafe { piece::<V, ROWS, VECTORS, SUMS, PARTIAL, STEP>(&rest, &mut ahead) }
+        unsafe { piece::<V, B, ROWS, VECTORS, SUMS, PARTIAL, STEP>(&rest, &mut ahead) }
         rest.go_down(ROWS);
     }
 }
 
 /// Elements of a line of the caches.
 const LINE_ELEMENTS: usize = 16;
+/// Bytes of a line of the caches.
+const LINE_BYTES: usize = 64;
 /// Terms of a sum at least between two requests of what is read next.
 const TERMS_AT_ONCE: usize = 32;
 /// Blocks of `a` ahead of the one in use, whose rows are asked for: so many that they may come from the cache of another core.
 const BLOCKS_AHEAD: usize = 3;
-/// Elements of the largest panel that has room in a second-level cache beside what is in use.
-const AHEAD_ELEMENTS: usize = 32768;
+/// Bytes of the largest panel that has room in a second-level cache beside what is in use.
+const AHEAD_BYTES: usize = 131072;
 
 /// What is likely to be read after a tile whose `b` is a packed panel: the panel behind it, which comes from memory while the pieces
 /// of the tile are computed.
 struct Ahead {
     /// The next line to ask for.
-    line: *const f32,
+    line: *const u8,
     /// Lines that are asked for in each step of the last level of the sum but one.
     at_once: usize,
     /// Lines that are left.
@@ -215,7 +222,7 @@ struct Ahead {
 impl Ahead {
     /// That of a tile of so many pieces. Cuts a single level of the sum in two.
     #[inline(always)]
-    fn of(args: &mut TileArgs, pieces: usize, lanes: usize) -> Ahead {
+    fn of<B: Stored>(args: &mut TileArgs, pieces: usize, lanes: usize) -> Ahead {
         let mut elements = args.cols;
         let mut packed = pieces > 1 && (args.cols <= lanes || args.b_vector == lanes as isize);
         for level in (0..DEPTHS).rev() {
@@ -223,7 +230,8 @@ impl Ahead {
             packed &= count == 1 || b == elements as isize;
             elements *= count;
         }
-        let lines = if packed && elements <= AHEAD_ELEMENTS { elements / LINE_ELEMENTS } else { 0 };
+        let bytes = elements * size_of::<B>();
+        let lines = if packed && bytes <= AHEAD_BYTES { bytes / LINE_BYTES } else { 0 };
         let whole = args.tail.is_none();
         let [.., inner, terms] = &mut args.depths;
         if lines > 0 && whole && inner.count == 1 && terms.count.is_multiple_of(TERMS_AT_ONCE) {
@@ -231,8 +239,9 @@ impl Ahead {
             *inner = Depth { count: terms.count / TERMS_AT_ONCE, a, b };
             terms.count = TERMS_AT_ONCE;
         }
-        let of_terms = terms.count * args.cols / LINE_ELEMENTS;
-        Ahead { line: args.b.wrapping_add(elements), at_once: of_terms.div_ceil(pieces.max(1)), left: lines }
+        let of_terms = terms.count * args.cols * size_of::<B>() / LINE_BYTES;
+        let panel = B::address(args.b).cast::<u8>();
+        Ahead { line: panel.wrapping_add(bytes), at_once: of_terms.div_ceil(pieces.max(1)), left: lines }
     }
 
     #[inline(always)]
@@ -240,8 +249,8 @@ impl Ahead {
         let lines = self.at_once.min(self.left);
         self.left -= lines;
         for _ in 0..lines {
-            V::prefetch(self.line);
-            self.line = self.line.wrapping_add(LINE_ELEMENTS);
+            V::prefetch(self.line.cast());
+            self.line = self.line.wrapping_add(LINE_BYTES);
         }
     }
 }
@@ -253,6 +262,7 @@ impl Ahead {
 #[inline(always)]
 unsafe fn piece<
     V: Vector,
+    B: Stored,
     const ROWS: usize,
     const VECTORS: usize,
     const SUMS: usize,
@@ -281,6 +291,7 @@ unsafe fn piece<
     debug_assert_eq!(!cols.is_multiple_of(V::LANES), PARTIAL);
     debug_assert!(STEP == 0 || a_row == STEP as isize);
     let a_row = if STEP == 0 { a_row } else { STEP as isize };
+    let b = B::address(b);
     let last_lanes = cols - (VECTORS - 1) * V::LANES;
     let tail = tail.unwrap_or(Tail { level: DEPTHS, terms: 0 });
     // SAFETY: the caller grants the instruction set, and `a[k, i]`, `b[k, j]`, `c[i, j]` of the tile for `k < depth`, and what
@@ -337,7 +348,7 @@ unsafe fn piece<
                     let (mut a_term, mut b_term) = (a, b);
                     for _ in 0..count / SUMS {
                         for sum in 0..SUMS {
-                            step::<V, ROWS, VECTORS, PARTIAL>(
+                            step::<V, B, ROWS, VECTORS, PARTIAL>(
                                 &mut sums[sum],
                                 a_term,
                                 a_row,
@@ -350,7 +361,7 @@ unsafe fn piece<
                         }
                     }
                     for _ in 0..count % SUMS {
-                        step::<V, ROWS, VECTORS, PARTIAL>(
+                        step::<V, B, ROWS, VECTORS, PARTIAL>(
                             &mut sums[0],
                             a_term,
                             a_row,
@@ -441,11 +452,11 @@ unsafe fn add<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL:
 /// # Safety
 /// As for [`body`]; `a` and `b` are those of a `k < depth`.
 #[inline(always)]
-unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL: bool>(
+unsafe fn step<V: Vector, B: Stored, const ROWS: usize, const VECTORS: usize, const PARTIAL: bool>(
     sums: &mut [[V; VECTORS]; ROWS],
     a: *const f32,
     a_row: isize,
-    b: *const f32,
+    b: *const B,
     b_vector: isize,
     last_lanes: usize,
 ) {
@@ -456,7 +467,7 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
         for v in 0..VECTORS {
             let source = b.offset(v as isize * b_vector);
             let cut = PARTIAL && v == VECTORS - 1;
-            row[v] = if cut { V::load_first(source, last_lanes) } else { V::load(source) };
+            row[v] = if cut { B::load_first::<V>(source, last_lanes) } else { B::load::<V>(source) };
         }
         for i in 0..ROWS {
             let factor = V::splat(*a.offset(i as isize * a_row));
@@ -467,10 +478,19 @@ unsafe fn step<V: Vector, const ROWS: usize, const VECTORS: usize, const PARTIAL
     }
 }
 
-/// The compiled variants of a tile: `[form][rows - 1][vectors - 1]`, where the forms are rows anywhere in `a`, the same with a partial
-/// vector, rows next to one another, the same with a partial vector, rows one vector apart, and two.
-pub(crate) type Variants<const ROWS: usize, const VECTORS: usize> =
-    [[[unsafe fn(&TileArgs); VECTORS]; ROWS]; 6];
+/// Compiled variants of a tile: `[rows - 1][vectors - 1]`.
+pub(crate) type Variants<const ROWS: usize, const VECTORS: usize> = [[unsafe fn(&TileArgs); VECTORS]; ROWS];
+
+/// The compiled variants of a tile.
+pub(crate) struct Forms<const ROWS: usize, const VECTORS: usize> {
+    /// For an f32 `b`: rows anywhere in `a`, the same with a partial vector, rows next to one another, the same with a partial vector,
+    /// rows one vector apart, and two.
+    pub(crate) single: [Variants<ROWS, VECTORS>; 6],
+    /// For a `b` of f16: rows anywhere in `a`, the same with a partial vector, and rows one vector apart.
+    pub(crate) f16: [Variants<ROWS, VECTORS>; 3],
+    /// The same for bf16.
+    pub(crate) bf16: [Variants<ROWS, VECTORS>; 3],
+}
 
 /// Calls the variants for a tile's columns and strides.
 ///
@@ -478,17 +498,20 @@ pub(crate) type Variants<const ROWS: usize, const VECTORS: usize> =
 /// As for the variants, which were compiled for vectors of `lanes`.
 #[inline(always)]
 pub(crate) unsafe fn dispatch<const ROWS: usize, const VECTORS: usize>(
-    variants: &Variants<ROWS, VECTORS>,
+    forms: &Forms<ROWS, VECTORS>,
     lanes: usize,
     args: &TileArgs,
 ) {
     let partial = usize::from(!args.cols.is_multiple_of(lanes));
     let (step, lane_count) = (args.a_row, lanes as isize);
-    let variants = match partial {
-        partial if step == 1 => &variants[2 + partial],
-        0 if step == lane_count => &variants[4],
-        0 if step == 2 * lane_count => &variants[5],
-        partial => &variants[partial],
+    let narrow = if partial == 0 && step == lane_count { 2 } else { partial };
+    let variants = match (args.b, partial) {
+        (Factor::F16(_), _) => &forms.f16[narrow],
+        (Factor::Bf16(_), _) => &forms.bf16[narrow],
+        (Factor::F32(_), partial) if step == 1 => &forms.single[2 + partial],
+        (Factor::F32(_), 0) if step == lane_count => &forms.single[4],
+        (Factor::F32(_), 0) if step == 2 * lane_count => &forms.single[5],
+        (Factor::F32(_), partial) => &forms.single[partial],
     };
     let vectors = args.cols.div_ceil(lanes) - 1;
     // SAFETY: the variants are those for these columns and strides, and the caller grants the rest.

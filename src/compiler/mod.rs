@@ -154,7 +154,10 @@ pub fn simplify(graph: &Graph, device: &Device) -> Graph {
     match device {
         Device::Cpu(target) => {
             let merged = passes::merge_channel_groups(&graph, target);
-            passes::choose_algorithms(&merged, target)
+            drop(graph);
+            let chosen = passes::choose_algorithms(&merged, target);
+            drop(merged);
+            passes::narrow_weights(chosen)
         }
         Device::Reference | Device::Gpu(..) => graph,
     }

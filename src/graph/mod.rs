@@ -174,6 +174,14 @@ impl Graph {
         self.add_value(name, Fact::of(&tensor), Source::Constant(tensor))
     }
 
+    /// Gives a constant other elements, perhaps of another type, but as many. Its readers must take them and give what they gave.
+    pub fn set_constant(&mut self, constant: ValueId, tensor: Tensor) {
+        debug_assert!(self.constant(constant).is_some_and(|known| known.shape() == tensor.shape()));
+        let value = &mut self.values[constant];
+        value.fact = Fact::of(&tensor);
+        value.source = Source::Constant(tensor);
+    }
+
     /// Adds an output.
     pub fn add_output(&mut self, name: &str, value: ValueId) {
         self.outputs.push(Output { name: name.to_owned(), value });

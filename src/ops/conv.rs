@@ -12,7 +12,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// `y[n, k, p..] = bias[k] + sum over c, r.. of x[n, c, p * stride + r * dilation - pad..] * w[k, c, r..]`, where `c` runs
-/// over the channels of `k`'s group and what lies in the padding is `edge`. Sums of products of bytes, u8 or i8, are i32.
+/// over the channels of `k`'s group and what lies in the padding is `edge`. Sums of products of bytes, u8 or i8, are i32; beside an `x` of f32,
+/// `w` may be of f16 or bf16, but not for Winograd's algorithm.
 ///
 /// Inputs: `x[N, C, spatial..]`, `w[K, C / groups, kernel..]`, optionally `bias[K]`; output `y[N, K, spatial..]`.
 /// `C` and `K` are multiples of `groups`; the output channels of group `g` are `g * K / groups ..`.
@@ -109,7 +110,7 @@ impl ConvAlgorithm {
             // A single output channel leaves nothing to compute at once.
             ConvAlgorithm::ImplicitGemm | ConvAlgorithm::SpatialPack => w.shape[0] > conv.groups,
             ConvAlgorithm::Winograd2 | ConvAlgorithm::Winograd4 => {
-                x.dtype == DType::F32
+                [x, w].iter().all(|of| of.dtype == DType::F32)
                     && matches!(w.shape[2..], [3] | [3, 3] | [1, 3] | [3, 1])
                     && conv.strides.iter().chain(&conv.dilations).all(|&step| step == 1)
                     && conv.groups == 1

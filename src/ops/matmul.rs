@@ -4,7 +4,7 @@ use super::{Attributes, Fact, OpDef, OpError, dtype_of_products, exactly, produc
 use crate::tensor::broadcast_shapes;
 
 /// `y[.., i, j] = sum over k of a[.., i, k] * b[.., k, j]`; the leading dimensions broadcast by the rule of NumPy. Sums of products
-/// of bytes, u8 or i8, are i32.
+/// of bytes, u8 or i8, are i32; beside an `a` of f32, `b` may be of f16 or bf16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MatMul {
     /// `a` is stored as `[.., k, i]`.

@@ -202,13 +202,17 @@ fn same_dtype(input: usize, fact: &Fact, dtype: DType) -> Result<(), OpError> {
     Err(OpError::DType { input, dtype: fact.dtype, wanted: dtype.to_string() })
 }
 
-/// The type of sums of products of the elements of two inputs: that of both, or i32 where both are bytes, signed or not.
+/// The type of sums of products of the elements of two inputs: that of both, i32 where both are bytes, signed or not, and f32 where the
+/// second are f16 or bf16 beside f32, which they are converted to.
 fn dtype_of_products(a: &Fact, b: &Fact) -> Result<DType, OpError> {
     let bytes = |fact: &Fact| matches!(fact.dtype, DType::U8 | DType::I8);
     if bytes(a) && bytes(b) {
         return Ok(DType::I32);
     }
     numeric(0, a)?;
+    if a.dtype == DType::F32 && matches!(b.dtype, DType::F16 | DType::BF16) {
+        return Ok(DType::F32);
+    }
     same_dtype(1, b, a.dtype)?;
     Ok(a.dtype)
 }

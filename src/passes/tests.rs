@@ -488,6 +488,45 @@ fn narrow_floats_become_f32_between_inputs_and_outputs() {
 }
 
 #[test]
+fn weights_are_stored_in_half_their_bytes_where_nothing_is_lost() {
+    let mut graph = Graph::new("test");
+    // Values of 10 bits, of 8 bits that are too large for f16, or of more than either type has.
+    let weights = |graph: &mut Graph, name: &str| {
+        let value = |i: usize| match name {
+            "brain" => ((i / 4) << 20) as f64,
+            "single" => i as f64 / 3.0,
+            _half => i as f64,
+        };
+        graph.add_constant(name, Tensor::from_fn(DType::F32, &[32, 32], value))
+    };
+    let mut x = input(&mut graph, "x", &[32, 32]);
+    for name in ["half", "brain", "single"] {
+        let w = weights(&mut graph, name);
+        x = add(&mut graph, &format!("{name}_y"), MatMul::default(), &[x, w]);
+    }
+    let shared = weights(&mut graph, "shared");
+    let product = add(&mut graph, "product", MatMul::default(), &[x, shared]);
+    let sum = Map { scalar: Scalar::Input(0).plus(Scalar::Input(1)) };
+    let y = add(&mut graph, "y", sum, &[product, shared]);
+    graph.add_output("y", y);
+    expect![[r#"
+        graph test
+          in    x: f32[32, 32]
+          const half: f16[32, 32]
+          const brain: bf16[32, 32]
+          const single: f32[32, 32]
+          const shared: f32[32, 32]
+          half_y: f32[32, 32] = matmul(x, half)
+          brain_y: f32[32, 32] = matmul(half_y, brain)
+          single_y: f32[32, 32] = matmul(brain_y, single)
+          product: f32[32, 32] = matmul(single_y, shared)
+          y: f32[32, 32] = map(product, shared) x0 + x1
+          out   y
+    "#]]
+    .assert_eq(&narrow_weights(graph).to_string());
+}
+
+#[test]
 fn a_pointwise_convolution_keeps_a_large_operand() {
     let mut target = CpuTarget::preset(CpuIsa::Avx512, 2);
     target.l2_bytes = 1 << 16;

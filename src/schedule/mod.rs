@@ -31,6 +31,7 @@ pub use instruction::{
 pub use trace::{Trace, TraceError};
 
 use crate::loopir::{LoopKind, Nest, Scope, VerifyError};
+use crate::tensor::DType;
 
 /// What happens to the iterations that a split's factors leave over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,12 +134,14 @@ pub enum Step {
         /// The loop's name.
         over: String,
     },
-    /// Stores a constant in the order of the loops that read it, once: `relayout w by k.0 c r s k.1`.
+    /// Stores a constant in the order of the loops that read it, once: `relayout w by k.0 c r s k.1`, perhaps of another type: `as f32`.
     Relayout {
         /// The constant's name.
         buffer: String,
         /// The loops that index it, slowest first.
         by: Vec<String>,
+        /// The type it is stored in, where all reads convert to that.
+        dtype: Option<DType>,
     },
     /// Computes a local buffer once, when the nest is compiled: `prepare u`.
     Prepare {
@@ -280,7 +283,7 @@ impl Step {
             Step::StageOut { buffer, at, scope } => stage_out::apply(nest, buffer, at.as_deref(), *scope),
             Step::Keep { block } => keep::apply(nest, block),
             Step::SplitReduction { buffer, over } => split_reduction::apply(nest, buffer, over),
-            Step::Relayout { buffer, by } => relayout::apply(nest, buffer, by),
+            Step::Relayout { buffer, by, dtype } => relayout::apply(nest, buffer, by, *dtype),
             Step::Prepare { buffer } => prepare::apply(nest, buffer),
             Step::Replace { of, instruction } => replace::apply(nest, of, instruction),
         }

@@ -8,15 +8,22 @@
 //! ```
 //!
 //! For contiguous reads of weights; where a tail was guarded the copy is padded with zeros. What the preparation computes can be
-//! stored in another order likewise. Refuses buffers that are not constants, and reads that differ or depend on a loop that is not listed.
+//! stored in another order likewise. With `as f32` behind the loops, what is f16 or bf16 is stored in the type that its reads convert
+//! it to. Refuses buffers that are not constants, and reads that differ, depend on a loop that is not listed or do not convert.
 
 use super::Refusal;
 use super::rewrite::buffer_named;
 use super::stage_in::{capture_by_loops, nested, redirect_reads, refuse};
 use crate::expr::{BufferId, ExprId, Role, Scope};
 use crate::loopir::{Buffer, Nest, Stmt, Store, walk};
+use crate::tensor::DType;
 
-pub(super) fn apply(nest: &mut Nest, buffer: &str, by: &[String]) -> Result<(), Refusal> {
+pub(super) fn apply(
+    nest: &mut Nest,
+    buffer: &str,
+    by: &[String],
+    dtype: Option<DType>,
+) -> Result<(), Refusal> {
     let id = buffer_named(nest, buffer)?;
     let role = nest.pool.buffers[id].role;
     if !matches!(role, Role::Constant | Role::Packed) {
@@ -24,13 +31,23 @@ pub(super) fn apply(nest: &mut Nest, buffer: &str, by: &[String]) -> Result<(), 
     }
     let name = nest.fresh_buffer_name(&format!("{buffer}_p"));
     let mut body = nest.body.clone();
-    let capture = capture_by_loops(nest, &body, id, by, &[], &name)?;
+    let mut capture = capture_by_loops(nest, &body, id, by, &[], &name)?;
     let constant = |&read: &BufferId| matches!(nest.pool.buffers[read].role, Role::Constant | Role::Packed);
     if !nest.pool.buffers_read(capture.value).iter().all(constant) {
         return Err(refuse(nest, id, "is read where data decide"));
     }
     let shape = capture.vars.iter().map(|&var| nest.pool.vars[var].extent).collect();
-    let dtype = nest.pool.buffers[id].dtype;
+    let stored = nest.pool.buffers[id].dtype;
+    let dtype = dtype.unwrap_or(stored);
+    if dtype != stored {
+        if dtype != DType::F32 || !matches!(stored, DType::F16 | DType::BF16) {
+            return Err(refuse(nest, id, format!("is not stored as {dtype}")));
+        }
+        for (read, _) in &mut capture.places {
+            *read = nest.pool.cast(dtype, *read);
+        }
+        capture.value = nest.pool.cast(dtype, capture.value);
+    }
     let block = nest.fresh_block_name(&format!("pack_{buffer}"));
     let packed = nest.pool.buffers.push(Buffer {
         name,
@@ -50,6 +67,9 @@ pub(super) fn apply(nest: &mut Nest, buffer: &str, by: &[String]) -> Result<(), 
     walk::visit_stores(&nest.body, &mut |store| {
         still_read |= store.roots().any(|root| nest.pool.buffers_read(root).contains(&id));
     });
+    if dtype != stored && still_read {
+        return Err(refuse(nest, id, format!("is read where it is not converted to {dtype}")));
+    }
     if role == Role::Packed && !still_read {
         nest.pool.buffers[id].role = Role::Local;
     }

@@ -158,6 +158,53 @@ fn a_cpu_matmul_with_tails() {
 }
 
 #[test]
+fn a_constant_is_packed_as_what_it_is_converted_to() {
+    let nest = |factor: &str| {
+        let text = format!(
+            "\
+nest product
+  in    x: f32[8]
+  const w: f16[8, 6]
+  out   y: f32[6]
+  for j in 6:
+    register acc: f32
+    init: acc = 0.0
+    for k in 8:
+      update: acc += x[k] * f32({factor})
+    store: y[j] = acc
+"
+        );
+        Nest::parse(&text).unwrap()
+    };
+    check(
+        nest("w[k, j]"),
+        "split j = [_, 4]\nrelayout w by j.0 k j.1 as f32",
+        expect![[r#"
+        nest product
+          in    x: f32[8]
+          const w: f16[8, 6]
+          out   y: f32[6]
+          prepare:
+            packed w_p: f32[2, 8, 4]
+            for w_p.j.0 in 2, w_p.k in 8, w_p.j.1 in 4:
+              pack_w: w_p[w_p.j.0, w_p.k, w_p.j.1] = f32(guard(w_p.j.0 * 4 + w_p.j.1 < 6, w[w_p.k, w_p.j.0 * 4 + w_p.j.1]))
+          for j.0 in 2, j.1 in 4:
+            register acc: f32
+            init: acc = 0.0 if j.0 * 4 + j.1 < 6
+            for k in 8:
+              update: acc += x[k] * w_p[j.0, k, j.1] if j.0 * 4 + j.1 < 6
+            store: y[j.0 * 4 + j.1] = acc if j.0 * 4 + j.1 < 6
+    "#]],
+    );
+    refused(nest("w[k, j]"), "relayout w by k j as bf16", expect!["buffer 'w': is not stored as bf16"]);
+    refused(
+        nest("w[k, j] * w[k, j]"),
+        "relayout w by k j as f32",
+        expect!["buffer 'w': is read where it is not converted to f32"],
+    );
+}
+
+#[test]
 fn a_constant_is_packed_whatever_is_computed_from_it() {
     // The condition is on a value that the nest computes: it is not there when the constant is packed.
     let text = "\
@@ -378,6 +425,7 @@ fn refusals() {
         expect!["buffer 'a': is read by each invocation of loop 'i' at places of its own"],
     );
     refused(m(), "relayout a by i k", expect!["buffer 'a': is not a constant"]);
+    refused(m(), "relayout b by k j as bf16", expect!["buffer 'b': is not stored as bf16"]);
     refused(
         m(),
         "replace k by fma_12x32",

@@ -4,6 +4,7 @@ use super::{Refusal, Step, Tail};
 use crate::expr::Scope;
 use crate::loopir::print::{kind_name, kind_named};
 use crate::loopir::{LoopKind, Nest};
+use crate::tensor::DType;
 use std::fmt;
 
 /// A schedule: steps in the order of their application. Prints as one line a step; [`Trace::parse`] reads that again.
@@ -136,7 +137,10 @@ impl fmt::Display for Step {
             }
             Step::Keep { block } => write!(f, "keep {block}"),
             Step::SplitReduction { buffer, over } => write!(f, "split_reduction {buffer} over {over}"),
-            Step::Relayout { buffer, by } => write!(f, "relayout {buffer} by {}", by.join(" ")),
+            Step::Relayout { buffer, by, dtype } => {
+                write!(f, "relayout {buffer} by {}", by.join(" "))?;
+                dtype.iter().try_for_each(|dtype| write!(f, " as {dtype}"))
+            }
             Step::Prepare { buffer } => write!(f, "prepare {buffer}"),
             Step::Replace { of, instruction } => write!(f, "replace {of} by {instruction}"),
         }
@@ -192,8 +196,13 @@ fn parse_step(line: &str) -> Result<Step, &'static str> {
         ["split_reduction", buffer, "over", over] => {
             Ok(Step::SplitReduction { buffer: name(buffer), over: name(over) })
         }
+        ["relayout", buffer, "by", by @ .., "as", dtype] => {
+            let dtype = DType::from_name(dtype).ok_or("write 'relayout w by k c as f32'")?;
+            let dtype = Some(dtype);
+            Ok(Step::Relayout { buffer: name(buffer), by: by.iter().map(name).collect(), dtype })
+        }
         ["relayout", buffer, "by", by @ ..] => {
-            Ok(Step::Relayout { buffer: name(buffer), by: by.iter().map(name).collect() })
+            Ok(Step::Relayout { buffer: name(buffer), by: by.iter().map(name).collect(), dtype: None })
         }
         ["prepare", buffer] => Ok(Step::Prepare { buffer: name(buffer) }),
         ["replace", of, "by", instruction] => {

@@ -33,8 +33,10 @@ impl Network {
         // Sums of so many terms neither grow nor vanish from layer to layer.
         let terms: usize = shape[1..].iter().product();
         let scale = 2.0 / (terms as f64).sqrt();
-        let tensor = Tensor::from_fn(DType::F32, shape, |_| scale * (rng.unit() - 0.5));
-        self.graph.add_constant(&name, tensor)
+        // Values of a narrower type are stored in that.
+        let dtype = [DType::F32, DType::F16, DType::BF16][self.graph.values().len() % 3];
+        let tensor = Tensor::from_fn(dtype, shape, |_| scale * (rng.unit() - 0.5));
+        self.graph.add_constant(&name, tensor.cast(DType::F32))
     }
 
     fn shape(&self, value: ValueId) -> Vec<usize> {

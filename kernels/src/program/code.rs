@@ -312,7 +312,7 @@ pub struct Tile {
 /// What a [`Tile`] makes of the elements of `a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Terms {
-    /// The sum of their products with those of `b`.
+    /// The sum of their products with those of `b`, which may be of f16 or bf16 where `a` has one for all columns.
     Products {
         /// The first element of `b`.
         b: AccessId,

@@ -1,14 +1,14 @@
 //! Tiles: their form for the executor, and one thread's execution of one.
 
 use super::affine::{Affine, Condition};
-use super::code::{self, Accumulate, Code, ElementType, Literal, Terms, Tile, Trip};
+use super::code::{self, AccessId, Accumulate, Code, ElementType, Literal, Terms, Tile, Trip};
 use super::machine::Machine;
 use crate::activation::Activation;
 use crate::pooling::PoolArgs;
 use crate::table::KernelTable;
 use crate::tile::dots::{DOT_TERMS, DotArgs, DotKernel, Limits, Scaled};
 use crate::tile::lanes::{Edge, LANE_DEPTHS, LaneArgs, LaneKernel, ScaledLanes, Windows};
-use crate::tile::{DEPTHS, Depth, Finish, Tail, TileArgs, TileKernel};
+use crate::tile::{DEPTHS, Depth, Factor, Finish, Tail, TileArgs, TileKernel};
 use crate::window::Pool;
 
 /// A tile in the executor's form.
@@ -39,7 +39,7 @@ pub(super) struct TileOp {
 #[derive(Debug)]
 enum Kernel {
     /// For a factor that is one for all columns.
-    Matrix { kernel: &'static TileKernel, b: usize, b_vector: isize, tail: Option<Tail> },
+    Matrix { kernel: &'static TileKernel, b: usize, b_type: ElementType, b_vector: isize, tail: Option<Tail> },
     /// For fours of bytes.
     Dots { kernel: &'static DotKernel, a_signed: bool, b: usize, b_vector: isize, tail: Option<Tail> },
     /// For a factor that has an element a column.
@@ -172,7 +172,8 @@ impl TileOp {
         } = tile;
         let lanes = table.lanes as isize;
         let vector = |stride: i64| if *blocks > 1 { stride as isize } else { lanes };
-        let a_type = code.buffers[code.accesses[a.index()].buffer.index()].dtype;
+        let element_type =
+            |access: AccessId| code.buffers[code.accesses[access.index()].buffer.index()].dtype;
         let edges = || guard.iter().map(|condition| clip(condition, 2)).collect();
         // Levels that are not there are outermost, of one term.
         let mut levels = [const { (Trip::Constant(1), 0, 0) }; DEPTHS];
@@ -184,12 +185,13 @@ impl TileOp {
                 Terms::Products { b, b_block_stride } if *a_col_stride == 0 => Kernel::Matrix {
                     kernel: tile_kernel(table, tile).expect("the verifier should have found a kernel"),
                     b: b.index(),
+                    b_type: element_type(b),
                     b_vector: vector(b_block_stride),
                     tail: tail(depths, guard).expect("the verifier should have found what is left out"),
                 },
                 Terms::Dots { b, b_block_stride } => Kernel::Dots {
                     kernel: dot_kernel(table, tile).expect("the verifier should have found a kernel"),
-                    a_signed: a_type == ElementType::I8,
+                    a_signed: element_type(*a) == ElementType::I8,
                     b: b.index(),
                     b_vector: if *blocks > 1 { b_block_stride as isize } else { DOT_TERMS as isize * lanes },
                     tail: tail(depths, guard).expect("the verifier should have found what is left out"),
@@ -247,6 +249,25 @@ impl FinishOp {
     }
 }
 
+/// A factor of a type that matrix tiles have kernels for.
+fn factor(address: *const f32, dtype: ElementType) -> Factor {
+    match dtype {
+        ElementType::F16 => Factor::F16(address.cast()),
+        ElementType::BF16 => Factor::Bf16(address.cast()),
+        ElementType::F32
+        | ElementType::F64
+        | ElementType::I8
+        | ElementType::I16
+        | ElementType::I32
+        | ElementType::I64
+        | ElementType::U8
+        | ElementType::U16
+        | ElementType::U32
+        | ElementType::U64
+        | ElementType::Bool => Factor::F32(address),
+    }
+}
+
 fn single(literal: Literal) -> f32 {
     match literal {
         Literal::Float(value) => value as f32,
@@ -300,8 +321,8 @@ impl Machine<'_> {
             addend_line,
         };
         match &op.kernel {
-            Kernel::Matrix { kernel, b, b_vector, tail } => {
-                let (b, b_vector, tail) = (read(*b), *b_vector, *tail);
+            Kernel::Matrix { kernel, b, b_type, b_vector, tail } => {
+                let (b, b_vector, tail) = (factor(read(*b), *b_type), *b_vector, *tail);
                 let (c_vector, cols) = (op.c_vector, op.whole_cols + cols);
                 let mut args = TileArgs {
                     rows,

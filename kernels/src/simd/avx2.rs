@@ -24,6 +24,34 @@ unsafe fn first(count: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - count).cast()) }
 }
 
+/// The first `count` of eight values of 16 bits, zeros behind them.
+///
+/// # Safety
+/// The CPU has AVX2, `count` is at most 8, and so many values at `source` are valid for reads.
+#[inline(always)]
+unsafe fn first_halves(source: *const u16, count: usize) -> __m128i {
+    // SAFETY: the caller grants the values: pairs of them by a mask, and the last by itself where it is in no pair.
+    unsafe {
+        let pairs = _mm_maskload_epi32(source.cast(), _mm256_castsi256_si128(first(count / 2)));
+        if count.is_multiple_of(2) {
+            return pairs;
+        }
+        let last = _mm_set1_epi16(source.add(count - 1).read_unaligned().cast_signed());
+        let place = _mm_cmpeq_epi16(_mm_set1_epi16(count as i16 - 1), _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
+        _mm_or_si128(pairs, _mm_and_si128(last, place))
+    }
+}
+
+/// The values of which these are the upper halves.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn widened_bf16(halves: __m128i) -> Avx2 {
+    // SAFETY: the caller grants the instruction set.
+    Avx2(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves))) })
+}
+
 /// Wraps an intrinsic over the values of `Avx2` vectors.
 macro_rules! op {
     ($intrinsic:ident($($argument:expr),*)) => {
@@ -108,6 +136,21 @@ impl Vector for Avx2 {
     unsafe fn load_f16(source: *const u16) -> Self {
         // SAFETY: as said at the impl; eight values are 128 bits.
         Avx2(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(source.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16_first(source: *const u16, count: usize) -> Self {
+        // SAFETY: as said at the impl.
+        Avx2(unsafe { _mm256_cvtph_ps(first_halves(source, count)) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(source: *const u16) -> Self {
+        // SAFETY: as said at the impl; eight values are 128 bits.
+        unsafe { widened_bf16(_mm_loadu_si128(source.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_first(source: *const u16, count: usize) -> Self {
+        // SAFETY: as said at the impl.
+        unsafe { widened_bf16(first_halves(source, count)) }
     }
     #[inline(always)]
     unsafe fn store_f16(self, target: *mut u16) {

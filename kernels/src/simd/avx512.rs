@@ -16,6 +16,16 @@ fn first(count: usize) -> __mmask16 {
     ((1u32 << count) - 1) as __mmask16
 }
 
+/// The values of which these are the upper halves.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn widened_bf16(halves: __m256i) -> Avx512 {
+    // SAFETY: the caller grants the instruction set.
+    Avx512(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))) })
+}
+
 /// Wraps an intrinsic over the values of `Avx512` vectors.
 macro_rules! op {
     ($intrinsic:ident $([$constant:expr])?($($argument:expr),*)) => {
@@ -108,6 +118,21 @@ impl Vector for Avx512 {
     unsafe fn load_f16(source: *const u16) -> Self {
         // SAFETY: as said at the impl; sixteen values are 256 bits.
         Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(source.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16_first(source: *const u16, count: usize) -> Self {
+        // SAFETY: as said at the impl.
+        Avx512(unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(count), source.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(source: *const u16) -> Self {
+        // SAFETY: as said at the impl; sixteen values are 256 bits.
+        unsafe { widened_bf16(_mm256_loadu_si256(source.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_first(source: *const u16, count: usize) -> Self {
+        // SAFETY: as said at the impl.
+        unsafe { widened_bf16(_mm256_maskz_loadu_epi16(first(count), source.cast())) }
     }
     #[inline(always)]
     unsafe fn store_f16(self, target: *mut u16) {

@@ -114,6 +114,31 @@ impl<V: Vector, const N: usize> Vector for Bundle<V, N> {
         unsafe { made!(V, |first| V::load_f16(source.add(first))) }
     }
     #[inline(always)]
+    unsafe fn load_f16_first(source: *const u16, count: usize) -> Self {
+        // SAFETY: as said at the impl; a vector reads no lane from `count` on.
+        unsafe {
+            made!(V, |first| V::load_f16_first(
+                source.wrapping_add(first),
+                count.saturating_sub(first).min(V::LANES)
+            ))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(source: *const u16) -> Self {
+        // SAFETY: as said at the impl.
+        unsafe { made!(V, |first| V::load_bf16(source.add(first))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_first(source: *const u16, count: usize) -> Self {
+        // SAFETY: as said at the impl; a vector reads no lane from `count` on.
+        unsafe {
+            made!(V, |first| V::load_bf16_first(
+                source.wrapping_add(first),
+                count.saturating_sub(first).min(V::LANES)
+            ))
+        }
+    }
+    #[inline(always)]
     unsafe fn store_f16(self, target: *mut u16) {
         for i in 0..N {
             // SAFETY: as said at the impl.

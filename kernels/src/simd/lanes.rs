@@ -16,6 +16,34 @@ pub(crate) struct Lanes([f32; WIDTH]);
 /// 2^23: floats from here on are integers, and adding and subtracting it rounds smaller positive ones to integers.
 const INTEGERS: f32 = 8388608.0;
 
+/// The first `count` values, zeros behind them.
+///
+/// # Safety
+/// So many values at `source` are valid for reads.
+#[inline(always)]
+unsafe fn first_halves(source: *const u16, count: usize) -> [u16; WIDTH] {
+    // SAFETY: the caller grants the values below `count`.
+    let lane = |l: usize| if l < count { unsafe { source.add(l).read_unaligned() } } else { 0 };
+    std::array::from_fn(lane)
+}
+
+/// The value of half precision with these bits. Its exponent and fraction, in their places in an f32, are 2^112 times too small,
+/// also where it is subnormal; an infinity and NaN keep the largest exponent.
+#[inline(always)]
+fn widened_f16(bits: u16) -> f32 {
+    let sign = u32::from(bits & 0x8000) << 16;
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
+    let largest = if magnitude >= 0x0f80_0000 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(finite | largest | sign)
+}
+
+/// The value of bfloat16 with these bits.
+#[inline(always)]
+fn widened_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 impl Lanes {
     #[inline(always)]
     fn map(self, f: impl Fn(f32) -> f32) -> Self {
@@ -96,7 +124,23 @@ impl Vector for Lanes {
     unsafe fn load_f16(source: *const u16) -> Self {
         // SAFETY: the caller grants LANES values at `source`.
         let bits = unsafe { source.cast::<[u16; WIDTH]>().read_unaligned() };
-        Lanes(bits.map(|bits| f16::from_bits(bits).to_f32()))
+        Lanes(bits.map(widened_f16))
+    }
+    #[inline(always)]
+    unsafe fn load_f16_first(source: *const u16, count: usize) -> Self {
+        // SAFETY: the caller grants the lanes below `count`.
+        Lanes(unsafe { first_halves(source, count) }.map(widened_f16))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(source: *const u16) -> Self {
+        // SAFETY: the caller grants LANES values at `source`.
+        let bits = unsafe { source.cast::<[u16; WIDTH]>().read_unaligned() };
+        Lanes(bits.map(widened_bf16))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_first(source: *const u16, count: usize) -> Self {
+        // SAFETY: the caller grants the lanes below `count`.
+        Lanes(unsafe { first_halves(source, count) }.map(widened_bf16))
     }
     #[inline(always)]
     unsafe fn store_f16(self, target: *mut u16) {

@@ -1,8 +1,9 @@
 use super::lanes::{Edge, LaneArgs, Windows};
-use super::{DEPTHS, Depth, Finish, Tail, TileArgs};
+use super::{DEPTHS, Depth, Factor, Finish, Tail, TileArgs};
 use crate::guard::{Guarded, small_value};
 use crate::isa::Isa;
 use crate::table;
+use half::{bf16, f16};
 
 /// What the elements around a tile of `c` hold.
 const CANARY: f32 = 77.5;
@@ -13,6 +14,7 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
     let room = 1 << 16;
     let (mut a_memory, mut b_memory, mut c_memory) =
         (Guarded::new(room), Guarded::new(room), Guarded::<f32>::new(room));
+    let (mut f16_memory, mut bf16_memory) = (Guarded::<f16>::new(room), Guarded::<bf16>::new(room));
     for isa in Isa::available() {
         for kernel in table(isa).tiles {
             // More rows than registers hold are done piece by piece.
@@ -28,9 +30,18 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
                                 + last
                         };
                         let a = a_memory.last(span([(rows, a_row), (depth, a_depth)], 1), small_value);
-                        let b =
-                            b_memory.last(span([(depth, b_depth), (1, 0)], cols), |i| small_value(i + 1000));
-                        for accumulate in [false, true] {
+                        let b_span = span([(depth, b_depth), (1, 0)], cols);
+                        let b = b_memory.last(b_span, |i| small_value(i + 1000));
+                        let halves = f16_memory.last(b_span, |i| f16::from_f32(small_value(i + 1000)));
+                        let upper = bf16_memory.last(b_span, |i| bf16::from_f32(small_value(i + 1000)));
+                        let factors = [
+                            Factor::F32(b.as_ptr()),
+                            Factor::F16(halves.as_ptr()),
+                            Factor::Bf16(upper.as_ptr()),
+                        ];
+                        for (factor, accumulate) in
+                            factors.into_iter().flat_map(|factor| [(factor, false), (factor, true)])
+                        {
                             let start = |index: usize| {
                                 let (i, j) = (index / c_row as usize, index % c_row as usize);
                                 if j < cols { small_value(i * 7 + j) } else { CANARY }
@@ -43,7 +54,7 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
                                 tail: None,
                                 a: a.as_ptr(),
                                 a_row,
-                                b: b.as_ptr(),
+                                b: factor,
                                 b_vector: table(isa).lanes as isize,
                                 c: c.as_mut_ptr(),
                                 c_row,
@@ -103,7 +114,7 @@ fn negative_strides_give_the_product() {
                 tail: None,
                 a: &a[a.len() - 1],
                 a_row: -1,
-                b: &b[b.len() - cols],
+                b: Factor::F32(&b[b.len() - cols]),
                 b_vector: table(isa).lanes as isize,
                 c: &mut c[(rows - 1) * cols],
                 c_row: -(cols as isize),
@@ -150,7 +161,7 @@ fn levels_of_the_sum_and_vectors_apart_give_the_product() {
                 tail,
                 a: a.as_ptr(),
                 a_row: terms as isize,
-                b: b.as_ptr(),
+                b: Factor::F32(b.as_ptr()),
                 b_vector: (terms * lanes) as isize,
                 c: c.as_mut_ptr(),
                 c_row: lanes as isize,
@@ -170,6 +181,50 @@ fn levels_of_the_sum_and_vectors_apart_give_the_product() {
                     let product = |k: usize| a[i * terms + k] * b[(vector * terms + k) * lanes + lane];
                     let want: f32 = (0..terms).filter(counts_at).map(product).sum();
                     assert_eq!(c[(vector * rows + i) * lanes + lane], want, "{} at {i}, {j}", kernel.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn narrow_factors_are_converted_exactly() {
+    let all: Vec<u16> = (0..=u16::MAX).collect();
+    for isa in Isa::available() {
+        let lanes = table(isa).lanes;
+        for cols in [lanes, lanes - 1, lanes / 2 + 1, 1] {
+            for bits in all.chunks_exact(cols) {
+                let halves: Vec<f16> = bits.iter().map(|&bits| f16::from_bits(bits)).collect();
+                let upper: Vec<bf16> = bits.iter().map(|&bits| bf16::from_bits(bits)).collect();
+                let factors = [
+                    (
+                        Factor::F16(halves.as_ptr()),
+                        halves.iter().map(|value| value.to_f32()).collect::<Vec<f32>>(),
+                    ),
+                    (Factor::Bf16(upper.as_ptr()), upper.iter().map(|value| value.to_f32()).collect()),
+                ];
+                for (b, wanted) in factors {
+                    let mut c = vec![0.0; cols];
+                    let args = TileArgs {
+                        rows: 1,
+                        cols,
+                        depths: Depth::single(1, 1, 1),
+                        tail: None,
+                        a: &1.0,
+                        a_row: 1,
+                        b,
+                        b_vector: lanes as isize,
+                        c: c.as_mut_ptr(),
+                        c_row: cols as isize,
+                        c_vector: lanes as isize,
+                        accumulate: false,
+                        finish: Finish::NONE,
+                    };
+                    // SAFETY: the table is of an available instruction set; the vectors have the columns.
+                    unsafe { (table(isa).tile().run)(&args) };
+                    for (got, want) in c.iter().zip(&wanted) {
+                        assert!(got == want || (got.is_nan() && want.is_nan()), "{isa}: {got:e} of {want:e}");
+                    }
                 }
             }
         }
@@ -199,7 +254,7 @@ fn sums_are_finished() {
                         tail: None,
                         a: a.as_ptr(),
                         a_row: 1,
-                        b: b.as_ptr(),
+                        b: Factor::F32(b.as_ptr()),
                         b_vector: lanes as isize,
                         c: c.as_mut_ptr(),
                         c_row: cols as isize,

@@ -14,6 +14,7 @@ use super::{Step, Tail, Trace};
 use crate::expr::{BufferId, Scope, VarId};
 use crate::loopir::{LoopKind, Nest, Stmt};
 use crate::target::Target;
+use crate::tensor::DType;
 
 /// The trace for `nest` on `target`, and the nest it makes.
 pub fn schedule(nest: &Nest, target: &Target) -> (Nest, Trace) {
@@ -93,7 +94,12 @@ impl Scheduler {
 
     /// The name of the packed copy.
     fn relayout(&mut self, buffer: &str, by: &[String]) -> Option<String> {
-        self.copying_step(Step::Relayout { buffer: buffer.into(), by: by.to_vec() })
+        self.copying_step(Step::Relayout { buffer: buffer.into(), by: by.to_vec(), dtype: None })
+    }
+
+    /// The name of the packed copy, which is of another type.
+    fn relayout_as(&mut self, buffer: &str, by: &[String], dtype: DType) -> Option<String> {
+        self.copying_step(Step::Relayout { buffer: buffer.into(), by: by.to_vec(), dtype: Some(dtype) })
     }
 
     /// Applies a step that adds a copy of a buffer to the nest; the copy's name.

@@ -95,14 +95,15 @@ impl Reduction {
         self.outer.iter().copied().find(|&var| form.coefficient(&nest.pool, var) == Some(1))
     }
 
-    /// The factors of the products it sums, if it sums products of reads of two f32 buffers, or of two of bytes in i32.
+    /// The factors of the products it sums, if it sums products of reads of two f32 buffers, of which a constant one may be of f16 or
+    /// bf16 instead, or of two of bytes in i32.
     pub fn factors(&self, nest: &mut Nest) -> Option<[Factor; 2]> {
         if self.update.combine != Some(crate::loopir::Combiner::Add) {
             return None;
         }
-        let dtypes = match nest.pool.dtype(self.update.value) {
-            DType::F32 => &[DType::F32][..],
-            DType::I32 => &[DType::U8, DType::I8],
+        let of_floats = match nest.pool.dtype(self.update.value) {
+            DType::F32 => true,
+            DType::I32 => false,
             DType::F16
             | DType::BF16
             | DType::F64
@@ -117,7 +118,13 @@ impl Reduction {
         };
         let Expr::Binary(BinaryOp::Mul, x, y) = *nest.pool.get(self.update.value) else { return None };
         let (x, y) = (read(nest, x)?, read(nest, y)?);
-        let fits = [&x, &y].iter().all(|factor| dtypes.contains(&factor.dtype));
+        let fits = if of_floats {
+            let narrow = |of: &Factor| matches!(of.dtype, DType::F16 | DType::BF16) && of.is_constant(nest);
+            let single = |of: &Factor| of.dtype == DType::F32;
+            (single(&x) && (single(&y) || narrow(&y))) || (narrow(&x) && single(&y))
+        } else {
+            [&x, &y].iter().all(|factor| matches!(factor.dtype, DType::U8 | DType::I8))
+        };
         (fits && x.buffer != y.buffer).then_some([x, y])
     }
 
@@ -225,6 +232,11 @@ impl Contraction {
             columns: loop_names(nest, &self.columns),
             inner: loop_names(nest, &self.reduction.inner),
         }
+    }
+
+    /// Whether the factors are bytes, not floats.
+    pub fn is_of_bytes(&self) -> bool {
+        self.dtypes.iter().all(|dtype| dtype.size_bytes() == 1)
     }
 
     /// Whether a factor is known when the nest is compiled.

@@ -611,6 +611,35 @@ fn a_product_of_bytes_becomes_tiles_of_fours() {
 }
 
 #[test]
+fn weights_of_a_narrow_type_stay_so_in_panels_of_columns() {
+    // Those that are the rows of a tile are of f32.
+    let packed = [
+        ("40, 100", "i, j", "relayout w by j.1 k j.2\n"),
+        ("100, 40", "j, i", "relayout w by j.0 k j.1 as f32\n"),
+    ];
+    for (shape, place, step) in packed {
+        let text = format!(
+            "\
+nest product
+  in    x: f32[40, 256]
+  const w: f16[256, 100]
+  out   y: f32[{shape}]
+  for i in 40, j in 100:
+    register acc: f32
+    init: acc = 0.0
+    for k in 256:
+      update: acc += x[i, k] * f32(w[k, j])
+    store: y[{place}] = acc
+"
+        );
+        let target = Target::Cpu(CpuTarget::preset(CpuIsa::Avx512, 4));
+        let (_, trace) = schedule(&Nest::parse(&text).unwrap(), &target);
+        let trace = trace.to_string();
+        assert!(trace.contains(step) && trace.contains("by fma_12x32"), "{trace}");
+    }
+}
+
+#[test]
 fn what_is_pages_apart_is_packed() {
     check_trace(
         &product(128, 1024, 1024),

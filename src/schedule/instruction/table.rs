@@ -12,6 +12,8 @@ const UNLIMITED: usize = usize::MAX;
 const F32: &[DType] = &[DType::F32];
 /// What the largest is found of.
 const LARGEST: &[DType] = &[DType::F32, DType::U8, DType::I8];
+/// A factor that a matrix tile converts as it reads it.
+const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::BF16];
 
 macro_rules! fma {
     ($name:literal, $columns:literal) => {
@@ -29,7 +31,7 @@ macro_rules! fma {
                 },
                 Operand {
                     name: "b",
-                    dtypes: F32,
+                    dtypes: FLOATS,
                     strides: &[Stride::Any, Stride::Zero, Stride::One],
                     edges: false,
                 },
@@ -69,7 +71,7 @@ macro_rules! fma_blocks {
                 },
                 Operand {
                     name: "b",
-                    dtypes: F32,
+                    dtypes: FLOATS,
                     strides: &[Stride::Any, Stride::Zero, Stride::Any, Stride::One],
                     edges: false,
                 },

@@ -4,6 +4,7 @@ use super::problems::shuffle;
 use paisley::base::Random;
 use paisley::loopir::{Axis, LoopKind, Nest, Role, Scope, Stmt};
 use paisley::schedule::{INSTRUCTIONS, Step, Tail};
+use paisley::tensor::DType;
 
 /// What a schedule is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,8 @@ pub(super) fn step(nest: &Nest, side: Side, rng: &mut Random) -> Step {
                     let buffer = rng.pick(&constants).clone();
                     let mut by = loops_of_reads(nest, &buffer, rng);
                     shuffle(rng, &mut by);
-                    Step::Relayout { buffer, by }
+                    let dtype = (rng.below(2) == 0).then_some(DType::F32);
+                    Step::Relayout { buffer, by, dtype }
                 })
             }
             15 => names.any_block(rng).map(|block| Step::Keep { block }),

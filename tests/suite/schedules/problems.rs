@@ -109,6 +109,15 @@ impl Builder<'_> {
         if self.chance(2) { self.input(shape) } else { self.weights(shape) }
     }
 
+    /// The second factor of products: constants may be of a narrower type than the first.
+    fn factor(&mut self, shape: &[usize]) -> ValueId {
+        let dtype = *self.rng.pick(&[DType::F32, DType::F16, DType::BF16]);
+        match self.chance(2) {
+            true => self.input(shape),
+            false => self.graph.add_constant("w", Tensor::from_fn(dtype, shape, |_| 1.0)),
+        }
+    }
+
     fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Option<ValueId> {
         self.graph.add_node("node", op, inputs, &["v"]).ok().map(|outputs| outputs[0])
     }
@@ -153,7 +162,7 @@ impl Builder<'_> {
         let a = [batch.as_slice(), &if transpose_a { [k, m] } else { [m, k] }].concat();
         let b_batch = if self.chance(2) { batch.clone() } else { vec![] };
         let b = [b_batch.as_slice(), &if transpose_b { [n, k] } else { [k, n] }].concat();
-        let (a, b) = (self.input(&a), self.either(&b));
+        let (a, b) = (self.input(&a), self.factor(&b));
         let a = self.head(a)?;
         self.add(MatMul { transpose_a, transpose_b }, &[a, b])
     }
@@ -167,7 +176,7 @@ impl Builder<'_> {
         let batch = self.between(1, 2);
         let x = self.input(&[&[batch, groups * depth], spatial.as_slice()].concat());
         let x = self.head(x)?;
-        let w = self.either(&[&[groups * filters, depth], kernel.as_slice()].concat());
+        let w = self.factor(&[&[groups * filters, depth], kernel.as_slice()].concat());
         let (strides, dilations) = (self.shape(rank, 3), self.shape(rank, 2));
         let pads = (0..rank).map(|_| (self.rng.below(3), self.rng.below(3))).collect();
         let bias = if self.chance(2) { Some(self.weights(&[groups * filters])) } else { None };

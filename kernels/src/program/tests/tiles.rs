@@ -19,12 +19,16 @@ impl Kind {
     const ALL: [Kind; 5] = [Kind::Convolution, Kind::Depthwise, Kind::Scaled, Kind::Average, Kind::Largest];
 }
 
+/// What the weights of a convolution over all channels may be stored in.
+const FLOATS: [ElementType; 3] = [ElementType::F32, ElementType::F16, ElementType::BF16];
+
 /// A convolution or pooling of one image: a tile for some lines of results of each panel of blocks. But for a convolution over all
 /// channels a panel is one block, and the image has edges; for that it is as large as its windows reach.
 fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
     let lanewise = kind != Kind::Convolution;
     let mut code = Code::new("windows");
     let lanes = table.lanes as i64;
+    let weights = if lanewise { ElementType::F32 } else { random.pick(&FLOATS) };
     let mut upto = |count: u64| 1 + random.below(count) as i64;
     let (taps_down, taps_across, step_down, step_across) = (upto(4), upto(4), upto(2), upto(2));
     let (apart_down, apart_across, rows, columns) = (upto(2), upto(2), upto(20), upto(20));
@@ -48,7 +52,7 @@ fn windows(random: &mut Random, table: &KernelTable, kind: Kind) -> Code {
     let dtype = if kind == Kind::Largest { random.pick(&types) } else { ElementType::F32 };
     let x = input(&mut code, 0, dtype, (planes * plane) as usize);
     let terms = taps_down * taps_across * of_terms;
-    let w = input(&mut code, 1, ElementType::F32, (panels * terms * blocks * lanes) as usize);
+    let w = input(&mut code, 1, weights, (panels * terms * blocks * lanes) as usize);
     let bias = input(&mut code, 2, ElementType::F32, (panels * blocks * lanes) as usize);
     let size = rows * lines * columns * lanes;
     let other = input(&mut code, 3, ElementType::F32, (panels * blocks * size) as usize);

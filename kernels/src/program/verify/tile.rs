@@ -91,13 +91,15 @@ impl Verifier<'_> {
             let c = self.access(*c, first, &c_strides, &[], true)?;
             self.scaled(scaled, first, ElementType::F32, c)?;
         }
+        if let Terms::Products { b, b_block_stride } = terms {
+            let strides = strides_of([0, 0, *b_block_stride, 1], &mut levels(|level| level.b_stride));
+            let b = self.access(*b, first, &strides, &[], false)?;
+            let converted = *a_col_stride == 0 && matches!(b, ElementType::F16 | ElementType::BF16);
+            expect_type(0, if converted { ElementType::F32 } else { b }, ElementType::F32)?;
+        }
         let operand = |access, strides: &[i64], guard: &[Condition], stores| {
             expect_type(0, self.access(access, first, strides, guard, stores)?, ElementType::F32)
         };
-        if let Terms::Products { b, b_block_stride } = terms {
-            let strides = strides_of([0, 0, *b_block_stride, 1], &mut levels(|level| level.b_stride));
-            operand(*b, &strides, &[], false)?;
-        }
         if scaled.is_none() {
             operand(*c, &[*c_line_stride, *c_row_stride, *c_block_stride, 1], &[], true)?;
         }

@@ -128,6 +128,7 @@ pub(super) fn convolution(
     }
     let of_bytes = x.dtype != DType::F32;
     let fits = (!of_bytes || (w.dtype == DType::I8 && !lanewise))
+        && (!lanewise || w.dtype == DType::F32)
         && extent(lane) == target.isa.vector_lanes_f32()
         && reduction.outer.last() == Some(&lane)
         && w.uses(nest, lane)

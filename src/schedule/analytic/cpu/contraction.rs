@@ -64,7 +64,7 @@ fn cut_neighbours(
     contraction: &Contraction,
     inner: &mut [String],
 ) -> Option<Option<String>> {
-    if contraction.dtypes == [DType::F32; 2] {
+    if !contraction.is_of_bytes() {
         return Some(None);
     }
     let last = inner.last_mut()?;
@@ -89,7 +89,7 @@ pub(super) fn matrix_tiles(
     let [batches, rows, columns, depth] =
         [&contraction.batch, &contraction.rows, &contraction.columns, &contraction.reduction.inner]
             .map(|vars| iterations(nest, vars));
-    let of_bytes = contraction.dtypes != [DType::F32; 2];
+    let of_bytes = contraction.is_of_bytes();
     let source = source_of_columns(nest, contraction, runs);
     let competing = pages_apart(nest, &contraction.b_address, &contraction.reduction.inner);
     let source = match source {
@@ -382,7 +382,7 @@ fn whole_tiles(count: usize, tile_rows: usize) -> Option<usize> {
 }
 
 /// Packs the factor of the rows in the order of the tiles, unless they read its rows `in_place`. A single row is packed only
-/// where its elements are not steps apart.
+/// where its elements are not steps apart, or not of the type that a tile reads.
 fn pack_rows(
     scheduler: &mut Scheduler,
     contraction: &Contraction,
@@ -391,7 +391,12 @@ fn pack_rows(
     tiles: &Tiles,
     in_place: bool,
 ) -> Option<()> {
+    let narrow = matches!(contraction.dtypes[0], DType::F16 | DType::BF16);
     let Some(rows) = &tiles.rows else {
+        if narrow {
+            let by = scheduler.loops_of_reads(&names.a, &[&*names.batch, &names.inner].concat());
+            return scheduler.relayout_as(&names.a, &by, DType::F32).map(drop);
+        }
         let indirect = contraction.a_address.variables(&scheduler.nest.pool).is_none();
         let inner = &contraction.reduction.inner;
         let apart = tiles.neighbours.is_some()
@@ -409,7 +414,9 @@ fn pack_rows(
     let own = [&*names.inner, std::slice::from_ref(&tiles.row), tiles.neighbours.as_slice()].concat();
     let tile = [std::slice::from_ref(rows), &own].concat();
     let by = scheduler.loops_of_reads(&names.a, &[&*names.batch, outer_rows, &tile].concat());
-    if contraction.is_constant(&scheduler.nest, contraction.a) {
+    if narrow {
+        scheduler.relayout_as(&names.a, &by, DType::F32)?;
+    } else if contraction.is_constant(&scheduler.nest, contraction.a) {
         scheduler.relayout(&names.a, &by)?;
     } else {
         let copy = scheduler.stage_in(&names.a, None, Scope::Global, &by)?;

@@ -31,7 +31,6 @@ use crate::analysis;
 use crate::expr::{BinaryOp, ExprId, VarId};
 use crate::loopir::{LoopKind, Stmt};
 use crate::target::{CpuIsa, CpuTarget};
-use crate::tensor::DType;
 
 /// The micro-kernel of a processor for fours of bytes, of tiles as large as [`tile`] says.
 fn tile_of_bytes(isa: CpuIsa) -> &'static str {
@@ -102,8 +101,7 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
 /// Matrix tiles of one kind or another for a reduction that is a contraction; whether there are such.
 fn contraction_tiles(scheduler: &mut Scheduler, reduction: &Reduction, target: &CpuTarget) -> bool {
     let Some(contraction) = reduction.contraction(&mut scheduler.nest) else { return false };
-    let of_floats = contraction.dtypes == [DType::F32; 2];
-    (of_floats
+    (!contraction.is_of_bytes()
         && (scheduler.attempt(|scheduler| contraction::small_plane_tiles(scheduler, &contraction, target))
             || scheduler.attempt(|scheduler| contraction::sum_of_rows(scheduler, &contraction, target))))
         || scheduler.attempt(|scheduler| contraction::matrix_tiles(scheduler, &contraction, target))
