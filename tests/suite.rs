@@ -9,6 +9,7 @@ mod suite {
     mod conformance;
     mod goldens;
     mod layouts;
+    mod narrow_weights;
     mod schedules;
     mod support;
     mod tidy;

@@ -12,7 +12,7 @@ use crate::codegen::{cpu, wgsl};
 use crate::graph::{Graph, Source, ValueId};
 use crate::loopir::{Nest, NestHash};
 use crate::ops::{self, View, define_group};
-use crate::passes::{self, GroupLayout, GroupPolicy};
+use crate::passes::{self, GroupLayout, GroupPolicy, Weights};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
 use crate::schedule::{Trace, TraceError, analytic};
 use crate::target::{CpuTarget, GpuTarget, Target};
@@ -150,7 +150,11 @@ pub fn simplify(graph: &Graph, device: &Device) -> Graph {
         Device::Gpu(target, _) if target.features.f16 => &[DType::BF16],
         Device::Gpu(..) => &[DType::F16, DType::BF16],
     };
-    let graph = passes::simplify(&passes::widen_floats(graph, narrow));
+    let weights = match device {
+        Device::Cpu(_) => Weights::Kept,
+        Device::Reference | Device::Gpu(..) => Weights::Widened,
+    };
+    let graph = passes::simplify(&passes::widen_floats(graph, narrow, weights));
     match device {
         Device::Cpu(target) => {
             let merged = passes::merge_channel_groups(&graph, target);

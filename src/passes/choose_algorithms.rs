@@ -18,13 +18,20 @@ pub fn choose_algorithms(graph: &Graph, target: &CpuTarget) -> Graph {
         if conv.algorithm.is_some() || !constant || !fills_blocks(x, block) || !fills_blocks(&y, block) {
             return None;
         }
+        // Those of a narrower type can be converted.
+        let w = &Fact::new(x.dtype, &w.shape);
         let time = |algorithm: &ConvAlgorithm| estimate_ns(*algorithm, x, &y, w, target);
         let fastest = ConvAlgorithm::ALL
             .iter()
             .filter(|algorithm| algorithm.applies(conv, x, w))
             .filter(|algorithm| algorithm.tile().is_none_or(|tile| has_tiles(&y, w, tile)))
             .min_by(|a, b| time(a).total_cmp(&time(b)))?;
-        let inputs = step.inputs.clone();
+        let mut inputs = step.inputs.clone();
+        let weights = step.new.constant(inputs[1])?;
+        if fastest.tile().is_some() && weights.dtype() != w.dtype {
+            let (name, weights) = (step.new.values()[inputs[1]].name.clone(), weights.cast(w.dtype));
+            inputs[1] = step.new.add_constant(&name, weights);
+        }
         step.add(Conv { algorithm: Some(*fastest), ..conv.clone() }, &inputs).ok()
     })
 }

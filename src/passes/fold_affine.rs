@@ -42,7 +42,8 @@ fn into_conv(
     op: &Conv,
     inputs: &[ValueId],
 ) -> Option<Vec<ValueId>> {
-    let weights = step.new.constant(inputs[1])?.clone();
+    let weights = step.new.constant(inputs[1])?;
+    let weights = like_result(weights, step.old.fact(step.node.outputs[0]));
     let filters = weights.shape()[0];
     let bias = match inputs.get(2) {
         Some(&bias) => step.new.constant(bias)?.to_f64_vec(),
@@ -74,7 +75,7 @@ fn into_matmul(
         return None;
     }
     let name = step.new.values()[inputs[1]].name.clone();
-    let scaled = scaled(&weights, &scale, inner);
+    let scaled = scaled(&like_result(&weights, &output), &scale, inner);
     let scaled = step.new.add_constant(&format!("{name}.scaled"), scaled);
     let product = step.add(op, &[inputs[0], scaled]).ok()?;
     if shift.iter().all(|&shift| shift == 0.0) {
@@ -83,6 +84,11 @@ fn into_matmul(
     let shift = Tensor::from_fn(output.dtype, &[width], |i| shift[i]);
     let shift = step.new.add_constant(&format!("{name}.shift"), shift);
     step.add(Map { scalar: Scalar::Input(0).plus(Scalar::Input(1)) }, &[product[0], shift]).ok()
+}
+
+/// The weights in the type of the result, which they are converted to where they are floats of a narrower type.
+fn like_result(weights: &Tensor, result: &Fact) -> Tensor {
+    if weights.dtype().is_float() { weights.cast(result.dtype) } else { weights.clone() }
 }
 
 /// The weights with element `i` multiplied by `scale[i / inner % scale.len()]`.

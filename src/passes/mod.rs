@@ -30,7 +30,7 @@ pub use merge_common::merge_common;
 pub use narrow_weights::narrow_weights;
 pub use simplify_layout::simplify_layout;
 pub use simplify_scalars::simplify_scalars;
-pub use widen_floats::widen_floats;
+pub use widen_floats::{Weights, widen_floats};
 
 use crate::graph::Graph;
 

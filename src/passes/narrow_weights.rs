@@ -1,6 +1,6 @@
 //! Stores weights in half their bytes where nothing is lost.
 
-use crate::graph::{Graph, NodeId, Op, ValueId};
+use crate::graph::{Graph, NodeId, Op, Uses, ValueId};
 use crate::ops::ConvAlgorithm;
 use crate::tensor::{DType, Tensor};
 use half::slice::HalfFloatSliceExt;
@@ -12,7 +12,7 @@ const FEW: usize = 1 << 10;
 const AT_ONCE: usize = 1 << 12;
 
 /// Makes constants of f32 that are weights of products and convolutions, and nothing else, f16 or bf16 if all their elements are values
-/// of that type, as they are in a model of that type after [`widen_floats`](super::widen_floats()). Their reads convert them, so results
+/// of that type: those of a model of that type that a pass has moved, or of one that was converted to f32. Their reads convert them, so results
 /// are the same, bit for bit. Winograd's algorithm, which transforms weights, and convolutions of each channel by itself keep theirs.
 ///
 /// Takes the graph, so that no constant is there in both forms for longer than its conversion.
@@ -21,12 +21,7 @@ pub fn narrow_weights(mut graph: Graph) -> Graph {
     let ids: Vec<ValueId> = graph.values().ids().collect();
     for id in ids {
         let fact = graph.fact(id);
-        let is_weight = |node: &NodeId| is_weight(&graph, *node, id);
-        if fact.dtype != DType::F32
-            || fact.len() < FEW
-            || uses.is_output(id)
-            || !uses.nodes(id).iter().all(is_weight)
-        {
+        if fact.dtype != DType::F32 || fact.len() < FEW || !are_weights(&graph, &uses, id) {
             continue;
         }
         if let Some(narrow) = graph.constant(id).and_then(narrowed) {
@@ -34,6 +29,11 @@ pub fn narrow_weights(mut graph: Graph) -> Graph {
         }
     }
     graph
+}
+
+/// Whether the value is nothing but the weights of products and convolutions that may read them converted.
+pub(super) fn are_weights(graph: &Graph, uses: &Uses, value: ValueId) -> bool {
+    !uses.is_output(value) && uses.nodes(value).iter().all(|&node| is_weight(graph, node, value))
 }
 
 /// Whether the value is the second factor of the node, and not the first, and the node may read it converted.

@@ -467,7 +467,7 @@ fn narrow_floats_become_f32_between_inputs_and_outputs() {
     let z = add(&mut graph, "z", Map { scalar: Scalar::Input(0).cast(half) }, &[y]);
     graph.add_output("y", y);
     graph.add_output("z", z);
-    let wide = widen_floats(&graph, &[half, DType::BF16]);
+    let wide = widen_floats(&graph, &[half, DType::BF16], Weights::Widened);
     wide.verify().unwrap();
     expect![[r#"
         graph test
@@ -483,7 +483,27 @@ fn narrow_floats_become_f32_between_inputs_and_outputs() {
           out   z = z.f16
     "#]]
     .assert_eq(&wide.to_string());
-    let bf16_only = widen_floats(&graph, &[DType::BF16]);
+    // Weights of a convolution of each channel by itself are not kept, those of others are.
+    let mut kept = Graph::new("test");
+    let x = kept.add_input("x", Fact::new(half, &[1, 2, 4, 4]));
+    let w = kept.add_constant("w", Tensor::from_fn(half, &[2, 2, 3, 3], |i| i as f64));
+    let y = add(&mut kept, "y", conv(1), &[x, w]);
+    let lanes = kept.add_constant("lanes", Tensor::from_fn(half, &[2, 1, 3, 3], |i| i as f64));
+    let z = add(&mut kept, "z", Conv { groups: 2, ..conv(1) }, &[y, lanes]);
+    kept.add_output("z", z);
+    expect![[r#"
+        graph test
+          in    x: f16[1, 2, 4, 4]
+          const w: f16[2, 2, 3, 3]
+          const lanes: f32[2, 1, 3, 3]
+          x.f32: f32[1, 2, 4, 4] = map(x) f32(x0)
+          y: f32[1, 2, 4, 4] = conv(x.f32, w) pads [(1, 1), (1, 1)]
+          z: f32[1, 2, 4, 4] = conv(y, lanes) pads [(1, 1), (1, 1)], groups 2
+          z.f16: f16[1, 2, 4, 4] = map(z) f16(x0)
+          out   z = z.f16
+    "#]]
+    .assert_eq(&widen_floats(&kept, &[half], Weights::Kept).to_string());
+    let bf16_only = widen_floats(&graph, &[DType::BF16], Weights::Widened);
     assert_eq!(bf16_only.to_string(), graph.to_string());
 }
 

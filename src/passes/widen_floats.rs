@@ -1,24 +1,44 @@
 //! Computes in f32 what the model computes in float types that a device has no arithmetic for.
 
+use super::narrow_weights::are_weights;
 use crate::graph::{Graph, Op, ValueId};
 use crate::ops::{Literal, Map, OpError, Pad, PadMode, Scalar};
 use crate::tensor::DType;
 
-/// Lets every value of the types `narrow` be of f32 instead: constants are converted, inputs by a node of their own, outputs back to
-/// the type they have. What lies between rounds to f32 only, also where the model itself converts to a narrow type, and overflows only
-/// as f32 does. A model without such values stays as it is.
-pub fn widen_floats(graph: &Graph, narrow: &[DType]) -> Graph {
+/// What becomes of weights, the second factors of products and convolutions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// They are of f32 as everything else.
+    Widened,
+    /// They stay as they are, and what reads them converts.
+    Kept,
+}
+
+/// Lets every value of the types `narrow` be of f32 instead: constants are converted, unless they are `weights` that are kept, inputs by a
+/// node of their own, outputs back to the type they have. What lies between rounds to f32 only, also where the model itself converts
+/// to a narrow type, and overflows only as f32 does. A model without such values stays as it is.
+pub fn widen_floats(graph: &Graph, narrow: &[DType], weights: Weights) -> Graph {
     let has_narrow = |value: &crate::graph::Value| narrow.contains(&value.fact.dtype);
     if !graph.values().iter().any(has_narrow) {
         return graph.clone();
     }
     // An operator takes f32 wherever it takes another float type.
-    widened(graph, narrow).unwrap_or_else(|_refused| graph.clone())
+    widened(graph, narrow, weights).unwrap_or_else(|_refused| graph.clone())
 }
 
-fn widened(graph: &Graph, narrow: &[DType]) -> Result<Graph, OpError> {
+fn widened(graph: &Graph, narrow: &[DType], weights: Weights) -> Result<Graph, OpError> {
     let mut wide = Graph::new(&graph.name);
     let mut stands_for: Vec<Option<ValueId>> = vec![None; graph.values().len()];
+    if weights == Weights::Kept {
+        let uses = graph.uses();
+        for (id, value) in graph.values().iter_with_ids() {
+            if let Some(tensor) = graph.constant(id)
+                && are_weights(graph, &uses, id)
+            {
+                stands_for[id.index()] = Some(wide.add_constant(&value.name, tensor.clone()));
+            }
+        }
+    }
     for &input in graph.inputs() {
         let value = &graph.values()[input];
         stands_for[input.index()] = Some(wide.add_input(&value.name, value.fact.clone()));
