@@ -15,7 +15,7 @@ use crate::ops::{self, View, define_group};
 use crate::passes::{self, GroupLayout, GroupPolicy, Weights};
 use crate::plan::{self, Code, Kernel, KernelId, Place, Plan, Step};
 use crate::schedule::{Trace, TraceError, analytic};
-use crate::target::{CpuTarget, GpuTarget, Target};
+use crate::target::{CpuIsa, CpuTarget, GpuTarget, Target};
 use crate::tensor::{DType, MemoryLayout};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -151,7 +151,7 @@ pub fn simplify(graph: &Graph, device: &Device) -> Graph {
         Device::Gpu(..) => &[DType::F16, DType::BF16],
     };
     let weights = match device {
-        Device::Cpu(_) => Weights::Kept,
+        Device::Cpu(target) => weights_on(target.isa),
         Device::Reference | Device::Gpu(..) => Weights::Widened,
     };
     let graph = passes::simplify(&passes::widen_floats(graph, narrow, weights));
@@ -161,9 +161,21 @@ pub fn simplify(graph: &Graph, device: &Device) -> Graph {
             drop(graph);
             let chosen = passes::choose_algorithms(&merged, target);
             drop(merged);
-            passes::narrow_weights(chosen)
+            match weights {
+                Weights::Kept => passes::narrow_weights(chosen),
+                Weights::Widened => chosen,
+            }
         }
         Device::Reference | Device::Gpu(..) => graph,
+    }
+}
+
+/// What becomes of weights of a narrow type: they are kept where a vector of them is converted at once, since to convert them one by one
+/// takes longer than to read the other half of f32.
+fn weights_on(isa: CpuIsa) -> Weights {
+    match isa {
+        CpuIsa::Generic => Weights::Widened,
+        CpuIsa::Avx2 | CpuIsa::Avx512 => Weights::Kept,
     }
 }
 
