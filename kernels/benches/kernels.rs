@@ -448,6 +448,7 @@ fn transforms(criterion: &mut Criterion) {
                 accumulate: false,
                 finish: Finish::NONE,
                 addend_tile: 0,
+                stream: false,
             };
             group.throughput(Throughput::Elements(tiles as u64));
             group.bench_function(BenchmarkId::new(isa.name(), matrix.name()), |bencher| {

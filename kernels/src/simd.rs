@@ -48,6 +48,16 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_truth(source: *const u8) -> Self;
     /// Writes all lanes to `target`, with no alignment demanded.
     unsafe fn store(self, target: *mut f32);
+    /// Writes all lanes to `target`, which is aligned to a vector, past the caches where the instruction set can write a whole line of
+    /// them at once. Other threads may see that later than what this one writes behind it, until it [settles](Self::settle).
+    #[inline(always)]
+    unsafe fn stream(self, target: *mut f32) {
+        // SAFETY: the caller grants the same and more.
+        unsafe { self.store(target) }
+    }
+    /// Orders what this thread has [streamed](Self::stream) before what it writes from now on.
+    #[inline(always)]
+    fn settle() {}
     /// Writes the first `count` lanes to `target`.
     unsafe fn store_first(self, target: *mut f32, count: usize);
     /// Asks for the line of memory at `target`, which will be written; any address will do.

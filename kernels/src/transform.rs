@@ -162,6 +162,9 @@ pub struct TransformArgs {
     pub finish: Finish,
     /// Stride from a tile to the next in what is added.
     pub addend_tile: isize,
+    /// Whether results should go past the caches, as is best where cores that share no cache with this one read them. They do where they are
+    /// neither finished nor added to others, and are aligned to vectors that are lines of the caches.
+    pub stream: bool,
 }
 
 impl KernelTable {

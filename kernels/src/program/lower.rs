@@ -299,7 +299,7 @@ impl Lowering<'_> {
             }
             Node::Call(Call::Transform(transform)) => {
                 self.uses(transform.accesses(), used);
-                Op::Transform(Box::new(TransformOp::lower(transform)))
+                Op::Transform(Box::new(TransformOp::lower(self.code, transform)))
             }
             Node::Call(Call::Block(block)) => match self.copy(block) {
                 Some(copy) => {

@@ -52,6 +52,8 @@ pub(super) struct Machine<'a> {
     pub(super) values: &'a mut [Plane],
     /// The thread's memory for registers; the temporaries come first.
     pub(super) lanes: *mut u8,
+    /// Whether other threads of the run have no cache in common with this one.
+    pub(super) apart: bool,
 }
 
 impl Machine<'_> {

@@ -26,6 +26,7 @@
 //! [`Program::new`] for the one place where the first half of this is promised.
 
 mod affine;
+mod apart;
 mod arithmetic;
 mod block;
 mod code;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Program;
+use super::apart::Distance;
 use super::code::Place;
 use super::machine::{Fault, Machine, Registers};
 use super::memory::AlignedBytes;
@@ -232,6 +233,8 @@ pub struct Sequence {
     /// The start of each region during a run: the arena, the shared memory, constants, inputs, outputs.
     regions: Vec<*mut u8>,
     workers: Vec<Worker>,
+    /// Asked for where threads hand results over within a step.
+    distance: Distance,
 }
 
 // SAFETY: the region pointers are only followed during `run`, which sets them first and borrows what they point to.
@@ -329,6 +332,7 @@ impl Sequence {
             shared: AlignedBytes::zeroed(0),
             regions: Vec::new(),
             workers: Vec::new(),
+            distance: Distance::default(),
             steps: Vec::new(),
             constants,
             extents,
@@ -440,7 +444,7 @@ impl Sequence {
         }
     }
 
-    /// Runs all steps. `timeline`, if given, is filled with what each thread did; without it no clock is read.
+    /// Runs all steps. `timeline`, if given, is filled with what each thread did.
     ///
     /// # Errors
     /// [`RunError`]; a run that fails ends early on all threads.
@@ -472,6 +476,7 @@ impl Sequence {
             self.workers.iter_mut().for_each(|worker| worker.marks.reset(phases));
         }
         self.base += self.iterations;
+        let measures = usize::from(!self.shared.is_empty() && pool.threads() > 1 && self.distance.begin());
         let run = Run {
             sequence: self,
             threads: pool.threads(),
@@ -481,7 +486,12 @@ impl Sequence {
             error: Mutex::new(None),
         };
         run.divide(0);
-        pool.phases(run.sequence.units.len(), |unit, thread| run.unit(unit, thread))?;
+        pool.phases(measures + run.sequence.units.len(), |phase, thread| {
+            match phase.checked_sub(measures) {
+                Some(unit) => run.unit(unit, thread),
+                None => run.measure(thread),
+            }
+        })?;
         if let Some(error) = locked(&run.error).take() {
             return Err(error);
         }
@@ -568,6 +578,12 @@ impl Run<'_> {
         }
     }
 
+    /// Measures how far the threads are from one another.
+    fn measure(&self, thread: usize) -> Turn {
+        self.sequence.distance.measure(thread, self.threads);
+        if thread == 0 { Turn::Complete } else { Turn::Over }
+    }
+
     /// Runs iterations of a unit while there are any. Who does the last one makes the next unit ready.
     fn unit(&self, at: usize, thread: usize) -> Turn {
         let unit = &self.sequence.units[at];
@@ -649,8 +665,8 @@ impl Run<'_> {
             let Own { registers: Registers { counters, pointers, bases, values }, memory, step: _ } =
                 &mut *own;
             let lanes = memory.start().wrapping_add(program.scratch.0);
-            let mut machine =
-                Machine { program, table: program.table, counters, pointers, bases, values, lanes };
+            let (table, apart) = (program.table, self.sequence.distance.apart());
+            let mut machine = Machine { program, table, counters, pointers, bases, values, lanes, apart };
             let phase = &program.lowered.phases[phase];
             // SAFETY: programs are verified when made; `place` proved external buffers inside their regions, aligned, and
             // those written apart from all others; shared and scratch memory are as large as their layouts; the maker

@@ -1,6 +1,6 @@
 //! Transforms of tiles: their form for the executor, and one thread's execution of one.
 
-use super::code::{Accumulate, Transform, Trip};
+use super::code::{Accumulate, Code, Place, Transform, Trip};
 use super::machine::Machine;
 use super::tile::{Clip, FinishOp, clip};
 use crate::transform::{Matrix, Sides, TransformArgs};
@@ -20,10 +20,12 @@ pub(super) struct TransformOp {
     edges: Box<[Clip]>,
     accumulate: Accumulate,
     finish: FinishOp,
+    /// Whether the results are what all threads read.
+    shared: bool,
 }
 
 impl TransformOp {
-    pub(super) fn lower(transform: &Transform) -> TransformOp {
+    pub(super) fn lower(code: &Code, transform: &Transform) -> TransformOp {
         let Transform {
             matrix,
             sides,
@@ -53,6 +55,7 @@ impl TransformOp {
             edges: guard.iter().map(|condition| clip(condition, 1)).collect(),
             accumulate: accumulate.clone(),
             finish: FinishOp::lower(finish.as_ref(), |column| column as isize),
+            shared: code.buffers[code.accesses[y.index()].buffer.index()].place == Place::Shared,
         }
     }
 }
@@ -61,7 +64,19 @@ impl Machine<'_> {
     /// # Safety
     /// As for [`Machine::phase`], with the pointers of the transform's accesses at the counters' values.
     pub(super) unsafe fn transform(&mut self, op: &TransformOp) {
-        let TransformOp { matrix, sides, x, x_strides, y, y_strides, tiles, edges, accumulate, finish } = op;
+        let TransformOp {
+            matrix,
+            sides,
+            x,
+            x_strides,
+            y,
+            y_strides,
+            tiles,
+            edges,
+            accumulate,
+            finish,
+            shared,
+        } = op;
         let ([x_row, x_col, x_tile], [y_row, y_col, y_tile]) = (*x_strides, *y_strides);
         let (finish, addend_tile) = self.finish(finish);
         let args = TransformArgs {
@@ -79,6 +94,7 @@ impl Machine<'_> {
             accumulate: accumulate.evaluate(self.counters),
             finish,
             addend_tile,
+            stream: *shared && self.apart,
         };
         // SAFETY: the verifier proved the elements of all operands in range, the results in a buffer of their own, and the lanes
         // those of the table.

@@ -99,6 +99,16 @@ impl Vector for Avx512 {
         unsafe { _mm512_storeu_ps(target, self.0) }
     }
     #[inline(always)]
+    unsafe fn stream(self, target: *mut f32) {
+        // SAFETY: as said at the impl; the caller grants the alignment.
+        unsafe { _mm512_stream_ps(target, self.0) }
+    }
+    #[inline(always)]
+    fn settle() {
+        // SAFETY: every processor of this architecture has it.
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     unsafe fn store_first(self, target: *mut f32, count: usize) {
         // SAFETY: as said at the impl.
         unsafe { _mm512_mask_storeu_ps(target, first(count), self.0) }

@@ -98,16 +98,30 @@ impl Apply<4, 6> for Output4 {
 /// [`KernelTable::transform`](crate::KernelTable::transform).
 #[inline(always)]
 pub(crate) unsafe fn transform<V: Vector>(matrix: Matrix, args: &TransformArgs) {
+    let mut args = *args;
+    args.stream &= aligned::<V>(&args);
     // SAFETY: the caller grants the contract.
     unsafe {
         match (args.accumulate, args.finish.is_none()) {
-            (false, true) => by_matrix::<V, false, false>(matrix, *args),
-            (true, true) => by_matrix::<V, true, false>(matrix, *args),
-            (false, false) => by_matrix::<V, false, true>(matrix, *args),
-            (true, false) => by_matrix::<V, true, true>(matrix, *args),
+            (false, true) => by_matrix::<V, false, false>(matrix, args),
+            (true, true) => by_matrix::<V, true, false>(matrix, args),
+            (false, false) => by_matrix::<V, false, true>(matrix, args),
+            (true, false) => by_matrix::<V, true, true>(matrix, args),
         }
-        activate::<V>(matrix.rows().len(), args);
+        activate::<V>(matrix.rows().len(), &args);
     }
+    if args.stream {
+        V::settle();
+    }
+}
+
+/// Whether all results are aligned to vectors.
+#[inline(always)]
+fn aligned<V: Vector>(args: &TransformArgs) -> bool {
+    let bytes = V::LANES * size_of::<f32>();
+    let strides = [args.y_row, args.y_col, args.y_tile];
+    args.y.addr().is_multiple_of(bytes)
+        && strides.iter().all(|stride| stride.unsigned_abs().is_multiple_of(V::LANES))
 }
 
 /// Computes the activation of the results, which are in the first-level cache still; there are `side` columns of them.
@@ -305,7 +319,7 @@ unsafe fn write<V: Vector, const P: usize, const ACCUMULATE: bool, const FINISH:
     [start, low, high]: [V; 3],
 ) {
     let Finish { addend, addend_row, addend_vector, .. } = args.finish;
-    // SAFETY: the caller grants the contract: row `p` of `y` by its strides, and what `finish` names.
+    // SAFETY: the caller grants the contract: row `p` of `y` by its strides, and what `finish` names; what is streamed is aligned.
     unsafe {
         let y = args.y.offset(p as isize * args.y_row);
         for_constants!(q below P, {
@@ -319,7 +333,11 @@ unsafe fn write<V: Vector, const P: usize, const ACCUMULATE: bool, const FINISH:
                 }
                 value = high.lesser_or(low.greater_or(value));
             }
-            value.store(y);
+            if !ACCUMULATE && !FINISH && args.stream {
+                value.stream(y);
+            } else {
+                value.store(y);
+            }
         });
     }
 }

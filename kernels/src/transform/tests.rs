@@ -36,7 +36,7 @@ fn every_matrix_transforms_tiles() {
             for tiles in [1, 2, 5] {
                 for [x_strides, y_strides] in strides(j_count, q_count, tiles, lanes) {
                     let x = &*inputs.last(span(x_strides, [i_count, j_count], tiles, lanes), small_value);
-                    for accumulate in [false, true] {
+                    for (accumulate, stream) in [(false, false), (false, true), (true, false), (true, true)] {
                         let y = results.last(span(y_strides, [p_count, q_count], tiles, lanes), |_| 77.5);
                         let args = TransformArgs {
                             sides,
@@ -53,6 +53,7 @@ fn every_matrix_transforms_tiles() {
                             accumulate,
                             finish: Finish::NONE,
                             addend_tile: 0,
+                            stream,
                         };
                         // SAFETY: the slices span what the arguments name.
                         unsafe { kernels.transform(matrix, &args) };
@@ -138,6 +139,7 @@ fn elements_beyond_an_edge_are_zeros_and_not_read() {
                         accumulate: false,
                         finish: Finish::NONE,
                         addend_tile: 0,
+                        stream: false,
                     };
                     // SAFETY: the planes span what the arguments name inside the edges.
                     unsafe { kernels.transform(matrix, &args) };
