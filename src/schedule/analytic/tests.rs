@@ -660,6 +660,26 @@ fn what_is_pages_apart_is_packed() {
 }
 
 #[test]
+fn panels_that_are_packed_may_be_finished_together() {
+    let text = product(128, 512, 1024).to_string().replace("= acc\n", "= acc * 0.5\n");
+    check_trace(
+        &Nest::parse(&text).unwrap(),
+        expect![[r#"
+        reorder i j
+        split j = [_, 4, 32]
+        split i = [_, 24]
+        reorder j.0 i.0 j.1 i.1 j.2
+        stage_in b at j.0 in workgroup by j.1 k j.2
+        reorder i.1 j.1 j.2
+        stage_out acc at i.0 in register
+        reorder j.1 k i.1 j.2
+        replace k by fma_12x32
+        parallel j.0
+    "#]],
+    );
+}
+
+#[test]
 fn a_single_row_takes_the_other_factor_in_its_order() {
     check_trace(
         &product(1, 300, 1000),

@@ -506,7 +506,7 @@ fn run_tiles(
     let inside: Vec<String> = inside.map(str::to_string).collect();
     match outer.as_slice() {
         [around @ .., last] if finished_together && last == middle => {
-            scheduler.reorder(&[around, &[row, middle, lane].map(String::clone)].concat())?;
+            scheduler.reorder(&[row, middle, lane].map(String::clone))?;
             scheduler.stage_out(accumulator, around.last().map(String::as_str))?;
             scheduler.reorder(&[std::slice::from_ref(middle), &inside].concat())?;
         }
