@@ -7,9 +7,12 @@
 //! ```
 //!
 //! For locality: the intermediate shrinks to the region one iteration reads, some of it computed more than once. What the block is
-//! computed from beside it, a sum kept in a register, moves with it. Refuses what [`inline`](super::inline) refuses, reads that are
-//! not affine or reach different regions, and a value that is not there, or another one, at the loop: of loops or local buffers
-//! around the block only, or of a local buffer that is written again. The block must be the only one that writes its buffer.
+//! computed from beside it, a sum kept in a register, moves with it, and so do the loops between that and the block, such as those over
+//! a row of which every element needs the sum: they stay as they are.
+//!
+//! Refuses what [`inline`](super::inline) refuses, reads that are not affine, reach different regions or only a part of what such loops
+//! compute, and a value that is not there, or another one, at the loop: of loops or local buffers around the block only, or of
+//! a local buffer that is written again. The block must be the only one that writes its buffer.
 
 use super::Refusal;
 use super::rewrite::{add_condition, loops_named, new_var, substitute};
@@ -46,7 +49,9 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
     if nest.loops_around(block).contains(&place) {
         return Err(refuse("is computed in that loop already"));
     }
-    let producer = Producer::of(nest, &store).ok_or_else(|| refuse("shares what it is computed from"))?;
+    let around_place = loops_around_loop(nest, place);
+    let producer =
+        Producer::of(nest, &store, &around_place).ok_or_else(|| refuse("shares what it is computed from"))?;
     if !producer.is_known_at(nest, &store, &vars, place) {
         return Err(refuse("computes a value that is not known in that loop"));
     }
@@ -102,6 +107,11 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
             sizes[axis] = sizes[axis].max((range.high - range.low + 1) as usize);
         }
     }
+    let moved_along = |axis: usize| vars[axis].is_some_and(|var| producer.loops.contains(&var));
+    let whole = |axis: usize| bases[axis] == Affine::constant(0) && sizes[axis] == shape[axis];
+    if (0..rank).any(|axis| moved_along(axis) && !whole(axis)) {
+        return Err(refuse("is read in part where it is computed as a whole"));
+    }
     let pool = &mut nest.pool;
     let name = pool.buffers[buffer].name.clone();
     let (mut map, mut inside_shape, mut fresh, mut index) = (HashMap::new(), vec![], vec![], vec![]);
@@ -110,6 +120,10 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
             index.push(pool.int(0));
             continue;
         };
+        if moved_along(axis) {
+            index.push(pool.var(var));
+            continue;
+        }
         let base = pool.from_affine(&bases[axis]);
         // A dimension of one place needs no loop.
         if sizes[axis] == 1 {
@@ -164,17 +178,20 @@ pub(super) fn apply(nest: &mut Nest, block: &str, at: &str) -> Result<(), Refusa
     Ok(())
 }
 
-/// A block and what it alone is computed from, side by side in one body.
+/// A block, in loops of its own, and what it alone is computed from, side by side in one body.
 struct Producer {
     stmts: Vec<Stmt>,
+    /// The loops of the block that are among the statements.
+    loops: Vec<VarId>,
     /// Buffers that are allocated there.
     own: HashSet<BufferId>,
 }
 
 impl Producer {
-    /// `None` where other statements see what it is computed from.
-    fn of(nest: &Nest, store: &Store) -> Option<Producer> {
-        let body = body_of(&nest.body, &store.block)?;
+    /// `None` where other statements see what it is computed from. The loops `outside` are not the producer's.
+    fn of(nest: &Nest, store: &Store, outside: &[VarId]) -> Option<Producer> {
+        let read = nest.pool.buffers_read(store.value);
+        let (body, loops) = home_of(nest, store, outside, &read)?;
         let allocated: HashSet<BufferId> = body.iter().filter_map(allocation).collect();
         let reads = |stmt: &Stmt| {
             let mut read = HashSet::new();
@@ -183,11 +200,10 @@ impl Producer {
             });
             read
         };
-        let mut own: HashSet<BufferId> =
-            nest.pool.buffers_read(store.value).into_iter().filter(|id| allocated.contains(id)).collect();
+        let mut own: HashSet<BufferId> = read.into_iter().filter(|id| allocated.contains(id)).collect();
         let (mut stmts, mut behind) = (vec![], true);
         for stmt in body.iter().rev() {
-            let is_store = matches!(stmt, Stmt::Store(this) if this.block == store.block);
+            let is_store = body_of(std::slice::from_ref(stmt), &store.block).is_some();
             behind &= !is_store;
             let mut needed = is_store || allocation(stmt).is_some_and(|id| own.contains(&id));
             walk::visit_stores(std::slice::from_ref(stmt), &mut |writer| {
@@ -203,18 +219,13 @@ impl Producer {
                 return None;
             }
         }
-        Some(Producer { stmts, own })
+        Some(Producer { stmts, loops, own })
     }
 
     /// Whether the value of `store`, which loops `vars` run over, is the same when computed in the loop `place`.
     fn is_known_at(&self, nest: &Nest, store: &Store, vars: &[Option<VarId>], place: VarId) -> bool {
         let around_block = nest.loops_around(&store.block);
-        let mut around_place = vec![];
-        nest.visit_loops(&mut |of, around| {
-            if of.var == place {
-                around_place = around.iter().map(|outer| outer.var).collect();
-            }
-        });
+        let around_place = loops_around_loop(nest, place);
         let only_around_block = |var: &VarId| around_block.contains(var) && !around_place.contains(var);
         let visible = allocated_before(&nest.body, place).unwrap_or_default();
         let mut behind = false;
@@ -266,6 +277,35 @@ impl Producer {
 
 fn allocation(stmt: &Stmt) -> Option<BufferId> {
     if let Stmt::Alloc(id) = stmt { Some(*id) } else { None }
+}
+
+/// The body that has all that the block is computed from and does not read from elsewhere, and the loops between that and the block. It
+/// is the outermost one, but for the loops `outside`, that allocates what the block reads; else the one with the block itself.
+fn home_of<'a>(
+    nest: &'a Nest,
+    store: &Store,
+    outside: &[VarId],
+    read: &[BufferId],
+) -> Option<(&'a [Stmt], Vec<VarId>)> {
+    let around = nest.loops_around(&store.block);
+    for (depth, var) in around.iter().enumerate().filter(|(_, var)| !outside.contains(var)) {
+        let body = &nest.loop_of(*var)?.body;
+        if body.iter().filter_map(allocation).any(|id| read.contains(&id)) {
+            return Some((body, around[depth + 1..].to_vec()));
+        }
+    }
+    Some((body_of(&nest.body, &store.block)?, vec![]))
+}
+
+/// The loops around a loop, outermost first.
+fn loops_around_loop(nest: &Nest, place: VarId) -> Vec<VarId> {
+    let mut found = vec![];
+    nest.visit_loops(&mut |of, around| {
+        if of.var == place {
+            found = around.iter().map(|outer| outer.var).collect();
+        }
+    });
+    found
 }
 
 /// The statements beside the block of that name.

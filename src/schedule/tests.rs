@@ -644,6 +644,54 @@ fn sums_are_computed_where_they_are_needed() {
 }
 
 #[test]
+fn rows_are_computed_where_they_are_needed() {
+    let text = "
+        nest rows
+          in    x: f32[6, 8]
+          out   y: f32[6]
+          global t: f32[6, 8]
+          for i in 6:
+            register sum: f32
+            init: sum = 0.0
+            for r in 8:
+              update: sum += x[i, r]
+            for r in 8:
+              divide: t[i, r] = x[i, r] / sum
+          for p in 6:
+            init1: y[p] = 0.0
+            for k in 8:
+              update1: y[p] += t[p, k]";
+    check(
+        Nest::parse(text).unwrap(),
+        "split p = [_, 4]\ncompute_at divide in p.0",
+        expect![[r#"
+            nest rows
+              in    x: f32[6, 8]
+              out   y: f32[6]
+              for p.0 in 2:
+                workgroup t: f32[4, 8]
+                for t.0 in 4:
+                  register sum: f32
+                  init: sum = 0.0 if p.0 * 4 + t.0 < 6
+                  for r in 8:
+                    update: sum += x[p.0 * 4 + t.0, r] if p.0 * 4 + t.0 < 6
+                  for r in 8:
+                    divide: t[t.0, r] = x[p.0 * 4 + t.0, r] / sum if p.0 * 4 + t.0 < 6
+                for p.1 in 4:
+                  init1: y[p.0 * 4 + p.1] = 0.0 if p.0 * 4 + p.1 < 6
+                  for k in 8:
+                    update1: y[p.0 * 4 + p.1] += t[p.1, k] if p.0 * 4 + p.1 < 6
+        "#]],
+    );
+    // A part of the row would need all of the sum, and the loop over the row goes through all of it.
+    refused(
+        Nest::parse(text).unwrap(),
+        "compute_at divide in k",
+        expect!["block 'divide': is read in part where it is computed as a whole"],
+    );
+}
+
+#[test]
 fn values_that_are_needed_again_are_kept() {
     let text = "nest softmax
   in  x: f32[3, 8]
