@@ -2,6 +2,7 @@
 
 mod suite {
     mod algorithms;
+    mod attention;
     mod bad_models;
     mod bytes;
     mod cli;

@@ -183,7 +183,9 @@ fn weights_on(isa: CpuIsa) -> Weights {
 pub fn group(graph: &Graph, device: &Device) -> Vec<passes::Group> {
     let groups = passes::group(graph, GroupPolicy::default());
     match device {
-        Device::Cpu(target) => passes::keep_operands(graph, groups, target),
+        Device::Cpu(target) => {
+            passes::keep_scores(graph, passes::keep_operands(graph, groups, target), target)
+        }
         Device::Reference | Device::Gpu(..) => groups,
     }
 }

@@ -245,8 +245,12 @@ fn moves_channels(graph: &Graph, nodes: &[NodeId]) -> bool {
 fn role(graph: &Graph, group: &Group, axes: &BTreeMap<ValueId, usize>, block: usize) -> Use {
     let moved = match group.prologue.as_slice() {
         [] => None,
-        // A convolution of an image that it keeps.
-        _kept if !group.kept.is_empty() => return Use::Blocks,
+        // A convolution of an image that it keeps, or an attention.
+        _kept if !group.kept.is_empty() => {
+            let convolves =
+                group.anchor.is_some_and(|anchor| matches!(graph.nodes()[anchor].op, Op::Conv(_)));
+            return if convolves { Use::Blocks } else { Use::Rows };
+        }
         nodes if moves_channels(graph, nodes) => group.prologue.last().map(|&node| &graph.nodes()[node]),
         _others => return Use::Rows,
     };

@@ -444,3 +444,54 @@ fn a_kept_value_lies_in_blocks_where_its_operand_does() {
     let mut rng = Random::new(6);
     check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
 }
+
+#[test]
+fn an_attention_keeps_its_scores_and_their_softmax() {
+    let (scores, product) = (MatMul { transpose_b: true, ..MatMul::default() }, MatMul::default());
+    let scale = Map { scalar: Scalar::Input(0).times(Scalar::constant(0.5, DType::F32)) };
+    let softmax = Softmax { axis: 2, log: false };
+    let shapes: [&[usize]; 3] = [&[2, 5, 4], &[2, 7, 4], &[2, 7, 3]];
+    let mut b = Builder::new(&shapes.map(f32s));
+    let y = b.node(&scores, &[X(0), X(1)]);
+    let y = b.node(&scale, &[y]);
+    let y = b.keep(y);
+    let y = b.node(&softmax, &[y]);
+    let y = b.keep(y);
+    let y = b.anchor(&product, &[y, X(2)]);
+    let group = b.finish(&[y]);
+    expect![[r#"
+        nest matmul_mul_softmax_matmul
+          in    a: f32[2, 5, 4]
+          in    x0: f32[2, 7, 4]
+          in    b: f32[2, 7, 3]
+          out   y: f32[2, 5, 3]
+          global t: f32[2, 5, 7]
+          for t.b0 in 2, t.i in 5, t.j in 7:
+            register t.acc: f32
+            init_t.acc: t.acc = 0.0
+            for t.k in 4:
+              update_t.acc: t.acc += a[t.b0, t.i, t.k] * x0[t.b0, t.j, t.k]
+            make_t: t[t.b0, t.i, t.j] = t.acc * 0.5
+          global t1: f32[2, 5, 7]
+          for t1.i0 in 2, t1.i1 in 5:
+            register t1.peak: f32
+            init_t1.peak: t1.peak = -inf
+            for t1.r in 7:
+              update_t1.peak: t1.peak max= t[t1.i0, t1.i1, t1.r]
+            register t1.sum: f32
+            init_t1.sum: t1.sum = 0.0
+            for t1.r in 7:
+              update_t1.sum: t1.sum += exp(t[t1.i0, t1.i1, t1.r] - t1.peak)
+            for t1.r in 7:
+              make_t1: t1[t1.i0, t1.i1, t1.r] = exp(t[t1.i0, t1.i1, t1.r] - t1.peak) / t1.sum
+          for b0 in 2, i in 5, j in 3:
+            register acc: f32
+            init: acc = 0.0
+            for k in 7:
+              update: acc += t1[b0, i, k] * b[b0, k, j]
+            store: y[b0, i, j] = acc
+    "#]]
+    .assert_eq(&define_group(&group, &[]).unwrap().to_string());
+    let mut rng = Random::new(8);
+    check_group(&group, &shapes.map(|shape| random(&mut rng, shape)));
+}

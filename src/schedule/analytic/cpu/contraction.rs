@@ -11,7 +11,7 @@ use paisley_kernels::tile::dots::DOT_TERMS;
 
 /// How the factor of the columns reaches the tiles.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Columns {
+pub(super) enum Columns {
     /// As it is: the columns are one run of memory.
     InPlace,
     /// Packed as it is read, some panels at a time.
@@ -90,13 +90,10 @@ pub(super) fn matrix_tiles(
         [&contraction.batch, &contraction.rows, &contraction.columns, &contraction.reduction.inner]
             .map(|vars| iterations(nest, vars));
     let of_bytes = contraction.is_of_bytes();
-    let source = source_of_columns(nest, contraction, runs);
-    let competing = pages_apart(nest, &contraction.b_address, &contraction.reduction.inner);
-    let source = match source {
+    let source = match columns_of_tiles(nest, contraction, runs) {
         Columns::InPlace if of_bytes && contraction.rows.is_empty() => return None,
         Columns::InPlace if of_bytes => Columns::Panels,
-        Columns::InPlace if competing && rows_of_tiles(nest, contraction) >= PACKING_ROWS => Columns::Panels,
-        Columns::InPlace | Columns::Panels | Columns::Constant | Columns::Copied => source,
+        source @ (Columns::InPlace | Columns::Panels | Columns::Constant | Columns::Copied) => source,
     };
     // Without rows each packed element would be used once.
     let used_once = contraction.rows.is_empty() && source == Columns::Copied;
@@ -266,6 +263,15 @@ pub(super) fn small_plane_tiles(
     Some(())
 }
 
+/// As [`source_of_columns`], for tiles of many rows.
+pub(super) fn columns_of_tiles(nest: &Nest, contraction: &Contraction, runs: usize) -> Columns {
+    let competing = pages_apart(nest, &contraction.b_address, &contraction.reduction.inner);
+    match source_of_columns(nest, contraction, runs) {
+        Columns::InPlace if competing && rows_of_tiles(nest, contraction) >= PACKING_ROWS => Columns::Panels,
+        source @ (Columns::InPlace | Columns::Panels | Columns::Constant | Columns::Copied) => source,
+    }
+}
+
 fn source_of_columns(nest: &Nest, contraction: &Contraction, runs: usize) -> Columns {
     let address = &contraction.b_address;
     let in_place = !contraction.guarded[1]
@@ -427,7 +433,7 @@ fn pack_rows(
 
 /// Whether the micro-kernel can read the rows where they lie, so many at once: each is one run of memory, and a first-level cache holds
 /// them all.
-fn rows_in_place(nest: &Nest, contraction: &Contraction, at_once: usize) -> bool {
+pub(super) fn rows_in_place(nest: &Nest, contraction: &Contraction, at_once: usize) -> bool {
     let address = &contraction.a_address;
     let [.., row] = contraction.rows.as_slice() else { return false };
     !contraction.is_constant(nest, contraction.a)
@@ -520,7 +526,12 @@ fn run_tiles(
 
 /// Copies what is read of `buffer` in the order of those of the loops `by` that the reads depend on, and divides the copying
 /// over the threads: the outermost loop with enough iterations.
-fn copy_together(scheduler: &mut Scheduler, buffer: &str, by: &[String], target: &CpuTarget) -> Option<()> {
+pub(super) fn copy_together(
+    scheduler: &mut Scheduler,
+    buffer: &str,
+    by: &[String],
+    target: &CpuTarget,
+) -> Option<()> {
     let by = scheduler.loops_of_reads(buffer, by);
     let copy = scheduler.stage_in(buffer, None, Scope::Global, &by)?;
     let enough = |of: &&String| scheduler.extent(of) >= target.threads;

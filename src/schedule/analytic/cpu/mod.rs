@@ -9,6 +9,7 @@
 //! - A convolution whose results lie in blocks of channels becomes matrix tiles of their vectors, and reads its input in place; so does
 //!   a pooling of blocks, over windows or over all places.
 //! - A 1x1 convolution that makes its operand computes bands of it where it reads them, and one of each channel by itself strips.
+//! - An attention computes bands of its scores where it reads them.
 //! - Another reduction whose results are adjacent over an outer loop keeps a tile of accumulators and runs the reduction outside
 //!   of it, so that vectors run along the results; guarded reads go through a padded copy of their region. A window over a
 //!   plane becomes a window instruction; small planes are done several at once.
@@ -22,6 +23,7 @@ mod blocked;
 mod columns;
 mod contraction;
 mod reduction;
+mod scores;
 mod spatial_pack;
 mod winograd;
 
@@ -69,6 +71,9 @@ pub(super) fn schedule(scheduler: &mut Scheduler, target: &CpuTarget) {
     if scheduler.attempt(|scheduler| bands::pointwise_bands(scheduler, target))
         || scheduler.attempt(|scheduler| bands::lanewise_strips(scheduler, target))
     {
+        return;
+    }
+    if scheduler.attempt(|scheduler| scores::score_bands(scheduler, target)) {
         return;
     }
     scheduler.prepare_all();

@@ -161,7 +161,7 @@ pub(super) fn reductions_together(scheduler: &mut Scheduler, target: &CpuTarget)
 
 /// Keeps the first of the terms summed in `body` that cost more to compute than to read again and are needed again; whether there are
 /// any.
-fn keep_terms(scheduler: &mut Scheduler, body: &[Stmt]) -> bool {
+pub(super) fn keep_terms(scheduler: &mut Scheduler, body: &[Stmt]) -> bool {
     let mut blocks = vec![];
     walk::visit_stores(body, &mut |store| {
         let pool = &scheduler.nest.pool;
