@@ -202,8 +202,8 @@ impl TileOp {
                 Terms::Sum { divisor } => {
                     Kernel::Pool { pool: Pool::Sum, divisor: single(divisor), edges: edges() }
                 }
-                Terms::Largest if a_type != ElementType::F32 => {
-                    Kernel::PoolBytes { signed: a_type == ElementType::I8, edges: edges() }
+                Terms::Largest if element_type(*a) != ElementType::F32 => {
+                    Kernel::PoolBytes { signed: element_type(*a) == ElementType::I8, edges: edges() }
                 }
                 Terms::Largest => Kernel::Pool { pool: Pool::Max, divisor: 1.0, edges: edges() },
             },
