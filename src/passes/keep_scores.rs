@@ -86,10 +86,9 @@ fn pays(graph: &Graph, [makes_scores, product]: [&Group; 2], scores: &Fact, targ
         && moves(makes_scores)
         && moves(product)
         && makes_scores.epilogue.iter().all(maps)
-        && rows >= LEAST_ROWS
-        && 8 * keys * LEAST_ROWS <= target.l2_bytes / 2
-        && keys >= LEAST_ROWS
+        && rows.min(keys) >= 2 * BAND_ROWS
+        && 8 * keys * BAND_ROWS <= target.l2_bytes / 2
 }
 
-/// Rows of a band, at least: a few tiles of a micro-kernel.
-const LEAST_ROWS: usize = 24;
+/// Rows of a band, at least: the highest tile of a micro-kernel.
+const BAND_ROWS: usize = 12;

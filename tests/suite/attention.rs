@@ -137,7 +137,7 @@ fn attention_gives_what_the_reference_gives() {
             let graph = attention(batch, size, mask, Obstacle::Nothing);
             // Also with a second-level cache that holds small bands only.
             for plan in compare_with_reference(&graph, (place + seed) as u64) {
-                let small = (place + seed) % 2 == 1 && size[1] > 40;
+                let small = (place + seed) % 2 == 1 && size[1] > 90;
                 assert_eq!(kept(&plan), usize::from(!small), "{batch} {size:?} {mask:?}");
             }
         }
@@ -163,14 +163,14 @@ fn scores_that_something_else_reads_are_not_kept() {
 
 #[test]
 fn bands_fit_the_cache_and_are_enough_for_the_threads() {
-    for [heads, rows, depth] in [[1, 24, 8], [3, 197, 64], [12, 384, 64], [4, 1024, 64], [2, 2500, 40]] {
+    for [heads, rows, depth] in [[1, 24, 8], [3, 197, 64], [12, 384, 64], [4, 1024, 64], [2, 4500, 40]] {
         for isa in CpuIsa::ALL {
             for (threads, l2_bytes) in [(1, 1 << 20), (2, 1 << 18), (16, 1 << 20)] {
                 let graph = attention(1, [heads, rows, depth], Mask::Added, Obstacle::Nothing);
                 let target = CpuTarget { l2_bytes, ..CpuTarget::preset(isa, threads) };
                 let plan = compile(&graph, &Device::Cpu(target), &mut Timings::default()).unwrap();
                 let case = format!("{heads} {rows} {depth} {isa:?} {threads} {l2_bytes}");
-                let fits = 8 * 24 * rows <= l2_bytes / 2;
+                let fits = 8 * 12 * rows <= l2_bytes / 2;
                 assert_eq!(kept(&plan), usize::from(fits), "{case}");
                 for kernel in plan.kernels.iter().filter(|kernel| kernel.nest.block("make_t1").is_some()) {
                     assert_eq!(kernel.trace.to_string().matches("replace ").count(), 2, "{case}");
