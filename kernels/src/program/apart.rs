@@ -8,8 +8,8 @@ use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// A longer way to another thread and back is through memory, or nearly so.
-const FAR: Duration = Duration::from_nanos(300);
+/// A longer way to another thread and back leaves the cache that cores have in common.
+const FAR: Duration = Duration::from_nanos(180);
 /// Ways to the other thread and back; the shortest counts.
 const ROUNDS: usize = 4;
 /// How long each of the two waits for the other at most: it may have no core just then.
