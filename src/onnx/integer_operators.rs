@@ -157,7 +157,7 @@ impl<'a> File<'a> {
                         && self.is_single(a)
                         && self.is_along(b, usize::from(!transposes_b(node)))
                         && self.are_biases(bias, [a, b])
-                        && attribute(node, "beta").is_none_or(|beta| beta.f == Some(1.0)) =>
+                        && is_unscaled(node) =>
                 {
                     let bias = bias.first().map_or(String::new(), |bias| bias.x.to_owned());
                     let input = [a.names(), b.names()].concat().into_iter().chain([bias]).chain(result);
@@ -313,6 +313,12 @@ fn has_only(node: &NodeProto, names: &[&str]) -> bool {
     node.attribute.iter().all(|attribute| names.contains(&attribute.name.as_str()))
 }
 
+/// Whether a Gemm adds its product and its bias as they are.
+fn is_unscaled(node: &NodeProto) -> bool {
+    let is_one = |name| attribute(node, name).is_none_or(|factor| factor.f == Some(1.0));
+    is_one("alpha") && is_one("beta")
+}
+
 fn transposes_b(node: &NodeProto) -> bool {
     attribute(node, "transB").is_some_and(|attribute| attribute.i.unwrap_or(0) != 0)
 }
@@ -441,5 +447,26 @@ mod tests {
         assert!(in_f32(&conv(&W, &["b", "sb"], 1)));
         assert!(in_f32(&conv(&W, &["b", "far"], 0)));
         assert!(in_f32(&conv(&["w", "sw", "off"], &["b", "sb"], 0)));
+    }
+
+    #[test]
+    fn a_scaled_product_stays_in_f32() {
+        let product = |alpha: f32| {
+            build()
+                .input("r", DType::U8, &["3", "4"])
+                .constant("m", bytes(DType::I8, &[4, 2], 3.0))
+                .dequantize(&["r", "sx", "zx"], "xf", 1)
+                .dequantize(&["m", "sw", "zw"], "mf", 1)
+                .dequantize(&["b", "sb"], "bf", 0)
+                .node("Gemm", &["xf", "mf", "bf"], &["yf"], vec![("alpha", Attribute::Float(alpha))])
+                .quantize("yf", Y)
+        };
+        let on_bytes = |build: Build| {
+            let model = build.model();
+            integer_operators(&model.graph, &model.external).iter().any(|(_, node)| node.op_type == "QGemm")
+        };
+        assert!(on_bytes(product(1.0)));
+        // The scale of the bias would be another one.
+        assert!(!on_bytes(product(2.0)));
     }
 }
