@@ -133,7 +133,8 @@ impl Folding<'_> {
         let filled = block.place(self.code, *access, strides);
         let mut call = writer.call.clone();
         let target = Target::of(&mut call)?;
-        let least = least(self.code.buffers[filled.buffer.index()].dtype);
+        let dtype = self.code.buffers[filled.buffer.index()].dtype;
+        let least = limits_of_bytes(dtype).map_or(f64::NEG_INFINITY, |(least, _)| least);
         let fits = value == to
             && as_float(*constant) == target.nothing.max(least)
             && guard.is_empty()
@@ -389,11 +390,11 @@ impl Target<'_> {
 const FREE: (cpu::Literal, cpu::Literal) =
     (cpu::Literal::Float(f64::NEG_INFINITY), cpu::Literal::Float(f64::INFINITY));
 
-/// The least value of a type that tiles and transforms write.
-fn least(dtype: cpu::ElementType) -> f64 {
+/// The least and the largest value of a type of bytes.
+fn limits_of_bytes(dtype: cpu::ElementType) -> Option<(f64, f64)> {
     match dtype {
-        cpu::ElementType::U8 => 0.0,
-        cpu::ElementType::I8 => f64::from(i8::MIN),
+        cpu::ElementType::U8 => Some((0.0, f64::from(u8::MAX))),
+        cpu::ElementType::I8 => Some((f64::from(i8::MIN), f64::from(i8::MAX))),
         cpu::ElementType::F16
         | cpu::ElementType::BF16
         | cpu::ElementType::F32
@@ -404,7 +405,7 @@ fn least(dtype: cpu::ElementType) -> f64 {
         | cpu::ElementType::U16
         | cpu::ElementType::U32
         | cpu::ElementType::U64
-        | cpu::ElementType::Bool => f64::NEG_INFINITY,
+        | cpu::ElementType::Bool => None,
     }
 }
 

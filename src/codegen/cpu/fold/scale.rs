@@ -1,6 +1,6 @@
 //! Sums that become bytes: scaled, rounded, moved and saturated by the tile that adds them up, of bytes or of a channel a column.
 
-use super::{Folding, along, as_float, paired, with_call};
+use super::{Folding, along, as_float, limits_of_bytes, paired, with_call};
 use crate::expr::{BinaryOp, UnaryOp};
 use paisley_kernels::program as cpu;
 
@@ -45,22 +45,7 @@ impl Folding<'_> {
         let pairs = paired(&writer, &block, &block.place(self.code, of_tile.0, of_tile.1))?;
         let results = block.place(self.code, *access, strides);
         let (form, [line, row, of_block]) = along(&writer, &pairs, &results)?;
-        let dtype = self.code.buffers[results.buffer.index()].dtype;
-        let (least, largest) = match dtype {
-            cpu::ElementType::U8 => (0.0, 255.0),
-            cpu::ElementType::I8 => (-128.0, 127.0),
-            cpu::ElementType::F16
-            | cpu::ElementType::BF16
-            | cpu::ElementType::F32
-            | cpu::ElementType::F64
-            | cpu::ElementType::I16
-            | cpu::ElementType::I32
-            | cpu::ElementType::I64
-            | cpu::ElementType::U16
-            | cpu::ElementType::U32
-            | cpu::ElementType::U64
-            | cpu::ElementType::Bool => return None,
-        };
+        let (least, largest) = limits_of_bytes(self.code.buffers[results.buffer.index()].dtype)?;
         if !(least <= low && low <= high && high <= largest) {
             return None;
         }
