@@ -12,7 +12,6 @@ keep what that day's file has. The exit code is 1 when a run fails or exceeds th
 
 import argparse
 import dataclasses
-import json
 import random
 import sys
 import tempfile
@@ -151,7 +150,7 @@ def table(result):
         f"# Algorithms for convolutions, {environment['date']}",
         "",
         f"Written by `scripts/conv-algorithms.py`. {environment['cpu']}, {environment['cores']} cores; Paisley at commit {commits}; {PEER}"
-        f" {environment['peer']}. Float32, copies included; {environment['rounds']} rounds of at least {environment['min_time']} s and"
+        f" {environment['peers'][PEER]}. Float32, copies included; {environment['rounds']} rounds of at least {environment['min_time']} s and"
         f" {environment['runs']} runs, each in a process of its own, in random order. Samples, thinned: `{result['file']}`.",
         "",
         "A layer is named by its window, input and output channels, image, stride and groups; it has a bias and a limit below. Times are medians of all runs in us, a dash"
@@ -171,45 +170,14 @@ def table(result):
 def main():
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = {layer.name: layer for layer in LAYERS}
     parser.add_argument("names", nargs="*", metavar="NAME", help="layers, such as 3x3-64-64-56x56 (default: all)")
-    parser.add_argument("--paisley", type=Path, metavar="FILE", help="the binary (default: the release build)")
-    parser.add_argument("--python", type=Path, metavar="FILE", help=f"interpreter that has {PEER} (default: this one)")
-    parser.add_argument("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2], metavar="LIST", help="default: 1,2")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
-    parser.add_argument("--runs", type=int, default=15, metavar="N", help="runs in a round at least (default: 15)")
-    parser.add_argument("--min-time", type=float, default=0.2, metavar="SECONDS", help="of a round at least (default: 0.2)")
-    parser.add_argument("--max-time", type=float, default=10, metavar="SECONDS", help="of a round at most (default: 10)")
-    parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="for one process (default: 300)")
-    parser.add_argument("--out", type=Path, default=engine.RESULTS, metavar="FOLDER", help="default: benches/results")
+    engine.add_options(parser, PEER)
     arguments = parser.parse_args()
 
-    chosen = [layer for name, layer in known.items() if not arguments.names or name in arguments.names]
-    if not chosen:
-        parser.error(f"no such layer; known: {', '.join(known)}")
-    installed = engine.call([arguments.python or sys.executable, engine.PEER, "list"])
-    if PEER not in installed:
-        parser.error(f"{PEER} is not installed for the interpreter of --python")
-    arguments.paisley = engine.binary(arguments.paisley)
-    rules = {"rounds": arguments.rounds, "runs": arguments.runs, "min_time": arguments.min_time}
-    environment = engine.environment() | rules | {"peer": installed[PEER]}
-    file = arguments.out / f"{environment['date']}-conv-algorithms.json"
-    result = json.loads(file.read_text()) if file.exists() else {"models": []}
-    result |= {"environment": environment, "file": file.name}
-    records = {(record["name"], record["threads"]): record for record in result["models"]}
-    arguments.out.mkdir(parents=True, exist_ok=True)
     bad = []
-    for threads in arguments.threads:
-        for layer in chosen:
-            record = measure(layer, threads, arguments) | {"commit": environment["commit"]}
-            records[(layer.name, threads)] = record
-            order = [(name, n) for n in sorted({n for _, n in records}) for name in known]
-            result["models"] = [records[key] for key in order if key in records]
-            # Written after each layer: a long run that is stopped has lost nothing.
-            file.write_text(engine.as_text(result))
-            file.with_suffix(".md").write_text(table(result))
-            print(f"{layer.name}, {threads} threads: {record['chosen']}", file=sys.stderr, flush=True)
-            bad += [f"{name} on {layer.name}" for name, error in record["errors"].items() if error > TOLERANCE]
+    for layer, record in engine.record(parser, arguments, PEER, "conv-algorithms", LAYERS, measure, table):
+        print(f"{layer.name}, {record['threads']} threads: {record['chosen']}", file=sys.stderr, flush=True)
+        bad += [f"{name} on {layer.name}" for name, error in record["errors"].items() if error > TOLERANCE]
     if bad:
         sys.exit(f"beyond the tolerance: {', '.join(bad)}")
 

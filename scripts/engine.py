@@ -152,3 +152,49 @@ def environment():
         "governor": governor(),
         "load_average": os.getloadavg()[0],
     }
+
+
+def add_options(parser, peer):
+    """Adds the options of a script that measures cases of one node, beside `peer`."""
+    parser.add_argument("--paisley", type=Path, metavar="FILE", help="the binary (default: the release build)")
+    parser.add_argument("--python", type=Path, metavar="FILE", help=f"interpreter that has {peer} (default: this one)")
+    parser.add_argument("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2], metavar="LIST", help="default: 1,2")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
+    parser.add_argument("--runs", type=int, default=15, metavar="N", help="runs in a round at least (default: 15)")
+    parser.add_argument("--min-time", type=float, default=0.2, metavar="SECONDS", help="of a round at least (default: 0.2)")
+    parser.add_argument("--max-time", type=float, default=10, metavar="SECONDS", help="of a round at most (default: 10)")
+    parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="for one process (default: 300)")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="default: benches/results")
+
+
+def record(parser, arguments, peer, kind, cases, measure, table):
+    """Measures the cases that `arguments.names` has, by name or by their `kind` (default: all), with each number of threads, and writes the records
+    to the day's file `DATE-kind.json`, and what `table(result)` makes of all beside it. Yields each case and its record.
+
+    `cases` is a list; `measure(case, threads, arguments)` gives a record with `name` and `threads`.
+    """
+    known = {case.name: case for case in cases}
+    chosen = [case for case in cases if not arguments.names or {case.name, getattr(case, "kind", None)} & set(arguments.names)]
+    if not chosen:
+        parser.error(f"no such name; known: {', '.join(known)}")
+    installed = call([arguments.python or sys.executable, PEER, "list"])
+    if peer not in installed:
+        parser.error(f"{peer} is not installed for the interpreter of --python")
+    arguments.paisley = binary(arguments.paisley)
+    rules = {"rounds": arguments.rounds, "runs": arguments.runs, "min_time": arguments.min_time}
+    described = environment() | rules | {"peers": {peer: installed[peer]}}
+    file = arguments.out / f"{described['date']}-{kind}.json"
+    result = json.loads(file.read_text()) if file.exists() else {"models": []}
+    result |= {"environment": described, "file": file.name}
+    records = {(done["name"], done["threads"]): done for done in result["models"]}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for threads in arguments.threads:
+        for case in chosen:
+            measured = measure(case, threads, arguments) | {"commit": described["commit"]}
+            records[(case.name, threads)] = measured
+            order = [(name, n) for n in sorted({n for _, n in records}) for name in known]
+            result["models"] = [records[key] for key in order if key in records]
+            # Written after each case: a long run that is stopped has lost nothing.
+            file.write_text(as_text(result))
+            file.with_suffix(".md").write_text(table(result))
+            yield case, measured

@@ -12,7 +12,6 @@ day's file has. The exit code is 1 when a product fails or exceeds its tolerance
 
 import argparse
 import dataclasses
-import json
 import math
 import statistics
 import sys
@@ -189,50 +188,15 @@ def table(result):
 def main():
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = {product.name: product for product in shapes()}
     parser.add_argument("names", nargs="*", metavar="NAME", help="products or kinds, such as gemm or constant-1x768x768 (default: all)")
-    parser.add_argument("--paisley", type=Path, metavar="FILE", help="the binary (default: the release build)")
-    parser.add_argument("--python", type=Path, metavar="FILE", help=f"interpreter that has {PEER} (default: this one)")
-    parser.add_argument("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2], metavar="LIST", help="default: 1,2")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
-    parser.add_argument("--runs", type=int, default=15, metavar="N", help="runs in a round at least (default: 15)")
-    parser.add_argument("--min-time", type=float, default=0.2, metavar="SECONDS", help="of a round at least (default: 0.2)")
-    parser.add_argument("--max-time", type=float, default=10, metavar="SECONDS", help="of a round at most (default: 10)")
-    parser.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="for one process (default: 300)")
-    parser.add_argument("--out", type=Path, default=engine.RESULTS, metavar="FOLDER", help="default: benches/results")
+    engine.add_options(parser, PEER)
     arguments = parser.parse_args()
 
-    chosen = [product for name, product in known.items() if not arguments.names or {name, product.kind} & set(arguments.names)]
-    if not chosen:
-        parser.error(f"no such product; known: {', '.join(known)}")
-    installed = engine.call([arguments.python or sys.executable, engine.PEER, "list"])
-    if PEER not in installed:
-        parser.error(f"{PEER} is not installed for the interpreter of --python")
-    arguments.paisley = engine.binary(arguments.paisley)
-    environment = engine.environment() | {
-        "rounds": arguments.rounds,
-        "runs": arguments.runs,
-        "min_time": arguments.min_time,
-        "peers": {PEER: installed[PEER]},
-    }
-    file = arguments.out / f"{environment['date']}-matmul.json"
-    result = json.loads(file.read_text()) if file.exists() else {"models": []}
-    result |= {"environment": environment, "file": file.name}
-    records = {(record["name"], record["threads"]): record for record in result["models"]}
-    arguments.out.mkdir(parents=True, exist_ok=True)
     bad = []
-    for threads in arguments.threads:
-        for product in chosen:
-            record = measure(product, threads, arguments) | {"commit": environment["commit"]}
-            records[(product.name, threads)] = record
-            order = [(name, n) for n in sorted({n for _, n in records}) for name in known]
-            result["models"] = [records[key] for key in order if key in records]
-            # Written after each product: a long run that is stopped has lost nothing.
-            file.write_text(engine.as_text(result))
-            file.with_suffix(".md").write_text(table(result))
-            shown = f"{microseconds(record, 'paisley')} us; {peers.share(peers.ratio(record, PEER))}; {engine.figure(of_limit(record), '.0%')}"
-            print(f"{product.name}, {threads} threads: {shown}", file=sys.stderr, flush=True)
-            bad += [f"{name} on {product.name}" for name in ("paisley", PEER) if not peers.is_right(record, name)]
+    for product, record in engine.record(parser, arguments, PEER, "matmul", shapes(), measure, table):
+        shown = f"{microseconds(record, 'paisley')} us; {peers.share(peers.ratio(record, PEER))}; {engine.figure(of_limit(record), '.0%')}"
+        print(f"{product.name}, {record['threads']} threads: {shown}", file=sys.stderr, flush=True)
+        bad += [f"{name} on {product.name}" for name in ("paisley", PEER) if not peers.is_right(record, name)]
     if bad:
         sys.exit(f"failed or beyond its tolerance: {', '.join(bad)}")
 
