@@ -14,10 +14,7 @@ use paisley_kernels::program::{
 use paisley_kernels::{BinaryOp, Finish, Isa, TileArgs, UnaryOp, table, tile};
 
 /// A program over three f32 buffers in the arena, the last of them writable, made ready to run.
-struct Bench {
-    sequence: Sequence,
-    arena: AlignedBytes,
-}
+struct Bench(Sequence);
 
 impl Bench {
     fn new(code: Code) -> Bench {
@@ -33,13 +30,12 @@ impl Bench {
             unsafe { Program::new(code, table(Isa::detect())) }.expect("the program should be valid");
         let step = Step { program: Arc::new(program), bindings };
         let extents = Extents { arena: end, ..Extents::default() };
-        let sequence = Sequence::new(vec![step], vec![], extents).expect("the bindings should fit");
-        Bench { sequence, arena: AlignedBytes::zeroed(end) }
+        Bench(Sequence::new(vec![step], vec![], extents).expect("the bindings should fit"))
     }
 
     fn run(&mut self, pool: &Pool) {
-        let memory = Memory { arena: &mut self.arena, inputs: &[], outputs: &mut [] };
-        self.sequence.run(pool, memory, None).expect("the program should run");
+        let memory = Memory { inputs: &[], outputs: &mut [] };
+        self.0.run(pool, memory, None).expect("the program should run");
     }
 }
 

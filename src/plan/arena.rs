@@ -1,6 +1,8 @@
 //! Offsets in an arena for values with lifetimes.
 
+use super::ValueId;
 use crate::base::round_up;
+use std::collections::HashMap;
 
 /// From which step to which, both included, a value is needed, and its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,34 @@ pub fn allocate(lifetimes: &[Lifetime]) -> (Vec<usize>, usize) {
     (offsets, total)
 }
 
+/// An arena in which no value lies where another does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpreadArena {
+    /// Where each value begins.
+    pub offsets: HashMap<ValueId, usize>,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// What a spread arena takes at most.
+const MOST_SPREAD_BYTES: usize = 64 << 20;
+
+impl SpreadArena {
+    /// One for values of such lifetimes, if it does not take too much.
+    pub fn new(values: Vec<(ValueId, Lifetime)>) -> Option<SpreadArena> {
+        let mut bytes = 0_usize;
+        let offsets = values
+            .into_iter()
+            .map(|(value, lifetime)| {
+                let offset = bytes;
+                bytes = bytes.saturating_add(round_up(lifetime.size_bytes, ALIGNMENT_BYTES));
+                (value, offset)
+            })
+            .collect();
+        (bytes <= MOST_SPREAD_BYTES).then_some(SpreadArena { offsets, bytes })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +96,21 @@ mod tests {
         let chain: Vec<Lifetime> =
             (0..10).map(|i| Lifetime { first: i, last: i + 1, size_bytes: 1000 }).collect();
         assert_eq!(allocate(&chain).1, 2048);
+    }
+
+    #[test]
+    fn a_spread_arena_has_each_value_by_itself_and_an_end() {
+        let values = |count: usize| {
+            let lifetime = |i| Lifetime { first: i, last: i + 1, size_bytes: 1000 };
+            (0..count).map(|i| (ValueId::new(i), lifetime(i))).collect::<Vec<_>>()
+        };
+        let spread = SpreadArena::new(values(3)).unwrap();
+        assert_eq!(spread.bytes, 3072);
+        let mut offsets: Vec<usize> = spread.offsets.into_values().collect();
+        offsets.sort_unstable();
+        assert_eq!(offsets, [0, 1024, 2048]);
+        assert!(SpreadArena::new(values(1 << 16)).is_some());
+        assert_eq!(SpreadArena::new(values((1 << 16) + 1)), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod arena;
 mod verify;
 mod within;
 
-pub use arena::{Lifetime, allocate};
+pub use arena::{Lifetime, SpreadArena, allocate};
 pub use verify::PlanError;
 pub use within::Part;
 
@@ -254,6 +254,11 @@ impl Plan {
             self.values[value].place = Place::Arena { offset_bytes };
         }
         self.arena_bytes = total;
+    }
+
+    /// An arena of its own memory for each value; `None` where it would be much.
+    pub fn spread_arena(&self) -> Option<SpreadArena> {
+        SpreadArena::new(self.lifetimes())
     }
 
     /// For each step the constants that no later step and no output reads.

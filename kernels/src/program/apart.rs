@@ -1,7 +1,7 @@
 //! Whether the cores that threads run on have a cache in common.
 //!
 //! What a thread writes and another has read costs several times as much to write again where the two share no cache, so that it then
-//! is better written past the caches. A system moves threads, and a virtual machine its cores, unseen and while they run: so it is
+//! is better written past the caches, and what only one of them reads where only that one writes. A system moves threads, and a virtual machine its cores, unseen and while they run: so it is
 //! measured again and again, by a few hand-overs between two threads.
 
 use std::hint::spin_loop;
@@ -37,6 +37,13 @@ impl Distance {
     /// Whether the threads had no cache in common when that was last measured; not, as long as it was not.
     pub(super) fn apart(&self) -> bool {
         self.apart.load(Ordering::Relaxed)
+    }
+
+    /// As if that had just been measured.
+    #[cfg(test)]
+    pub(super) fn pretend(&mut self, apart: bool) {
+        self.apart = AtomicBool::new(apart);
+        self.measured = Some(Instant::now());
     }
 
     /// Whether it is time to measure. Each thread of the run then calls [`measure`](Self::measure), or may.
@@ -107,7 +114,7 @@ mod tests {
         assert!(!distance.apart());
         assert!(distance.begin());
         // Alone: nobody throws back, and what was known stays.
-        distance.apart = AtomicBool::new(true);
+        distance.pretend(true);
         distance.measure(0, 2);
         assert!(distance.apart());
         distance.measure(1, 2);

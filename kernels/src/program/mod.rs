@@ -32,6 +32,7 @@ mod block;
 mod code;
 mod convert;
 mod lanes;
+mod layout;
 mod lower;
 mod machine;
 mod memory;
@@ -54,8 +55,9 @@ pub use code::{
     ElementType, Finish, Literal, Loop, Node, Place, Register, Scaled, Terms, Tile, Transform, Trip, Window,
     WindowKind,
 };
+pub use layout::{Binding, BindingProblem, Extents, Region, SequenceError, Step};
 pub use memory::{ALIGNMENT, AlignedBytes};
-pub use sequence::{Binding, Extents, Memory, Region, RunError, Sequence, SequenceError, Step};
+pub use sequence::{Memory, RunError, Sequence};
 pub use timeline::{Span, StepTime, Timeline};
 pub use verify::{Problem, VerifyError};
 

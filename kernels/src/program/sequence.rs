@@ -3,156 +3,30 @@
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Program;
 use super::apart::Distance;
-use super::code::Place;
+use super::layout::{Binding, Extents, Known, Layout, Region, SequenceError, Sharing, Step};
 use super::machine::{Fault, Machine, Registers};
 use super::memory::AlignedBytes;
 use super::timeline::{Marks, Timeline};
 use crate::pool::{Pool, PoolError, Turn, locked, panic_message};
 
-/// A piece of memory that sequences run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Region {
-    /// The arena of intermediate results.
-    Arena,
-    /// One of the constants; read-only.
-    Constant(usize),
-    /// One of a run's inputs; read-only.
-    Input(usize),
-    /// One of a run's outputs.
-    Output(usize),
-}
-
-impl std::fmt::Display for Region {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Region::Arena => f.write_str("the arena"),
-            Region::Constant(at) => write!(f, "constant {at}"),
-            Region::Input(at) => write!(f, "input {at}"),
-            Region::Output(at) => write!(f, "output {at}"),
-        }
-    }
-}
-
-/// Where an external buffer of a step lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Binding {
-    /// In which memory.
-    pub region: Region,
-    /// How far from its start; a multiple of the element size.
-    pub offset_bytes: usize,
-}
-
-/// A program and the memory of its external buffers, by their index.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// What runs.
-    pub program: Arc<Program>,
-    /// On what.
-    pub bindings: Vec<Binding>,
-}
-
-/// The bytes of the memory that a run gives.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Extents {
-    /// Of the arena.
-    pub arena: usize,
-    /// Of each input.
-    pub inputs: Vec<usize>,
-    /// Of each output.
-    pub outputs: Vec<usize>,
-}
-
-/// Why steps cannot become a [`Sequence`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("step {step} (`{program}`): {problem}")]
-pub struct SequenceError {
-    /// Which step.
-    pub step: usize,
-    /// Its program's name.
-    pub program: String,
-    /// What is wrong.
-    pub problem: BindingProblem,
-}
-
-/// What can be wrong with the bindings of a step.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BindingProblem {
-    /// Too many or too few.
-    #[error("{found} bindings for {wanted} external buffers")]
-    Count {
-        /// How many there are.
-        found: usize,
-        /// How many there should be.
-        wanted: usize,
-    },
-    /// No such constant, input or output.
-    #[error("buffer `{buffer}` is bound to {region}, which does not exist")]
-    Missing {
-        /// The buffer.
-        buffer: String,
-        /// Its binding's region.
-        region: Region,
-    },
-    /// The buffer ends outside.
-    #[error("buffer `{buffer}` needs {end} bytes of {region}, which has {extent}")]
-    OutOfRange {
-        /// The buffer.
-        buffer: String,
-        /// Its binding's region.
-        region: Region,
-        /// Where the buffer ends.
-        end: usize,
-        /// Where the region ends.
-        extent: usize,
-    },
-    /// An offset that is not a multiple of the element size, or one in a constant that is not aligned for it.
-    #[error("buffer `{buffer}` is bound at byte {offset}, which is not aligned for its elements")]
-    Misaligned {
-        /// The buffer.
-        buffer: String,
-        /// The binding's offset.
-        offset: usize,
-    },
-    /// A writable buffer in read-only memory.
-    #[error("buffer `{buffer}` is written, but bound to {region}")]
-    ReadOnly {
-        /// The buffer.
-        buffer: String,
-        /// Its binding's region.
-        region: Region,
-    },
-    /// A writable buffer in memory that another buffer has, too.
-    #[error(
-        "buffers `{written}` and `{other}` overlap, and the first is written; declare one buffer for both"
-    )]
-    Overlap {
-        /// The writable buffer.
-        written: String,
-        /// The other.
-        other: String,
-    },
-}
-
-/// The memory of a run.
+/// The memory that a run gives.
 #[derive(Debug)]
 pub struct Memory<'a> {
-    /// The arena.
-    pub arena: &'a mut AlignedBytes,
     /// The inputs, each aligned for its element type.
     pub inputs: &'a [&'a [u8]],
     /// The outputs, each aligned for its element type.
     pub outputs: &'a mut [&'a mut [u8]],
 }
 
-/// Why a run did not finish. The outputs and the arena are then undefined, but the sequence can be run again.
+/// Why a run did not finish. The outputs are then undefined, but the sequence can be run again.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The memory of the run is not what the sequence was made for.
@@ -220,8 +94,10 @@ pub struct Sequence {
     extents: Extents,
     /// The largest element of the buffers bound to each input and output, in bytes.
     alignments: Vec<(Region, usize)>,
-    /// The place of every buffer of each step.
-    placed: Vec<Vec<Placed>>,
+    /// Where the steps' buffers lie.
+    layout: Layout,
+    /// Where they lie in runs whose threads have no cache in common.
+    spread: Option<Layout>,
     /// Step and phase of everything that runs, in order.
     phases: Vec<(usize, usize)>,
     units: Vec<Unit>,
@@ -229,26 +105,16 @@ pub struct Sequence {
     iterations: u64,
     base: u64,
     thread_bytes: usize,
-    shared: AlignedBytes,
     /// The start of each region during a run: the arena, the shared memory, constants, inputs, outputs.
     regions: Vec<*mut u8>,
     workers: Vec<Worker>,
-    /// Asked for where threads hand results over within a step.
-    distance: Distance,
+    pub(super) distance: Distance,
 }
 
 // SAFETY: the region pointers are only followed during `run`, which sets them first and borrows what they point to.
 unsafe impl Send for Sequence {}
 // SAFETY: as for `Send`; everything that changes does so in `run`, which borrows the sequence exclusively.
 unsafe impl Sync for Sequence {}
-
-/// Where a buffer of a step is.
-#[derive(Clone, Copy, Debug)]
-struct Placed {
-    /// An index of the regions, or `None` for the thread's own memory.
-    region: Option<usize>,
-    offset: usize,
-}
 
 /// What is divided at once.
 #[derive(Clone, Debug)]
@@ -321,15 +187,18 @@ impl Sequence {
     /// # Errors
     /// The first binding that does not fit its buffer, its region or the other bindings of its step.
     pub fn new(steps: Vec<Step>, constants: Vec<Bytes>, extents: Extents) -> Result<Sequence, SequenceError> {
+        let known = Known { constants: &constants, extents: &extents };
+        let bound = steps.iter().map(|step| (&*step.program, &step.bindings[..]));
+        let layout = Layout::new(bound, known, Sharing::All)?;
         let mut sequence = Sequence {
+            layout,
+            spread: None,
             alignments: Vec::new(),
-            placed: Vec::new(),
             phases: Vec::new(),
             units: Vec::new(),
             iterations: 0,
             base: 0,
             thread_bytes: 0,
-            shared: AlignedBytes::zeroed(0),
             regions: Vec::new(),
             workers: Vec::new(),
             distance: Distance::default(),
@@ -337,15 +206,8 @@ impl Sequence {
             constants,
             extents,
         };
-        let mut shared_bytes = 0;
         for (at, step) in steps.iter().enumerate() {
-            let placed = sequence.place(step).map_err(|problem| SequenceError {
-                step: at,
-                program: step.program.code.name.clone(),
-                problem,
-            })?;
-            sequence.placed.push(placed);
-            shared_bytes = shared_bytes.max(step.program.shared.0);
+            align(&mut sequence.alignments, &step.program, &step.bindings);
             sequence.thread_bytes = sequence.thread_bytes.max(step.program.thread_bytes());
             for (phase, lowered) in step.program.lowered.phases.iter().enumerate() {
                 let (index, parallel) = (sequence.phases.len(), lowered.is_parallel());
@@ -363,85 +225,33 @@ impl Sequence {
                 }
             }
         }
-        sequence.shared = AlignedBytes::zeroed(shared_bytes);
         sequence.steps = steps;
+        // Now, so that no run waits for the system.
+        sequence.layout.memory();
         Ok(sequence)
+    }
+
+    /// Gives the steps other bindings, in an arena of another size, for runs whose threads have no cache in common. What one thread
+    /// wrote or read last is then several times as costly for another to write, so that values of the arena are best apart: each
+    /// is then written where the same thread wrote it in the run before. That memory is taken only when a run needs it.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn with_spread(mut self, bindings: &[Vec<Binding>], arena: usize) -> Result<Sequence, SequenceError> {
+        let extents = Extents { arena, ..self.extents.clone() };
+        let known = Known { constants: &self.constants, extents: &extents };
+        let of = |at: usize| bindings.get(at).map_or(&[][..], Vec::as_slice);
+        let bound = self.steps.iter().enumerate().map(|(at, step)| (&*step.program, of(at)));
+        self.spread = Some(Layout::new(bound, known, Sharing::Equal)?);
+        for (step, bindings) in self.steps.iter().zip(bindings) {
+            align(&mut self.alignments, &step.program, bindings);
+        }
+        Ok(self)
     }
 
     /// The steps it was made from.
     pub fn steps(&self) -> &[Step] {
         &self.steps
-    }
-
-    /// Checks a step's bindings and finds its buffers' places.
-    fn place(&mut self, step: &Step) -> Result<Vec<Placed>, BindingProblem> {
-        let Step { program, bindings } = step;
-        if bindings.len() != program.bindings.len() {
-            return Err(BindingProblem::Count { found: bindings.len(), wanted: program.bindings.len() });
-        }
-        for (binding, need) in bindings.iter().zip(&program.bindings) {
-            let buffer = || program.code.buffers[need.buffer.index()].name.clone();
-            let Binding { region, offset_bytes: offset } = *binding;
-            let (extent, read_only) = match region {
-                Region::Arena => (Some(self.extents.arena), false),
-                Region::Constant(at) => (self.constants.get(at).map(|bytes| bytes.len()), true),
-                Region::Input(at) => (self.extents.inputs.get(at).copied(), true),
-                Region::Output(at) => (self.extents.outputs.get(at).copied(), false),
-            };
-            let Some(extent) = extent else {
-                return Err(BindingProblem::Missing { buffer: buffer(), region });
-            };
-            let end = offset.saturating_add(need.bytes);
-            if end > extent {
-                return Err(BindingProblem::OutOfRange { buffer: buffer(), region, end, extent });
-            }
-            let base = match region {
-                Region::Constant(at) => self.constants.get(at).map_or(0, |bytes| bytes.as_ptr().addr()),
-                Region::Arena | Region::Input(_) | Region::Output(_) => 0,
-            };
-            if !base.wrapping_add(offset).is_multiple_of(need.alignment) {
-                return Err(BindingProblem::Misaligned { buffer: buffer(), offset });
-            }
-            if need.writable && read_only {
-                return Err(BindingProblem::ReadOnly { buffer: buffer(), region });
-            }
-            if matches!(region, Region::Input(_) | Region::Output(_)) {
-                match self.alignments.iter_mut().find(|(known, _)| *known == region) {
-                    Some((_, alignment)) => *alignment = (*alignment).max(need.alignment),
-                    None => self.alignments.push((region, need.alignment)),
-                }
-            }
-            let bytes = offset..end;
-            for (other, other_need) in bindings.iter().zip(&program.bindings) {
-                let other_end = other.offset_bytes.saturating_add(other_need.bytes);
-                let overlap = other.region == region && bytes.start < other_end && other.offset_bytes < end;
-                if need.writable && overlap && other_need.buffer != need.buffer {
-                    let other = program.code.buffers[other_need.buffer.index()].name.clone();
-                    return Err(BindingProblem::Overlap { written: buffer(), other });
-                }
-            }
-        }
-        let buffers = program.code.buffers.iter().enumerate();
-        Ok(buffers
-            .map(|(at, buffer)| match buffer.place {
-                Place::External { index, writable: _ } => {
-                    let Binding { region, offset_bytes } = bindings[index];
-                    Placed { region: Some(self.region(region)), offset: offset_bytes }
-                }
-                Place::Shared => Placed { region: Some(1), offset: program.shared.1[at] },
-                Place::Scratch => Placed { region: None, offset: program.scratch.1[at] },
-            })
-            .collect())
-    }
-
-    /// The index of a region in `regions`.
-    fn region(&self, region: Region) -> usize {
-        match region {
-            Region::Arena => 0,
-            Region::Constant(at) => 2 + at,
-            Region::Input(at) => 2 + self.constants.len() + at,
-            Region::Output(at) => 2 + self.constants.len() + self.extents.inputs.len() + at,
-        }
     }
 
     /// Runs all steps. `timeline`, if given, is filled with what each thread did.
@@ -455,9 +265,11 @@ impl Sequence {
         timeline: Option<&mut Timeline>,
     ) -> Result<(), RunError> {
         self.check(&memory)?;
-        let Memory { arena, inputs, outputs } = memory;
+        let Memory { inputs, outputs } = memory;
+        let apart = self.distance.apart();
+        let layout = self.spread.as_mut().filter(|_| apart).unwrap_or(&mut self.layout);
         self.regions.clear();
-        self.regions.extend([arena.start(), self.shared.start()]);
+        self.regions.extend(layout.memory());
         self.regions.extend(self.constants.iter().map(|bytes| bytes.as_ptr().cast_mut()));
         self.regions.extend(inputs.iter().map(|bytes| bytes.as_ptr().cast_mut()));
         self.regions.extend(outputs.iter_mut().map(|bytes| bytes.as_mut_ptr()));
@@ -476,9 +288,11 @@ impl Sequence {
             self.workers.iter_mut().for_each(|worker| worker.marks.reset(phases));
         }
         self.base += self.iterations;
-        let measures = usize::from(!self.shared.is_empty() && pool.threads() > 1 && self.distance.begin());
+        let matters = pool.threads() > 1 && (self.spread.is_some() || self.layout.is_shared());
+        let measures = usize::from(matters && self.distance.begin());
         let run = Run {
             sequence: self,
+            apart,
             threads: pool.threads(),
             start: timeline.is_some().then(Instant::now),
             missing: Missing::default(),
@@ -503,7 +317,7 @@ impl Sequence {
     }
 
     fn check(&self, memory: &Memory<'_>) -> Result<(), RunError> {
-        let Memory { arena, inputs, outputs } = memory;
+        let Memory { inputs, outputs } = memory;
         let count = |what, found: usize, wanted: usize| {
             if found == wanted { Ok(()) } else { Err(RunError::Count { what, found, wanted }) }
         };
@@ -512,9 +326,6 @@ impl Sequence {
         let extent = |region, found: usize, wanted: usize| {
             if found == wanted { Ok(()) } else { Err(RunError::Extent { region, found, wanted }) }
         };
-        if arena.len() < self.extents.arena {
-            extent(Region::Arena, arena.len(), self.extents.arena)?;
-        }
         for (at, (bytes, wanted)) in inputs.iter().zip(&self.extents.inputs).enumerate() {
             extent(Region::Input(at), bytes.len(), *wanted)?;
         }
@@ -535,9 +346,23 @@ impl Sequence {
     }
 }
 
+/// Notes what the elements of the inputs and outputs bound to a program need.
+fn align(alignments: &mut Vec<(Region, usize)>, program: &Program, bindings: &[Binding]) {
+    for (Binding { region, .. }, need) in bindings.iter().zip(&program.bindings) {
+        if matches!(region, Region::Input(_) | Region::Output(_)) {
+            match alignments.iter_mut().find(|(known, _)| known == region) {
+                Some((_, alignment)) => *alignment = (*alignment).max(need.alignment),
+                None => alignments.push((*region, need.alignment)),
+            }
+        }
+    }
+}
+
 /// A run under way.
 struct Run<'a> {
     sequence: &'a Sequence,
+    /// Whether its threads had no cache in common before it began.
+    apart: bool,
     threads: usize,
     /// When it began, if its time is recorded.
     start: Option<Instant>,
@@ -578,7 +403,7 @@ impl Run<'_> {
         }
     }
 
-    /// Measures how far the threads are from one another.
+    /// Measures how far the threads are from one another, for the runs to come.
     fn measure(&self, thread: usize) -> Turn {
         self.sequence.distance.measure(thread, self.threads);
         if thread == 0 { Turn::Complete } else { Turn::Over }
@@ -665,7 +490,7 @@ impl Run<'_> {
             let Own { registers: Registers { counters, pointers, bases, values }, memory, step: _ } =
                 &mut *own;
             let lanes = memory.start().wrapping_add(program.scratch.0);
-            let (table, apart) = (program.table, self.sequence.distance.apart());
+            let (table, apart) = (program.table, self.apart);
             let mut machine = Machine { program, table, counters, pointers, bases, values, lanes, apart };
             let phase = &program.lowered.phases[phase];
             // SAFETY: programs are verified when made; `place` proved external buffers inside their regions, aligned, and
@@ -686,7 +511,9 @@ impl Run<'_> {
     fn bind(&self, own: &mut Own, step: usize) {
         own.step = Some(step);
         let own_memory = own.memory.start();
-        for (base, placed) in own.registers.bases.iter_mut().zip(&self.sequence.placed[step]) {
+        let Sequence { layout, spread, .. } = self.sequence;
+        let layout = spread.as_ref().filter(|_| self.apart).unwrap_or(layout);
+        for (base, placed) in own.registers.bases.iter_mut().zip(layout.step(step)) {
             let start = placed.region.map_or(own_memory, |region| self.sequence.regions[region]);
             *base = start.wrapping_add(placed.offset);
         }

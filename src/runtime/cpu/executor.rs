@@ -3,7 +3,7 @@
 use super::{kernels, program};
 use crate::codegen::cpu::CpuCode;
 use crate::expr::{BufferId, Role};
-use crate::plan::{Code, Place, Plan, Step, ValueId};
+use crate::plan::{Code, Place, Plan, SpreadArena, Step, ValueId};
 use crate::runtime::{Profile, Row, Run, RuntimeError, Span};
 use crate::target::CpuTarget;
 use crate::tensor::Tensor;
@@ -22,7 +22,6 @@ use std::time::Instant;
 pub struct CpuExecutor {
     pool: Pool,
     sequence: Sequence,
-    arena: AlignedBytes,
     outputs: Vec<Output>,
     timeline: Timeline,
 }
@@ -62,7 +61,8 @@ impl CpuExecutor {
         let table = kernels(target.isa);
         let mut constants = Constants::default();
         let mut programs: HashMap<_, Arc<Program>> = HashMap::new();
-        let mut steps = vec![];
+        let spread = plan.spread_arena().filter(|_| pool.threads() > 1);
+        let (mut steps, mut spread_bindings) = (vec![], vec![]);
         for (at, last_reads) in plan.last_reads().into_iter().enumerate() {
             let step = &plan.steps[at];
             let kernel = plan.kernel(step);
@@ -81,6 +81,9 @@ impl CpuExecutor {
             let packed: HashMap<BufferId, usize> =
                 packed.into_iter().map(|(buffer, bytes)| (buffer, constants.add(bytes))).collect();
             let bindings = bind(plan, step, code, &compiled, &packed, &mut constants)?;
+            if let Some(spread) = &spread {
+                spread_bindings.push(bind_spread(plan, step, code, &bindings, spread));
+            }
             steps.push(ProgramStep { program: compiled, bindings });
             for value in last_reads {
                 plan.values[value].place = Place::Resident;
@@ -93,10 +96,12 @@ impl CpuExecutor {
             inputs: plan.inputs.iter().map(|&value| size(value)).collect(),
             outputs: made,
         };
-        let arena = AlignedBytes::zeroed(plan.arena_bytes);
         let outputs = extents.outputs.iter().map(|&bytes| Output::new(bytes)).collect();
-        let sequence = Sequence::new(steps, constants.bytes, extents).map_err(RuntimeError::defect)?;
-        Ok(CpuExecutor { pool, sequence, arena, outputs, timeline: Timeline::default() })
+        let mut sequence = Sequence::new(steps, constants.bytes, extents).map_err(RuntimeError::defect)?;
+        if let Some(spread) = spread {
+            sequence = sequence.with_spread(&spread_bindings, spread.bytes).map_err(RuntimeError::defect)?;
+        }
+        Ok(CpuExecutor { pool, sequence, outputs, timeline: Timeline::default() })
     }
 
     /// Runs once. `inputs` are of the plan's types and shapes; `profile` asks where the time goes.
@@ -110,7 +115,7 @@ impl CpuExecutor {
         {
             let free = self.outputs.iter_mut().filter_map(Output::free);
             let mut outputs: Vec<&mut [u8]> = free.map(|bytes| &mut bytes[..]).collect();
-            let memory = Memory { arena: &mut self.arena, inputs: &slices, outputs: &mut outputs };
+            let memory = Memory { inputs: &slices, outputs: &mut outputs };
             self.sequence
                 .run(&self.pool, memory, profile.then_some(&mut self.timeline))
                 .map_err(RuntimeError::run)?;
@@ -218,9 +223,9 @@ impl StepRunner {
             bindings.push(Binding { region, offset_bytes: 0 });
         }
         let extents = Extents {
-            arena: 0,
             inputs: reads.iter().map(|&value| plan.values[value].storage_bytes()).collect(),
             outputs: writes.iter().map(|(_, bytes)| bytes.len()).collect(),
+            ..Extents::default()
         };
         let steps = vec![ProgramStep { program: compiled, bindings }];
         let sequence = Sequence::new(steps, constants.bytes, extents).map_err(RuntimeError::defect)?;
@@ -244,11 +249,10 @@ impl StepRunner {
             .collect::<Option<_>>()
             .ok_or_else(|| RuntimeError::Defect("a step reads what was not made".into()))?;
         let slices: Vec<&[u8]> = inputs.iter().map(AlignedInput::bytes).collect();
-        let mut arena = AlignedBytes::zeroed(0);
         {
             let mut outputs: Vec<&mut [u8]> =
                 self.writes.iter_mut().map(|(_, bytes)| &mut bytes[..]).collect();
-            let memory = Memory { arena: &mut arena, inputs: &slices, outputs: &mut outputs };
+            let memory = Memory { inputs: &slices, outputs: &mut outputs };
             self.sequence.run(pool, memory, None).map_err(RuntimeError::run)?;
         }
         for (value, bytes) in &self.writes {
@@ -342,6 +346,23 @@ fn bind(
         .collect()
 }
 
+/// The same bindings, with the values of the arena where they lie in the spread one.
+fn bind_spread(
+    plan: &Plan,
+    step: &Step,
+    code: &CpuCode,
+    bindings: &[Binding],
+    spread: &SpreadArena,
+) -> Vec<Binding> {
+    let params = &plan.kernel(step).scheduled.params;
+    let moved = |buffer: BufferId| {
+        let (owner, start) = plan.memory(param_value(step, params, buffer)?);
+        Some(Binding { region: Region::Arena, offset_bytes: spread.offsets.get(&owner)? + start })
+    };
+    let buffers = code.bindings.iter().zip(bindings);
+    buffers.map(|(&buffer, binding)| moved(buffer).unwrap_or(*binding)).collect()
+}
+
 /// The value bound to a parameter.
 fn param_value(step: &Step, params: &[BufferId], buffer: BufferId) -> Option<ValueId> {
     params.iter().position(|&param| param == buffer).and_then(|place| step.bindings.get(place).copied())
@@ -383,17 +404,16 @@ pub fn prepare_constants(
         }
     }
     let extents = Extents {
-        arena: 0,
         inputs: inputs.iter().map(|input| input.bytes().len()).collect(),
         outputs: packed.iter().map(|(_, bytes)| bytes.len()).collect(),
+        ..Extents::default()
     };
     let steps = vec![ProgramStep { program: compiled, bindings }];
     let mut sequence = Sequence::new(steps, vec![], extents).map_err(RuntimeError::defect)?;
     {
         let slices: Vec<&[u8]> = inputs.iter().map(AlignedInput::bytes).collect();
         let mut outputs: Vec<&mut [u8]> = packed.iter_mut().map(|(_, bytes)| &mut bytes[..]).collect();
-        let mut arena = AlignedBytes::zeroed(0);
-        let memory = Memory { arena: &mut arena, inputs: &slices, outputs: &mut outputs };
+        let memory = Memory { inputs: &slices, outputs: &mut outputs };
         sequence.run(pool, memory, None).map_err(RuntimeError::run)?;
     }
     Ok(packed)

@@ -26,7 +26,7 @@ fn execute(
     // SAFETY: the tests' parallel loops write apart.
     let program = Arc::new(unsafe { Program::new(code.clone(), table(isa)) }.unwrap());
     let mut bindings = vec![Binding { region: Region::Arena, offset_bytes: 0 }; program.bindings.len()];
-    let (mut constants, mut arena, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut constants, mut written, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for (buffer, contents) in code.buffers.iter().zip(contents) {
         let Place::External { index, writable } = buffer.place else { continue };
         let mut bytes = vec![0; buffer.length * buffer.dtype.size_bytes()];
@@ -34,28 +34,29 @@ fn execute(
             value.write(buffer.dtype, bytes);
         }
         if writable {
-            arena.resize(arena.len().next_multiple_of(64), 0);
-            bindings[index] = Binding { region: Region::Arena, offset_bytes: arena.len() };
-            places.push(arena.len()..arena.len() + bytes.len());
-            arena.extend(bytes);
+            bindings[index] = Binding { region: Region::Output(written.len()), offset_bytes: 0 };
+            places.push(Some(written.len()));
+            written.push(AlignedBytes::copy_of(&bytes));
         } else {
             bindings[index] = Binding { region: Region::Constant(constants.len()), offset_bytes: 0 };
             // Where any address will do, an odd one.
             let skipped = usize::from(program.alignment(index) == 1);
             let bytes = [&[0; 1][..skipped], &bytes].concat();
             constants.push(Bytes::from_owner(AlignedBytes::copy_of(&bytes)).slice(skipped..));
-            places.push(0..0);
+            places.push(None);
         }
     }
-    let extents = Extents { arena: arena.len(), ..Extents::default() };
+    let outputs = written.iter().map(|bytes| bytes.len()).collect();
+    let extents = Extents { outputs, ..Extents::default() };
     let mut sequence = Sequence::new(vec![Step { program, bindings }], constants, extents).unwrap();
-    let mut arena = AlignedBytes::copy_of(&arena);
-    sequence.run(pool(threads), Memory { arena: &mut arena, inputs: &[], outputs: &mut [] }, None)?;
+    let mut outputs: Vec<&mut [u8]> = written.iter_mut().map(|bytes| &mut bytes[..]).collect();
+    sequence.run(pool(threads), Memory { inputs: &[], outputs: &mut outputs }, None)?;
     let external = code.buffers.iter().filter(|buffer| matches!(buffer.place, Place::External { .. }));
     Ok(external
         .zip(places)
         .map(|(buffer, place)| {
-            let elements = arena[place].chunks_exact(buffer.dtype.size_bytes());
+            let bytes = place.map_or(&[][..], |place| &written[place][..]);
+            let elements = bytes.chunks_exact(buffer.dtype.size_bytes());
             elements.map(|bytes| Number::read(buffer.dtype, bytes)).collect()
         })
         .collect())

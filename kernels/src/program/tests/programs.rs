@@ -484,7 +484,9 @@ fn steps_follow_one_another() {
     let step = |from, to| Step { program: program.clone(), bindings: vec![from, to] };
     let steps = vec![step(input, arena(0)), step(arena(0), arena(4000)), step(arena(4000), output)];
     let extents = Extents { arena: 8000, inputs: vec![4000], outputs: vec![8000] };
-    let mut sequence = Sequence::new(steps, vec![], extents).unwrap();
+    let spread = [[input, arena(8000)], [arena(8000), arena(0)], [arena(0), output]].map(Vec::from);
+    let sequence = Sequence::new(steps, vec![], extents).unwrap();
+    let mut sequence = sequence.with_spread(&spread, 12000).unwrap();
     let x: Vec<u8> = (0..1000).flat_map(|at| (at as f32).to_ne_bytes()).collect();
     let x = AlignedBytes::copy_of(&x);
     let reverse = |x: &[f32]| -> Vec<f32> { x.iter().rev().map(|value| value + x[0]).collect() };
@@ -493,10 +495,11 @@ fn steps_follow_one_another() {
     for threads in [1, 2, 5] {
         let pool = Pool::new(threads).unwrap();
         for round in 0..100 {
-            let (mut arena, mut y) = (AlignedBytes::zeroed(8000), AlignedBytes::zeroed(8000));
+            sequence.distance.pretend(round % 3 == 0);
+            let mut y = AlignedBytes::zeroed(8000);
             let mut timeline = Timeline::default();
             let asked = (round % 2 == 0).then_some(&mut timeline);
-            let memory = Memory { arena: &mut arena, inputs: &[&x], outputs: &mut [&mut y] };
+            let memory = Memory { inputs: &[&x], outputs: &mut [&mut y] };
             sequence.run(&pool, memory, asked).unwrap();
             let found: Vec<f32> =
                 y[4000..].chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
@@ -510,8 +513,7 @@ fn steps_follow_one_another() {
         }
     }
     let pool = Pool::new(1).unwrap();
-    let mut arena = AlignedBytes::zeroed(8000);
-    let memory = Memory { arena: &mut arena, inputs: &[&x[4..]], outputs: &mut [] };
+    let memory = Memory { inputs: &[&x[4..]], outputs: &mut [] };
     let error = sequence.run(&pool, memory, None).unwrap_err();
     assert_eq!(error.to_string(), "the run has 0 outputs, but the sequence was made for 1");
 }
@@ -544,11 +546,7 @@ fn a_failed_run_ends_and_the_next_one_works() {
     for threads in [1, 2, 5] {
         for round in 0..50 {
             picks[3200] = if round % 2 == 0 { 4 } else { 3 };
-            let memory = Memory {
-                arena: &mut AlignedBytes::zeroed(0),
-                inputs: &[&floats, &picks],
-                outputs: &mut [&mut out],
-            };
+            let memory = Memory { inputs: &[&floats, &picks], outputs: &mut [&mut out] };
             match sequence.run(pool(threads), memory, None) {
                 Ok(()) => assert_eq!(round % 2, 1),
                 Err(error) => {
@@ -572,6 +570,15 @@ fn bindings_are_checked() {
         Sequence::new(vec![step], vec![], extents.clone()).unwrap_err().problem.to_string()
     };
     expect!["0 bindings for 3 external buffers"].assert_eq(&refuse(vec![]));
+    let bindings = vec![arena(0), arena(0), arena(1 << 19)];
+    let step = Step { program: program.clone(), bindings };
+    let spread = |bindings: &[Vec<Binding>], bytes| {
+        let sequence = Sequence::new(vec![step.clone()], vec![], extents.clone()).unwrap();
+        sequence.with_spread(bindings, bytes).unwrap_err().problem.to_string()
+    };
+    expect!["0 bindings for 3 external buffers"].assert_eq(&spread(&[], 1 << 20));
+    expect!["buffer `y2` needs 624640 bytes of the arena, which has 524288"]
+        .assert_eq(&spread(&[vec![arena(0), arena(0), arena(1 << 19)]], 1 << 19));
     expect!["buffer `x0` needs 1107644 bytes of the arena, which has 1048576"].assert_eq(&refuse(vec![
         arena(1000000 - 4),
         arena(0),
