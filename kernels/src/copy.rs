@@ -26,6 +26,8 @@ pub(crate) struct CopyArgs<'a> {
     /// Outer dimension, rows, columns.
     pub(crate) extents: [usize; 3],
     pub(crate) limits: &'a [Limit],
+    /// Whether whole vectors of the target are better written past the caches, where they are aligned.
+    pub(crate) stream: bool,
 }
 
 /// Channels that [`body::interleave_bytes`] does together.
@@ -130,10 +132,26 @@ pub(crate) mod body {
     /// Copies a block as [`CopyArgs`] says.
     #[inline(always)]
     pub(crate) unsafe fn copy_planes<V: Vector>(args: &CopyArgs<'_>) {
-        let CopyArgs { target, target_strides, source, source_strides, extents, limits } = *args;
+        let lanes = V::LANES as isize;
+        let aligned = args.target.addr().is_multiple_of(size_of::<f32>() * V::LANES)
+            && args.target_strides.iter().all(|stride| stride % lanes == 0);
+        if args.stream && aligned {
+            // SAFETY: the caller grants the contract, and whole vectors of the target are aligned.
+            unsafe { copy::<V, true>(args) };
+            V::settle();
+        } else {
+            // SAFETY: the caller grants the contract.
+            unsafe { copy::<V, false>(args) };
+        }
+    }
+
+    /// The same; with `STREAM`, vectors of the target from its start on are aligned.
+    #[inline(always)]
+    unsafe fn copy<V: Vector, const STREAM: bool>(args: &CopyArgs<'_>) {
+        let CopyArgs { target, target_strides, source, source_strides, extents, limits, stream: _ } = *args;
         if limits.is_empty() && source_strides[2] == 1 {
             // SAFETY: the caller grants the contract.
-            return unsafe { runs::<V>((target, target_strides), (source, source_strides), extents) };
+            return unsafe { runs::<V, STREAM>((target, target_strides), (source, source_strides), extents) };
         }
         let [outers, rows, cols] = extents;
         for outer in 0..outers {
@@ -152,13 +170,13 @@ pub(crate) mod body {
             if source_strides[1] == 1 && !matches!(source_strides[2], 1 | 2) && !slanted {
                 // SAFETY: the caller grants the rows and columns of the target, and those inside of the source.
                 unsafe {
-                    transposed::<V>(
-                        (target, target_strides[1]),
-                        (source, source_strides[2]),
-                        [rows, cols],
-                        [inside, across],
-                    )
-                };
+                    let (target, source) = ((target, target_strides[1]), (source, source_strides[2]));
+                    if STREAM && across.from.is_multiple_of(V::LANES) {
+                        transposed::<V, true>(target, source, [rows, cols], [inside, across]);
+                    } else {
+                        transposed::<V, false>(target, source, [rows, cols], [inside, across]);
+                    }
+                }
                 continue;
             }
             for row in 0..rows {
@@ -177,7 +195,7 @@ pub(crate) mod body {
                 // SAFETY: the caller grants the row of the target, and of the source the columns in the interval.
                 unsafe {
                     match source_strides[2] {
-                        1 => adjacent::<V>(target, source, across, cols),
+                        1 => adjacent::<V, STREAM>(target, source, across, cols),
                         2 => alternate::<V>(target, source, across, cols),
                         stride => apart::<V>(target, (source, stride), across, cols),
                     }
@@ -186,9 +204,22 @@ pub(crate) mod body {
         }
     }
 
+    /// Writes a vector, which is aligned if it is to be streamed.
+    #[inline(always)]
+    unsafe fn put<V: Vector, const STREAM: bool>(value: V, target: *mut f32) {
+        // SAFETY: the caller grants the elements and, where it asks for that, their alignment.
+        unsafe {
+            if STREAM {
+                value.stream(target);
+            } else {
+                value.store(target);
+            }
+        }
+    }
+
     /// Rows whose source is contiguous and whole, in the order in which the source lies in memory.
     #[inline(always)]
-    unsafe fn runs<V: Vector>(
+    unsafe fn runs<V: Vector, const STREAM: bool>(
         (target, target_strides): (*mut f32, [isize; 2]),
         (source, source_strides): (*const f32, [isize; 3]),
         extents: [usize; 3],
@@ -206,7 +237,7 @@ pub(crate) mod body {
                     let mut at = 0;
                     while at + V::LANES <= cols {
                         V::prefetch(source.wrapping_add(at).wrapping_offset(ahead));
-                        V::load(source.add(at)).store(target.add(at));
+                        put::<V, STREAM>(V::load(source.add(at)), target.add(at));
                         at += V::LANES;
                     }
                     if at < cols {
@@ -221,7 +252,12 @@ pub(crate) mod body {
 
     /// A row whose source is contiguous.
     #[inline(always)]
-    unsafe fn adjacent<V: Vector>(target: *mut f32, source: *const f32, across: Interval, cols: usize) {
+    unsafe fn adjacent<V: Vector, const STREAM: bool>(
+        target: *mut f32,
+        source: *const f32,
+        across: Interval,
+        cols: usize,
+    ) {
         let mut at = 0;
         // SAFETY: lanes below `cols` are written, and those of the interval read.
         unsafe {
@@ -232,7 +268,7 @@ pub(crate) mod body {
                 if lanes == V::LANES {
                     let whole = from == 0 && to == lanes;
                     let value = if whole { V::load(source) } else { V::load_between(source, from, to) };
-                    value.store(target.add(at));
+                    put::<V, STREAM>(value, target.add(at));
                 } else {
                     V::load_between(source, from, to).store_first(target.add(at), lanes);
                 }
@@ -282,7 +318,7 @@ pub(crate) mod body {
 
     /// Rows of which the source's are columns: by lines of the source, so that each comes into the cache once.
     #[inline(always)]
-    unsafe fn transposed<V: Vector>(
+    unsafe fn transposed<V: Vector, const STREAM: bool>(
         (target, pitch): (*mut f32, isize),
         (source, stride): (*const f32, isize),
         [rows, cols]: [usize; 2],
@@ -319,7 +355,7 @@ pub(crate) mod body {
                         let target = target.wrapping_offset(row as isize * pitch).wrapping_add(col);
                         let source = source.wrapping_offset(col as isize * stride).wrapping_add(row);
                         let unmasked = unmasked.saturating_sub(row).min(V::LANES);
-                        tile::<V>((target, pitch), (source, stride), lanes, unmasked);
+                        tile::<V, STREAM>((target, pitch), (source, stride), lanes, unmasked);
                     }
                 }
                 for col in across.from..across.to {
@@ -343,7 +379,7 @@ pub(crate) mod body {
         reason = "iterator calls taking vectors may stay calls without their features"
     )]
     #[inline(always)]
-    unsafe fn tile<V: Vector>(
+    unsafe fn tile<V: Vector, const STREAM: bool>(
         (target, pitch): (*mut f32, isize),
         (source, stride): (*const f32, isize),
         lanes: usize,
@@ -370,7 +406,7 @@ pub(crate) mod body {
             for row in 0..V::LANES {
                 let target = target.wrapping_offset(row as isize * pitch);
                 if row < unmasked {
-                    tile[row].store(target);
+                    put::<V, STREAM>(tile[row], target);
                 } else {
                     tile[row].store_first(target, lanes);
                 }

@@ -11,7 +11,7 @@ fn padded(
     plane: [usize; 2],
     stride: [usize; 2],
     offset: [i64; 2],
-    slanted: bool,
+    (slanted, stream): (bool, bool),
 ) {
     let [outers, rows, cols] = extents;
     let [height, width] = plane;
@@ -19,7 +19,9 @@ fn padded(
     let (mut memory, mut results) = (Guarded::new(1 << 14), Guarded::new(1 << 14));
     let source = &*memory.last(outers * height * width, |i| i as f32 + 1.0);
     let pitch = cols + 3;
-    let target = results.last(outers * rows * pitch - 3, |_| 77.5);
+    // Whole rows, where a vector of each is to be aligned.
+    let behind = if stream { 0 } else { 3 };
+    let target = results.last(outers * rows * pitch - behind, |_| 77.5);
     let row = |r: usize| r as i64 * stride[0] as i64 - offset[0];
     let col = |r: usize, c: usize| c as i64 * stride[1] as i64 - offset[1] + slant * r as i64;
     let limits = [
@@ -43,6 +45,7 @@ fn padded(
         ],
         extents,
         limits: &limits,
+        stream,
     };
     // SAFETY: the slices span what the arguments name under the limits.
     unsafe { (table(isa).raw.copy_planes)(&args) };
@@ -65,9 +68,10 @@ fn copies_what_is_inside_and_zeros() {
         for plane in [[1, 1], [4, 4], [3, 7], [9, 16], [5, 40]] {
             for stride in [[1, 1], [2, 2], [1, 3]] {
                 for offset in [[0, 0], [1, 1], [2, 0], [0, 3], [-1, -1], [60, 60]] {
-                    for extents in [[1, 1, 1], [2, 4, 4], [3, 5, 9], [1, 3, 33], [2, 2, 16]] {
-                        padded(isa, extents, plane, stride, offset, false);
-                        padded(isa, extents, plane, stride, offset, true);
+                    for extents in [[1, 1, 1], [2, 4, 4], [3, 5, 9], [1, 3, 33], [2, 2, 16], [2, 4, 29]] {
+                        for form in [(false, false), (true, false), (false, true), (true, true)] {
+                            padded(isa, extents, plane, stride, offset, form);
+                        }
                     }
                 }
             }
@@ -76,7 +80,7 @@ fn copies_what_is_inside_and_zeros() {
 }
 
 /// Transposes planes of `cols x rows` into `rows x pitch`, of which the rows `inside` and the first `across` columns are given.
-fn transposed(isa: Isa, [rows, cols, pitch]: [usize; 3], inside: [usize; 2], across: usize) {
+fn transposed(isa: Isa, [rows, cols, pitch]: [usize; 3], inside: [usize; 2], across: usize, stream: bool) {
     let outers = 2;
     let (mut memory, mut results) = (Guarded::new(1 << 14), Guarded::new(1 << 14));
     let source = &*memory.last(outers * cols * rows, |i| i as f32 + 1.0);
@@ -93,6 +97,7 @@ fn transposed(isa: Isa, [rows, cols, pitch]: [usize; 3], inside: [usize; 2], acr
         source_strides: [(rows * cols) as isize, 1, rows as isize],
         extents: [outers, rows, cols],
         limits: &limits,
+        stream,
     };
     // SAFETY: the slices are as large as the extents.
     unsafe { (table(isa).raw.copy_planes)(&args) };
@@ -114,7 +119,9 @@ fn transposes_with_borders() {
             for pitch in [cols, cols + 3] {
                 for rows in [16, 17, 37] {
                     for inside in [[0, rows], [3, rows], [3, rows - 1], [5, 5]] {
-                        transposed(isa, [rows, cols, pitch], inside, across);
+                        for stream in [false, true] {
+                            transposed(isa, [rows, cols, pitch], inside, across, stream);
+                        }
                     }
                 }
             }
@@ -124,12 +131,13 @@ fn transposes_with_borders() {
 
 #[test]
 fn copies_runs_in_the_order_of_the_source() {
-    let [outers, rows, cols] = [3, 5, 20];
-    for isa in Isa::available() {
-        for source_strides in [[100, 20, 1], [20, 60, 1], [0, 20, 1], [-100, 20, 1]] {
+    let [outers, rows, cols] = [3, 5, 32];
+    let mut results = Guarded::new(1 << 14);
+    for (isa, stream) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
+        for source_strides in [[160, 32, 1], [32, 96, 1], [0, 32, 1], [-160, 32, 1]] {
             let source: Vec<f32> = (0..outers * rows * cols).map(|i| i as f32 + 1.0).collect();
-            let mut target = vec![77.5; outers * rows * cols];
-            let first = if source_strides[0] < 0 { (outers - 1) * 100 } else { 0 };
+            let target = results.last(outers * rows * cols, |_| 77.5);
+            let first = if source_strides[0] < 0 { (outers - 1) * 160 } else { 0 };
             let args = CopyArgs {
                 target: target.as_mut_ptr(),
                 target_strides: [(rows * cols) as isize, cols as isize],
@@ -137,6 +145,7 @@ fn copies_runs_in_the_order_of_the_source() {
                 source_strides,
                 extents: [outers, rows, cols],
                 limits: &[],
+                stream,
             };
             // SAFETY: the strides stay in the vectors.
             unsafe { (table(isa).raw.copy_planes)(&args) };

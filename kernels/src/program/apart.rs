@@ -4,7 +4,6 @@
 //! is better written past the caches, and what only one of them reads where only that one writes. A system moves threads, and a virtual machine its cores, unseen and while they run: so it is
 //! measured again and again, by a few hand-overs between two threads.
 
-use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,8 @@ const FAR: Duration = Duration::from_nanos(180);
 const ROUNDS: usize = 4;
 /// How long each of the two waits for the other at most: it may have no core just then.
 const PATIENCE: Duration = Duration::from_micros(5);
+/// Looks at the ball between two at the clock, which takes as long as a hand-over. No pauses between them: those take that long, too.
+const LOOKS: usize = 32;
 /// How long what was measured holds.
 const VALIDITY: Duration = Duration::from_millis(10);
 
@@ -74,12 +75,9 @@ impl Distance {
         for round in 0..ROUNDS {
             let thrown = Instant::now();
             self.ball.0.store(2 * round + 1, Ordering::Release);
-            while self.ball.0.load(Ordering::Acquire) != 2 * round + 2 {
-                if start.elapsed() > PATIENCE {
-                    self.ball.0.store(LAST, Ordering::Release);
-                    return None;
-                }
-                spin_loop();
+            if self.look(start, |ball| ball == 2 * round + 2).is_none() {
+                self.ball.0.store(LAST, Ordering::Release);
+                return None;
             }
             let way = thrown.elapsed();
             shortest = Some(shortest.map_or(way, |shortest: Duration| shortest.min(way)));
@@ -90,16 +88,27 @@ impl Distance {
 
     fn throw_back(&self) {
         let start = Instant::now();
-        loop {
-            let ball = self.ball.0.load(Ordering::Acquire);
-            if ball == LAST || start.elapsed() > PATIENCE {
+        while let Some(ball) = self.look(start, |ball| ball % 2 == 1) {
+            if ball == LAST {
                 return;
             }
-            if ball % 2 == 1 {
-                // Not over the last one.
-                let _ = self.ball.0.compare_exchange(ball, ball + 1, Ordering::AcqRel, Ordering::Relaxed);
+            // Not over the last one.
+            let _ = self.ball.0.compare_exchange(ball, ball + 1, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// The number of the ball once it is `awaited`; `None` where it has not come before patience ends.
+    fn look(&self, start: Instant, awaited: impl Fn(usize) -> bool) -> Option<usize> {
+        loop {
+            for _ in 0..LOOKS {
+                let ball = self.ball.0.load(Ordering::Acquire);
+                if awaited(ball) {
+                    return Some(ball);
+                }
             }
-            spin_loop();
+            if start.elapsed() > PATIENCE {
+                return None;
+            }
         }
     }
 }

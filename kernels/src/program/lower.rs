@@ -68,6 +68,8 @@ pub(super) struct CopyOp {
     pub(super) target: View,
     /// At most [`COPY_LIMITS`].
     pub(super) guard: Box<[Guard]>,
+    /// Whether the threads share the target.
+    pub(super) shared: bool,
 }
 
 impl CopyOp {
@@ -350,11 +352,13 @@ impl Lowering<'_> {
         };
         let buffer = |access: &AccessId| self.code.accesses[access.index()].buffer;
         let elsewhere = buffer(source) != buffer(target);
+        let shared = self.code.buffers[buffer(target).index()].place == Place::Shared;
         let shape = Shape::of(block);
         let (places, chunk) = (Places::of(block), CHUNK);
         let lanes = LaneLowering { code: self.code, block, shape: &shape, places: &places, chunk };
         let (source, target) = (lanes.view(*source, source_strides), lanes.view(*target, target_strides));
-        let mut copy = CopyOp { guard: lanes.guard(guard), source, target, dims: shape.dims.clone() };
+        let (guard, dims) = (lanes.guard(guard), shape.dims.clone());
+        let mut copy = CopyOp { guard, source, target, dims, shared };
         let apart = copy.target.strides[2].unsigned_abs() >= copy.dims[1].max().max(2);
         if copy.target.strides[1] == 1 && apart {
             // Columns of the target are next to one another; it does not matter which dimension they come from.
@@ -366,7 +370,7 @@ impl Lowering<'_> {
         let fits = value == to
             && (block.registers[to.index()] == ElementType::F32 || copy.interleaves())
             && unguarded.is_empty()
-            && guard.len() <= COPY_LIMITS
+            && copy.guard.len() <= COPY_LIMITS
             && elsewhere
             && (copy.target.strides[2] == 1 || copy.dims[2] == Trip::Constant(1));
         fits.then_some(copy)

@@ -140,7 +140,7 @@ impl Machine<'_> {
     /// # Safety
     /// As for [`run`](Self::run).
     unsafe fn copy(&mut self, op: &CopyOp) {
-        let CopyOp { dims, source, target, guard } = op;
+        let CopyOp { dims, source, target, guard, shared } = op;
         let extents = [0, 1, 2].map(|dim: usize| dims[dim].evaluate(self.counters));
         if source.size == 1 {
             for outer in 0..extents[0] as isize {
@@ -166,6 +166,7 @@ impl Machine<'_> {
             source_strides: source.strides,
             extents,
             limits: &limits[..guard.len()],
+            stream: *shared && self.apart,
         };
         // SAFETY: the verifier proved the elements of both in range, those of the source under the limits; they are in buffers
         // of their own, and columns of the target are next to one another.
