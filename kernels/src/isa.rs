@@ -67,6 +67,34 @@ fn detect() -> Isa {
     Isa::Generic
 }
 
+/// Whether the cores bring much that a program asks for early without holding up what it reads meanwhile: those of AMD from family 26
+/// (Zen 5) on. Cores with fewer loads under way at once do better by their own foresight.
+pub(crate) fn brings_early() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        cpu_family().is_some_and(|(vendor, family)| vendor == *b"AuthenticAMD" && family >= 26)
+    })
+}
+
+/// Who made the processor, and its family.
+#[cfg(target_arch = "x86_64")]
+fn cpu_family() -> Option<([u8; 12], u32)> {
+    use std::arch::x86_64::__cpuid;
+    let maker = __cpuid(0);
+    let mut vendor = [0; 12];
+    for (part, register) in vendor.chunks_exact_mut(4).zip([maker.ebx, maker.edx, maker.ecx]) {
+        part.copy_from_slice(&register.to_le_bytes());
+    }
+    let version = __cpuid(1).eax;
+    let (family, extended) = (version >> 8 & 0xf, version >> 20 & 0xff);
+    Some((vendor, if family == 0xf { family + extended } else { family }))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_family() -> Option<([u8; 12], u32)> {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
