@@ -40,6 +40,7 @@ fn tiles(criterion: &mut Criterion) {
                     c_vector: table(isa).lanes as isize,
                     accumulate: true,
                     finish: Finish::NONE,
+                    ahead_rows: usize::MAX,
                 };
                 group.throughput(Throughput::Elements((2 * rows * kernel.cols * depth) as u64));
                 group.bench_function(BenchmarkId::new(kernel.name, rows), |bencher| {
@@ -72,6 +73,7 @@ fn tiles(criterion: &mut Criterion) {
                 c_vector: (kernel.rows * lanes) as isize,
                 accumulate: true,
                 finish: Finish::NONE,
+                ahead_rows: usize::MAX,
             };
             group.throughput(Throughput::Elements((2 * kernel.rows * kernel.cols * depth) as u64));
             group.bench_function(BenchmarkId::new(kernel.name, "blocked"), |bencher| {
@@ -159,6 +161,7 @@ fn panels(criterion: &mut Criterion) {
                             c_vector: kernels.lanes as isize,
                             accumulate: begin > 0,
                             finish: Finish::NONE,
+                            ahead_rows: usize::MAX,
                         };
                         // SAFETY: panels and result have the sizes the arguments say; each thread has columns of its own; the
                         // machine has the table's instruction set.

@@ -111,6 +111,7 @@ fn calls(criterion: &mut Criterion) {
                     c_vector: lanes,
                     accumulate: i != 0,
                     finish: Finish::NONE,
+                    ahead_rows: usize::MAX,
                 };
                 // SAFETY: the panels have the sizes the arguments say, and the table's instruction set is present.
                 unsafe { (kernel.run)(black_box(&args)) };

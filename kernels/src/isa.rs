@@ -67,12 +67,13 @@ fn detect() -> Isa {
     Isa::Generic
 }
 
-/// Whether the cores bring much that a program asks for early without holding up what it reads meanwhile: those of AMD from family 26
-/// (Zen 5) on. Cores with fewer loads under way at once do better by their own foresight.
-pub(crate) fn brings_early() -> bool {
-    static KNOWN: OnceLock<bool> = OnceLock::new();
-    *KNOWN.get_or_init(|| {
-        cpu_family().is_some_and(|(vendor, family)| vendor == *b"AuthenticAMD" && family >= 26)
+/// Rows of a tile from which on the panel behind it is better asked for while it is computed: any where cores can have many loads under
+/// way at once, as those of AMD from family 26 (Zen 5) on. On others what is asked for within few rows holds up what is read.
+pub(crate) fn ahead_rows() -> usize {
+    static KNOWN: OnceLock<usize> = OnceLock::new();
+    *KNOWN.get_or_init(|| match cpu_family() {
+        Some((vendor, 26..)) if vendor == *b"AuthenticAMD" => 0,
+        Some(_) | None => 32,
     })
 }
 

@@ -44,6 +44,7 @@ pub fn flop_per_second(table: &'static KernelTable, pool: &Pool, time: Duration)
                     c_vector: table.lanes as isize,
                     accumulate: false,
                     finish: Finish::NONE,
+                    ahead_rows: usize::MAX,
                 };
                 // SAFETY: the panels have the sizes the arguments say, and a table is only given out where the machine has its
                 // instruction set.

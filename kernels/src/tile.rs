@@ -15,7 +15,7 @@ pub use factor::Factor;
 pub(crate) use factor::Stored;
 
 use crate::activation::Activation;
-use crate::isa::{Isa, brings_early};
+use crate::isa::Isa;
 use crate::simd::Vector;
 
 /// A tile kernel and the tile it keeps in registers.
@@ -145,6 +145,8 @@ pub struct TileArgs {
     pub accumulate: bool,
     /// What becomes of the sums.
     pub finish: Finish,
+    /// Rows from which on the panel behind a packed `b` is asked for meanwhile; nothing is read there.
+    pub ahead_rows: usize,
 }
 
 impl TileArgs {
@@ -207,8 +209,6 @@ const TERMS_AT_ONCE: usize = 32;
 const BLOCKS_AHEAD: usize = 3;
 /// Bytes of the largest panel that has room in a second-level cache beside what is in use.
 const AHEAD_BYTES: usize = 131072;
-/// The same of a first-level cache, for processors that do not [bring much early](brings_early).
-const NEAR_AHEAD_BYTES: usize = 16384;
 
 /// What is likely to be read after a tile whose `b` is a packed panel: the panel behind it, which comes from memory while the pieces
 /// of the tile are computed.
@@ -226,16 +226,16 @@ impl Ahead {
     #[inline(always)]
     fn of<B: Stored>(args: &mut TileArgs, pieces: usize, lanes: usize) -> Ahead {
         let mut elements = args.cols;
-        let mut packed =
-            pieces > 1 && brings_early() && (args.cols <= lanes || args.b_vector == lanes as isize);
+        let mut packed = pieces > 1
+            && args.rows >= args.ahead_rows
+            && (args.cols <= lanes || args.b_vector == lanes as isize);
         for level in (0..DEPTHS).rev() {
             let Depth { count, b, .. } = args.depths[level];
             packed &= count == 1 || b == elements as isize;
             elements *= count;
         }
         let bytes = elements * size_of::<B>();
-        let most = if brings_early() { AHEAD_BYTES } else { NEAR_AHEAD_BYTES };
-        let lines = if packed && bytes <= most { bytes / LINE_BYTES } else { 0 };
+        let lines = if packed && bytes <= AHEAD_BYTES { bytes / LINE_BYTES } else { 0 };
         let whole = args.tail.is_none();
         let [.., inner, terms] = &mut args.depths;
         if lines > 0 && whole && inner.count == 1 && terms.count.is_multiple_of(TERMS_AT_ONCE) {
@@ -290,6 +290,7 @@ unsafe fn piece<
         c_vector,
         accumulate,
         finish,
+        ahead_rows: _,
     } = *args;
     debug_assert_eq!(cols.div_ceil(V::LANES), VECTORS);
     debug_assert_eq!(!cols.is_multiple_of(V::LANES), PARTIAL);

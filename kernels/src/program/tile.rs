@@ -4,6 +4,7 @@ use super::affine::{Affine, Condition};
 use super::code::{self, AccessId, Accumulate, Code, ElementType, Literal, Terms, Tile, Trip};
 use super::machine::Machine;
 use crate::activation::Activation;
+use crate::isa::ahead_rows;
 use crate::pooling::PoolArgs;
 use crate::table::KernelTable;
 use crate::tile::dots::{DOT_TERMS, DotArgs, DotKernel, Limits, Scaled};
@@ -338,6 +339,7 @@ impl Machine<'_> {
                     c_vector,
                     accumulate,
                     finish,
+                    ahead_rows: ahead_rows(),
                 };
                 for _ in 0..lines {
                     // SAFETY: the verifier proved the elements of all operands in range and `c` apart from the others, each

@@ -61,6 +61,7 @@ fn check(depths: &[usize], layout: impl Fn(usize, usize, usize) -> (isize, isize
                                 c_vector: table(isa).lanes as isize,
                                 accumulate,
                                 finish: Finish::NONE,
+                                ahead_rows: 0,
                             };
                             // SAFETY: the table is of an available instruction set; the slices span the operands.
                             unsafe { (kernel.run)(&args) };
@@ -121,6 +122,7 @@ fn negative_strides_give_the_product() {
                 c_vector: table(isa).lanes as isize,
                 accumulate: false,
                 finish: Finish::NONE,
+                ahead_rows: 0,
             };
             // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
             unsafe { (kernel.run)(&args) };
@@ -168,6 +170,7 @@ fn levels_of_the_sum_and_vectors_apart_give_the_product() {
                 c_vector: (rows * lanes) as isize,
                 accumulate: false,
                 finish: Finish::NONE,
+                ahead_rows: 0,
             };
             // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
             unsafe { (kernel.run)(&args) };
@@ -219,6 +222,7 @@ fn narrow_factors_are_converted_exactly() {
                         c_vector: lanes as isize,
                         accumulate: false,
                         finish: Finish::NONE,
+                        ahead_rows: 0,
                     };
                     // SAFETY: the table is of an available instruction set; the vectors have the columns.
                     unsafe { (table(isa).tile().run)(&args) };
@@ -270,6 +274,7 @@ fn sums_are_finished() {
                             high,
                             activation: None,
                         },
+                        ahead_rows: 0,
                     };
                     // SAFETY: the table is of an available instruction set; the strides stay in the vectors.
                     unsafe { (kernel.run)(&args) };
