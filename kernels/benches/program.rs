@@ -7,9 +7,9 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use paisley_kernels::pool::Pool;
 use paisley_kernels::program::{
-    Access, Accumulate, Affine, AlignedBytes, Binding, Block, BlockOp, Bound, Call, Code, Combine, Condition,
-    CounterId, Depth, ElementType, Extents, Literal, Loop, Memory, Node, Place, Program, Region, Sequence,
-    Step, Terms, Tile, Trip,
+    Access, Accumulate, Affine, Binding, Block, BlockOp, Bound, Call, Code, Combine, Condition, CounterId,
+    Depth, ElementType, Extents, Literal, Loop, Memory, Node, Place, Program, Region, Sequence, Step, Terms,
+    Tile, Trip,
 };
 use paisley_kernels::{BinaryOp, Finish, Isa, TileArgs, UnaryOp, table, tile};
 
