@@ -62,7 +62,7 @@ pub struct Extents {
     pub outputs: Vec<usize>,
 }
 
-/// Why steps cannot become a [`Sequence`].
+/// Why steps cannot become a [`Sequence`](super::Sequence).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("step {step} (`{program}`): {problem}")]
 pub struct SequenceError {
