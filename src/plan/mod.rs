@@ -256,7 +256,7 @@ impl Plan {
         self.arena_bytes = total;
     }
 
-    /// An arena of its own memory for each value; `None` where it would be much.
+    /// Where the values of the arena would lie if none shared memory with another; `None` where that is too much.
     pub fn spread_arena(&self) -> Option<SpreadArena> {
         SpreadArena::new(self.lifetimes())
     }

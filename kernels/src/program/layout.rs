@@ -202,6 +202,12 @@ impl Layout {
         self.shared_bytes > 0
     }
 
+    /// Whether a run has used it.
+    #[cfg(test)]
+    pub(super) fn is_used(&self) -> bool {
+        self.memory.is_some()
+    }
+
     /// The starts of the arena and of the shared memory, which are taken from the system with the first call.
     pub(super) fn memory(&mut self) -> [*mut u8; 2] {
         let bytes = [self.arena_bytes, self.shared_bytes];

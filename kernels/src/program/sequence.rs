@@ -97,7 +97,7 @@ pub struct Sequence {
     /// Where the steps' buffers lie.
     layout: Layout,
     /// Where they lie in runs whose threads have no cache in common.
-    spread: Option<Layout>,
+    pub(super) spread: Option<Layout>,
     /// Step and phase of everything that runs, in order.
     phases: Vec<(usize, usize)>,
     units: Vec<Unit>,

@@ -61,7 +61,7 @@ impl CpuExecutor {
         let table = kernels(target.isa);
         let mut constants = Constants::default();
         let mut programs: HashMap<_, Arc<Program>> = HashMap::new();
-        let spread = plan.spread_arena().filter(|_| pool.threads() > 1);
+        let spread = if pool.threads() > 1 { plan.spread_arena() } else { None };
         let (mut steps, mut spread_bindings) = (vec![], vec![]);
         for (at, last_reads) in plan.last_reads().into_iter().enumerate() {
             let step = &plan.steps[at];

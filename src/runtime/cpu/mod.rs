@@ -1,4 +1,4 @@
-//! Running plans on the processor: programs over a pool of threads, resident constants, one arena.
+//! Running plans on the processor: programs over a pool of threads, resident constants, and where values lie between steps.
 
 mod detect;
 mod executor;

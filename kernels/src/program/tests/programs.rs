@@ -487,6 +487,7 @@ fn steps_follow_one_another() {
     let spread = [[input, arena(8000)], [arena(8000), arena(0)], [arena(0), output]].map(Vec::from);
     let sequence = Sequence::new(steps, vec![], extents).unwrap();
     let mut sequence = sequence.with_spread(&spread, 12000).unwrap();
+    assert!(!sequence.spread.as_ref().unwrap().is_used());
     let x: Vec<u8> = (0..1000).flat_map(|at| (at as f32).to_ne_bytes()).collect();
     let x = AlignedBytes::copy_of(&x);
     let reverse = |x: &[f32]| -> Vec<f32> { x.iter().rev().map(|value| value + x[0]).collect() };
@@ -504,6 +505,7 @@ fn steps_follow_one_another() {
             let found: Vec<f32> =
                 y[4000..].chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect();
             assert_eq!(found, wanted);
+            assert!(sequence.spread.as_ref().unwrap().is_used());
             let times = timeline.step_times(3);
             assert_eq!(round % 2 == 0, times.iter().all(|time| time.wall_ns > 0));
             // A thread that comes late has no part in a phase.
